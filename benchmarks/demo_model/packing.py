@@ -1,0 +1,96 @@
+"""Chats packed in rows of fixed length, and the attention that keeps them apart."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from leadline.kernels.attention import MLAProjection
+
+PAD_ID = 2
+
+
+@dataclass(slots=True)
+class PackedBatch:
+    """B rows of L tokens, flattened to T = B * L.
+
+    Attributes:
+        token_ids_T, positions_T: int64; positions restart with each chat.
+        is_target_T: bool, tokens that the model must learn to produce.
+        mask_BLL: bool, token j is in the same chat as i and not after it.
+    """
+
+    token_ids_T: Tensor
+    positions_T: Tensor
+    is_target_T: Tensor
+    mask_BLL: Tensor
+
+
+def pack(
+    chats: Iterator[tuple[list[int], list[int]]], num_rows: int, length: int
+) -> Iterator[PackedBatch]:
+    """Batches of (token ids, target mask) chats; a chat that does not fit opens a new row."""
+    chat = next(chats)
+    while True:
+        ids = torch.full((num_rows, length), PAD_ID)
+        positions = torch.zeros(num_rows, length, dtype=torch.int64)
+        targets = torch.zeros(num_rows, length, dtype=torch.bool)
+        owners = torch.arange(length).repeat(num_rows, 1)
+        for row in range(num_rows):
+            begin = 0
+            while begin + min(len(chat[0]), length) <= length:
+                end = begin + min(len(chat[0]), length)
+                ids[row, begin:end] = torch.tensor(chat[0][:length])
+                targets[row, begin:end] = torch.tensor(chat[1][:length], dtype=torch.bool)
+                positions[row, begin:end] = torch.arange(end - begin)
+                owners[row, begin:end] = -1 - begin
+                begin, chat = end, next(chats)
+        same = owners.unsqueeze(1) == owners.unsqueeze(2)
+        yield PackedBatch(ids.flatten(), positions.flatten(), targets.flatten(), same.tril())
+
+
+class PackedMemory:
+    """`AttentionMemory` of training: attends the batch itself, chat by chat.
+
+    Keys with a position below `first_slot` are hidden, except from themselves, so that no query is
+    without keys.
+    """
+
+    def __init__(self, batch: PackedBatch, scale: float) -> None:
+        self._scale = scale
+        self._masks = {0: batch.mask_BLL.unsqueeze(1)}
+        num_rows, length = batch.mask_BLL.shape[:2]
+        self._shape = (num_rows, length)
+        is_first = (batch.positions_T == 0).view(num_rows, 1, length)
+        own = torch.eye(length, dtype=torch.bool)
+        self._masks[1] = (batch.mask_BLL & (~is_first | own)).unsqueeze(1)
+        self._latents: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def write(self, layer: int, latent_TC: Tensor, rope_TR: Tensor) -> None:
+        """See `AttentionMemory.write`."""
+        self._latents[layer] = (latent_TC, rope_TR)
+
+    def attend(
+        self,
+        layer: int,
+        q_nope_THN: Tensor,
+        q_rope_THR: Tensor,
+        projection: MLAProjection,
+        first_slot: int,
+    ) -> Tensor:
+        """See `AttentionMemory.attend`; keys and values are expanded."""
+        latent_TC, rope_TR = self._latents.pop(layer)
+        dtype, num_heads = latent_TC.dtype, q_nope_THN.shape[1]
+        k_nope = latent_TC @ projection.w_uk_HNC.to(dtype).flatten(0, 1).T
+        v = (latent_TC @ projection.w_uv_HVC.to(dtype).flatten(0, 1).T).unflatten(
+            -1, (num_heads, -1)
+        )
+        k_rope = rope_TR.unsqueeze(1).expand(-1, num_heads, -1)
+        k = torch.cat((k_nope.unflatten(-1, (num_heads, -1)), k_rope), -1)
+        q = torch.cat((q_nope_THN, q_rope_THR), -1)
+        q, k, v = (x.unflatten(0, self._shape).transpose(1, 2) for x in (q, k, v))
+        output = torch.nn.functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=self._masks[first_slot], scale=self._scale
+        )
+        return output.transpose(1, 2).flatten(0, 1)

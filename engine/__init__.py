@@ -1,0 +1,1 @@
+"""Requests, scheduler, latent-cache pages, model, sampling, parallelism."""

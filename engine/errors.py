@@ -1,0 +1,46 @@
+"""What can go wrong in the engine.
+
+EngineError
+|-- RequestError            the user's fault; fails one request
+|   |-- InvalidRequestError a value out of range
+|   |-- PromptTooLongError  longer than the model or the page pool can ever hold
+|   `-- QueueFullError      admission refused, try later
+|-- ConfigError             a flag or field that cannot be honoured
+`-- EngineDeadError         the engine process ended; every open request ends with it
+"""
+
+
+class EngineError(Exception):
+    """Base of every error that the engine raises on purpose."""
+
+
+class RequestError(EngineError):
+    """A request that cannot be served; names the value, the allowed range, what to do.
+
+    Attributes:
+        param: the request's field at fault, or None.
+    """
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class InvalidRequestError(RequestError):
+    """A parameter is out of its allowed range."""
+
+
+class PromptTooLongError(RequestError):
+    """Prompt plus requested tokens exceed what the model or the page pool can ever hold."""
+
+
+class QueueFullError(RequestError):
+    """Too many requests wait already."""
+
+
+class ConfigError(EngineError):
+    """A configuration that cannot be honoured on this machine or with this model."""
+
+
+class EngineDeadError(EngineError):
+    """The engine process has ended; its last words are in the message."""

@@ -1,0 +1,1 @@
+"""Who carries out a step: the local, the distributed and the simulated executor."""

@@ -1,0 +1,40 @@
+"""The seam between the engine's bookkeeping and whatever computes a step."""
+
+from concurrent.futures import Future
+from typing import Protocol
+
+import msgspec
+
+from leadline.engine.step import ModelOutput, SchedulerOutput
+
+
+class Capacity(msgspec.Struct, frozen=True, kw_only=True):
+    """What an executor can hold.
+
+    Attributes:
+        num_pages: pages in the pool.
+        page_size: tokens a page.
+        max_model_len: most tokens (prompt + output) of one request.
+        max_num_seqs: most requests in one step.
+    """
+
+    num_pages: int
+    page_size: int
+    max_model_len: int
+    max_num_seqs: int
+
+
+class Executor(Protocol):
+    """Carries out plans, in the order in which they are given."""
+
+    def capacity(self) -> Capacity:
+        """Sizes that the scheduler plans within."""
+        ...
+
+    def execute(self, plan: SchedulerOutput) -> Future[ModelOutput]:
+        """Start a step; the future holds its result, or the error that ended the engine."""
+        ...
+
+    def close(self) -> None:
+        """Release the device and everything held."""
+        ...

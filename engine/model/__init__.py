@@ -1,0 +1,1 @@
+"""The DeepSeek-V3 architecture over a flat batch of tokens."""

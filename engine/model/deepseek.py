@@ -1,0 +1,62 @@
+"""The DeepSeek-V2/V3 decoder over a flat batch of tokens (DeepSeek-V3, section 2)."""
+
+import torch
+from torch import Tensor
+
+from leadline.engine.model.attention import AttentionMemory, StepContext
+from leadline.engine.model.layer import DecoderLayer
+from leadline.engine.model.mtp import MTPLayer
+from leadline.engine.model.rope import RopeTable
+from leadline.engine.model.weights import ModelWeights
+from leadline.engine.parallel.context import ParallelContext
+from leadline.kernels.api import KernelSet
+from leadline.loader.model_config import ModelConfig
+
+
+class DeepseekModel:
+    """Embedding, layers, final norm, vocabulary head, and the MTP layer where there is one.
+
+    Attributes:
+        mtp: the multi-token prediction layer, or None.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: ModelWeights,
+        kernels: KernelSet,
+        parallel: ParallelContext,
+        *,
+        max_len: int,
+    ) -> None:
+        self._config = config
+        self._weights = weights
+        self._kernels = kernels
+        self._parallel = parallel
+        self._rope = RopeTable(config, max_len)
+        self._layers = [
+            DecoderLayer(config, layer, kernels, parallel, layer=i)
+            for i, layer in enumerate(weights.layers)
+        ]
+        self.mtp = None
+        if weights.mtp is not None:
+            self.mtp = MTPLayer(config, weights.mtp, kernels, parallel)
+
+    def step_context(self, positions_T: Tensor, memory: AttentionMemory) -> StepContext:
+        """What the layers of one step share; `positions_T` int64, below `max_len`."""
+        return StepContext(*self._rope.lookup(positions_T), memory)
+
+    def forward(self, token_ids_T: Tensor, step: StepContext) -> Tensor:
+        """Hidden states after the final norm, [T, D]."""
+        x_TD = torch.nn.functional.embedding(token_ids_T, self._weights.embed_tokens)
+        residual_TD: Tensor | None = None
+        for layer in self._layers:
+            x_TD, residual_TD = layer(x_TD, residual_TD, step)
+        assert residual_TD is not None
+        eps = self._config.rms_norm_eps
+        return self._kernels.add_rms_norm(x_TD, residual_TD, self._weights.norm, eps)[0]
+
+    def compute_logits(self, hidden_TD: Tensor) -> Tensor:
+        """Vocabulary logits, float32 [T, vocab_size]."""
+        logits = self._kernels.linear(hidden_TD, self._weights.lm_head)
+        return self._parallel.tp.all_gather(logits, dim=-1).to(torch.float32)

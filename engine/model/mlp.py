@@ -1,0 +1,72 @@
+"""The two feed-forward blocks: dense SwiGLU, and DeepSeekMoE (DeepSeek-V3, section 2.1.2)."""
+
+from torch import Tensor
+
+from leadline.engine.model.dispatch import TokenDispatcher
+from leadline.engine.model.linear import make_linear
+from leadline.engine.model.weights import DenseWeights, MoEWeights
+from leadline.engine.parallel.context import ParallelContext
+from leadline.kernels.api import KernelSet, RouterConfig
+from leadline.loader.model_config import ModelConfig
+
+
+def router_config(config: ModelConfig) -> RouterConfig:
+    """The router's settings, from the checkpoint's."""
+    grouped = config.topk_method != "greedy"
+    return RouterConfig(
+        scoring=config.scoring_func,
+        num_groups=config.n_group if grouped else 1,
+        num_top_groups=config.topk_group if grouped else 1,
+        top_k=config.num_experts_per_tok,
+        group_score="top2_sum" if config.topk_method == "noaux_tc" else "max",
+        renormalize=config.norm_topk_prob,
+        scaling_factor=config.routed_scaling_factor,
+    )
+
+
+class DenseMLP:
+    """`down(silu(gate(x)) * up(x))`."""
+
+    def __init__(
+        self, weights: DenseWeights, kernels: KernelSet, parallel: ParallelContext
+    ) -> None:
+        self._kernels = kernels
+        self._parallel = parallel
+        self._gate_up = make_linear(weights.gate_up, kernels)
+        self._down = make_linear(weights.down, kernels)
+
+    def __call__(self, x_TD: Tensor) -> Tensor:
+        """Returns [T, D]."""
+        hidden_TF = self._kernels.swiglu(self._gate_up(x_TD))
+        return self._parallel.tp.all_reduce(self._down(hidden_TF))
+
+
+class MoE:
+    """Routed experts plus the shared one."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: MoEWeights,
+        kernels: KernelSet,
+        parallel: ParallelContext,
+        dispatcher: TokenDispatcher,
+    ) -> None:
+        self._weights = weights
+        self._kernels = kernels
+        self._dispatcher = dispatcher
+        self._router = router_config(config)
+        self._shared = None
+        if weights.shared_experts is not None:
+            self._shared = DenseMLP(weights.shared_experts, kernels, parallel)
+
+    def __call__(self, x_TD: Tensor) -> Tensor:
+        """Returns [T, D]."""
+        weights, kernels = self._weights, self._kernels
+        logits_TE = kernels.router_logits(x_TD, weights.gate)
+        bias = weights.e_score_correction_bias
+        topk_ids_TK, topk_weights_TK = kernels.route(logits_TE, bias, self._router)
+        sent = self._dispatcher.dispatch(x_TD, topk_ids_TK, topk_weights_TK)
+        y_RD = kernels.grouped_mlp(sent.x_RD, sent.counts, weights.gate_up_E2FD, weights.down_EDF)
+        routed_TD = self._dispatcher.combine(y_RD, sent.handle)
+        return routed_TD if self._shared is None else routed_TD + self._shared(x_TD)

@@ -1,0 +1,66 @@
+"""The multi-token prediction layer (DeepSeek-V3, section 2.2)."""
+
+import torch
+from torch import Tensor
+
+from leadline.engine.model.attention import StepContext
+from leadline.engine.model.layer import DecoderLayer
+from leadline.engine.model.linear import make_linear
+from leadline.engine.model.weights import MTPWeights
+from leadline.engine.parallel.context import ParallelContext
+from leadline.kernels.api import KernelSet
+from leadline.loader.model_config import ModelConfig
+
+FIRST_SLOT = 1  # slot i holds the pair (hidden of token i - 1, token i): slot 0 stays empty
+
+
+class MTPLayer:
+    """Predicts token i + 1 from the hidden state of token i - 1 and the embedding of token i."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: MTPWeights,
+        kernels: KernelSet,
+        parallel: ParallelContext,
+    ) -> None:
+        self._weights = weights
+        self._kernels = kernels
+        self._parallel = parallel
+        self._eps = config.rms_norm_eps
+        self._eh_proj = make_linear(weights.eh_proj, kernels)
+        self._layer = DecoderLayer(
+            config,
+            weights.layer,
+            kernels,
+            parallel,
+            layer=config.num_hidden_layers,
+            first_slot=FIRST_SLOT,
+        )
+
+    def forward(self, hidden_TD: Tensor, token_ids_T: Tensor, step: StepContext) -> Tensor:
+        """Hidden states after `shared_head.norm`, [T, D].
+
+        Args:
+            hidden_TD: hidden states of the tokens before, after the main model's final norm.
+            token_ids_T: int64; the step's positions are those of these tokens.
+        """
+        x_TD = self._combine(hidden_TD, token_ids_T)
+        x_TD, residual_TD = self._layer(x_TD, None, step)
+        return self._kernels.add_rms_norm(x_TD, residual_TD, self._weights.norm, self._eps)[0]
+
+    def write_latent(self, hidden_TD: Tensor, token_ids_T: Tensor, step: StepContext) -> None:
+        """Only write the cache entries of these pairs; arguments as in `forward`."""
+        self._layer.write_latent(self._combine(hidden_TD, token_ids_T), step)
+
+    def compute_logits(self, hidden_TD: Tensor) -> Tensor:
+        """Vocabulary logits, float32 [T, vocab_size]."""
+        logits = self._kernels.linear(hidden_TD, self._weights.head)
+        return self._parallel.tp.all_gather(logits, dim=-1).to(torch.float32)
+
+    def _combine(self, hidden_TD: Tensor, token_ids_T: Tensor) -> Tensor:
+        """eh_proj of the normed embedding beside the normed hidden state."""
+        embedding = torch.nn.functional.embedding(token_ids_T, self._weights.embed_tokens)
+        e = self._kernels.rms_norm(embedding, self._weights.enorm, self._eps)
+        h = self._kernels.rms_norm(hidden_TD, self._weights.hnorm, self._eps)
+        return self._eh_proj(torch.cat((e, h), dim=-1))

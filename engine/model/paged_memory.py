@@ -1,0 +1,41 @@
+"""The latent cache as the layers of one step see it."""
+
+from torch import Tensor
+
+from leadline.kernels.api import KernelSet
+from leadline.kernels.attention import AttentionMeta, MLAAttention, MLAProjection
+from leadline.kernels.latent_cache import LatentCache
+
+
+class PagedMemory:
+    """`attention.AttentionMemory` over paged latents; `plan` comes before a step's layers."""
+
+    def __init__(self, cache: LatentCache, kernels: KernelSet, *, scale: float) -> None:
+        self._cache = cache
+        self._kernels = kernels
+        self._attention: MLAAttention = kernels.mla_attention(
+            scale=scale, page_size=cache.page_size
+        )
+        self._slots_T: Tensor | None = None
+
+    def plan(self, meta: AttentionMeta) -> None:
+        """Prepare the attention of one step."""
+        self._slots_T = meta.slots_T
+        self._attention.plan(meta)
+
+    def write(self, layer: int, latent_TC: Tensor, rope_TR: Tensor) -> None:
+        """See `AttentionMemory.write`."""
+        assert self._slots_T is not None, "plan() comes before write()"
+        self._kernels.write_latent(self._cache.layers[layer], latent_TC, rope_TR, self._slots_T)
+
+    def attend(
+        self,
+        layer: int,
+        q_nope_THN: Tensor,
+        q_rope_THR: Tensor,
+        projection: MLAProjection,
+        first_slot: int,
+    ) -> Tensor:
+        """See `AttentionMemory.attend`."""
+        cache = self._cache.layers[layer]
+        return self._attention.run(q_nope_THN, q_rope_THR, cache, projection, first_slot)

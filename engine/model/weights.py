@@ -1,0 +1,192 @@
+"""The parameters of a model as a tree, and how the checkpoint's tensors become it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from leadline.kernels.attention import MLAProjection
+from leadline.kernels.types import QuantTensor
+from leadline.loader.model_config import ModelConfig
+
+Weight = Tensor | QuantTensor
+Tensors = Mapping[str, Weight]
+
+BLOCK = 128
+
+
+@dataclass(slots=True)
+class AttentionWeights:
+    """MLA of one layer; `q_a_proj` and its norm are absent without query compression."""
+
+    q_a_proj: Weight | None
+    q_a_layernorm: Tensor | None
+    q_b_proj: Weight
+    kv_a_proj_with_mqa: Weight
+    kv_a_layernorm: Tensor
+    kv_b: MLAProjection
+    o_proj: Weight
+
+
+@dataclass(slots=True)
+class DenseWeights:
+    """SwiGLU MLP: `gate_up` [2F, D] with the gate first, `down` [D, F]."""
+
+    gate_up: Weight
+    down: Weight
+
+
+@dataclass(slots=True)
+class MoEWeights:
+    """Router [E, D] and correction bias [E], stacked experts, and the shared expert."""
+
+    gate: Tensor
+    e_score_correction_bias: Tensor | None
+    gate_up_E2FD: Weight
+    down_EDF: Weight
+    shared_experts: DenseWeights | None
+
+
+@dataclass(slots=True)
+class LayerWeights:
+    """One transformer layer."""
+
+    input_layernorm: Tensor
+    self_attn: AttentionWeights
+    post_attention_layernorm: Tensor
+    mlp: DenseWeights | MoEWeights
+
+
+@dataclass(slots=True)
+class MTPWeights:
+    """The multi-token prediction layer (DeepSeek-V3, section 2.2)."""
+
+    embed_tokens: Tensor
+    enorm: Tensor
+    hnorm: Tensor
+    eh_proj: Weight
+    layer: LayerWeights
+    norm: Tensor
+    head: Tensor
+
+
+@dataclass(slots=True)
+class ModelWeights:
+    """Everything; `mtp` is None where the checkpoint has no such layer."""
+
+    embed_tokens: Tensor
+    layers: list[LayerWeights]
+    norm: Tensor
+    lm_head: Tensor
+    mtp: MTPWeights | None
+
+
+def _dense(weight: Weight) -> Tensor:
+    return weight.dequantize(torch.bfloat16) if isinstance(weight, QuantTensor) else weight
+
+
+def _plain(tensors: Tensors, name: str) -> Tensor:
+    weight = tensors[name]
+    assert isinstance(weight, Tensor), f"{name} is never stored in FP8"
+    return weight
+
+
+def _concat_rows(parts: list[Weight]) -> Weight:
+    """Rows of all parts below each other; FP8 is kept where every part ends on a block border."""
+    quantised = [part for part in parts if isinstance(part, QuantTensor)]
+    aligned = all(p.row_offset == 0 and p.shape[0] % BLOCK == 0 for p in quantised)
+    if len(quantised) == len(parts) and aligned:
+        data = torch.cat([p.data.view(torch.uint8) for p in quantised])
+        scale = torch.cat([p.scale for p in quantised])
+        return QuantTensor(data.view(torch.float8_e4m3fn), scale, 0, quantised[0].col_offset)
+    return torch.cat([_dense(part) for part in parts])
+
+
+def _stack(parts: list[Weight]) -> Weight:
+    """[E, rows, columns] of the experts' weights."""
+    quantised = [part for part in parts if isinstance(part, QuantTensor)]
+    if len(quantised) == len(parts):
+        data = torch.stack([p.data.view(torch.uint8) for p in quantised])
+        scale = torch.stack([p.scale for p in quantised])
+        first = quantised[0]
+        fp8 = data.view(torch.float8_e4m3fn)
+        return QuantTensor(fp8, scale, first.row_offset, first.col_offset)
+    return torch.stack([_dense(part) for part in parts])
+
+
+def _attention(tensors: Tensors, prefix: str, config: ModelConfig) -> AttentionWeights:
+    kv_b = _dense(tensors[f"{prefix}.kv_b_proj.weight"])
+    nope, value = config.qk_nope_head_dim, config.v_head_dim
+    w_uk, w_uv = kv_b.unflatten(0, (-1, nope + value)).split([nope, value], dim=1)
+    compressed = config.q_lora_rank is not None
+    q_name = "q_b_proj" if compressed else "q_proj"
+    return AttentionWeights(
+        q_a_proj=tensors[f"{prefix}.q_a_proj.weight"] if compressed else None,
+        q_a_layernorm=_plain(tensors, f"{prefix}.q_a_layernorm.weight") if compressed else None,
+        q_b_proj=tensors[f"{prefix}.{q_name}.weight"],
+        kv_a_proj_with_mqa=tensors[f"{prefix}.kv_a_proj_with_mqa.weight"],
+        kv_a_layernorm=_plain(tensors, f"{prefix}.kv_a_layernorm.weight"),
+        kv_b=MLAProjection(w_uk.contiguous(), w_uv.contiguous()),
+        o_proj=tensors[f"{prefix}.o_proj.weight"],
+    )
+
+
+def _gate_up(tensors: Tensors, prefix: str) -> Weight:
+    return _concat_rows([tensors[f"{prefix}.{part}_proj.weight"] for part in ("gate", "up")])
+
+
+def _mlp(tensors: Tensors, prefix: str) -> DenseWeights:
+    return DenseWeights(_gate_up(tensors, prefix), tensors[f"{prefix}.down_proj.weight"])
+
+
+def _moe(tensors: Tensors, prefix: str, config: ModelConfig) -> MoEWeights:
+    experts = [f"{prefix}.experts.{i}" for i in range(config.n_routed_experts)]
+    bias = _plain(tensors, f"{prefix}.gate.e_score_correction_bias").float()
+    return MoEWeights(
+        gate=_plain(tensors, f"{prefix}.gate.weight").float(),
+        e_score_correction_bias=bias,
+        gate_up_E2FD=_stack([_gate_up(tensors, expert) for expert in experts]),
+        down_EDF=_stack([tensors[f"{expert}.down_proj.weight"] for expert in experts]),
+        shared_experts=_mlp(tensors, f"{prefix}.shared_experts"),
+    )
+
+
+def assemble_layer(
+    tensors: Tensors, prefix: str, config: ModelConfig, *, is_moe: bool
+) -> LayerWeights:
+    """One layer from the checkpoint's names under `prefix`."""
+    mlp = f"{prefix}.mlp"
+    return LayerWeights(
+        input_layernorm=_plain(tensors, f"{prefix}.input_layernorm.weight"),
+        self_attn=_attention(tensors, f"{prefix}.self_attn", config),
+        post_attention_layernorm=_plain(tensors, f"{prefix}.post_attention_layernorm.weight"),
+        mlp=_moe(tensors, mlp, config) if is_moe else _mlp(tensors, mlp),
+    )
+
+
+def _mtp(tensors: Tensors, config: ModelConfig, embed: Tensor, head: Tensor) -> MTPWeights:
+    index = config.num_hidden_layers
+    prefix = f"model.layers.{index}"
+    own_embed, own_head = f"{prefix}.embed_tokens.weight", f"{prefix}.shared_head.head.weight"
+    return MTPWeights(
+        embed_tokens=_plain(tensors, own_embed) if own_embed in tensors else embed,
+        enorm=_plain(tensors, f"{prefix}.enorm.weight"),
+        hnorm=_plain(tensors, f"{prefix}.hnorm.weight"),
+        eh_proj=tensors[f"{prefix}.eh_proj.weight"],
+        layer=assemble_layer(tensors, prefix, config, is_moe=config.is_moe_layer(index)),
+        norm=_plain(tensors, f"{prefix}.shared_head.norm.weight"),
+        head=_plain(tensors, own_head) if own_head in tensors else head,
+    )
+
+
+def assemble(tensors: Tensors, config: ModelConfig, *, has_mtp: bool) -> ModelWeights:
+    """The whole model from loaded tensors (names as in the checkpoint)."""
+    embed = _plain(tensors, "model.embed_tokens.weight")
+    head = embed if config.tie_word_embeddings else _plain(tensors, "lm_head.weight")
+    layers = [
+        assemble_layer(tensors, f"model.layers.{i}", config, is_moe=config.is_moe_layer(i))
+        for i in range(config.num_hidden_layers)
+    ]
+    mtp = _mtp(tensors, config, embed, head) if has_mtp else None
+    return ModelWeights(embed, layers, _plain(tensors, "model.norm.weight"), head, mtp)

@@ -1,0 +1,1 @@
+"""Ranks, sizes and collectives, as data."""

@@ -1,0 +1,187 @@
+"""The engine process: `python -m leadline.engine.process`, started by `client.EngineClient`.
+
+It reads a `Launch` from its standard input, builds the engine, and serves a ROUTER socket until it
+is told to stop, until its parent is gone, or until the engine fails.
+"""
+
+import importlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+import msgspec
+import zmq
+
+from leadline.engine.core import EngineCore
+from leadline.engine.errors import ConfigError, RequestError
+from leadline.engine.messages import (
+    Failed,
+    Finish,
+    FromEngine,
+    Hello,
+    Launch,
+    Loading,
+    Ready,
+    Refused,
+    Shutdown,
+    StepOutputs,
+    Submit,
+    ToEngine,
+)
+from leadline.engine.request import FinishReason, RequestOutput
+
+logger = logging.getLogger(__name__)
+
+Builder = Callable[[bytes, Callable[[str], None]], tuple[EngineCore, Ready]]
+"""Makes the engine from its config (JSON), telling the callable what it is busy with."""
+
+_LINGER_MS = 1000
+_STDIN = 0
+
+
+class ClientLink:
+    """The engine's end of the socket: knows the clients, and whose request is whose."""
+
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self._socket = socket
+        self._clients: list[bytes] = []
+        self._owners: dict[str, bytes] = {}
+        self._decoder = msgspec.msgpack.Decoder(ToEngine)
+        self._encoder = msgspec.msgpack.Encoder()
+
+    def has_message(self, *, block: bool) -> bool:
+        """Whether `receive` would return at once; with `block`, sleeps until it would."""
+        return bool(self._socket.poll(None if block else 0))
+
+    def receive(self) -> tuple[bytes, ToEngine]:
+        """The next message and the client that sent it; a new client is remembered."""
+        client, data = self._socket.recv_multipart()
+        message = self._decoder.decode(data)
+        if isinstance(message, Hello):
+            self._clients.append(client)
+        return client, message
+
+    def own(self, request_id: str, client: bytes) -> None:
+        """Remember whom the outputs of an accepted request are for."""
+        self._owners[request_id] = client
+
+    def send(self, client: bytes, message: FromEngine) -> None:
+        """Send to one client; a client that has gone is skipped by the socket."""
+        self._socket.send_multipart([client, self._encoder.encode(message)])
+
+    def broadcast(self, message: FromEngine) -> None:
+        """Send to every client."""
+        for client in self._clients:
+            self.send(client, message)
+
+    def deliver(self, outputs: Iterable[RequestOutput], core: EngineCore) -> None:
+        """Send outputs to their requests' clients, and to every client how the engine fares."""
+        by_client: defaultdict[bytes, list[RequestOutput]] = defaultdict(list)
+        for output in outputs:
+            by_client[self._owners[output.request_id]].append(output)
+            if output.finish_reason is not None:
+                del self._owners[output.request_id]
+        stats = core.stats()
+        for client in self._clients:
+            self.send(client, StepOutputs(by_client[client], stats))
+
+
+def serve(core: EngineCore, link: ClientLink, ready: Ready) -> None:
+    """Run the engine until a client says `Shutdown`; every request has had its final output then.
+
+    All messages that have arrived are handled before each step, so an abort never waits behind
+    work. Without work the process sleeps on the socket.
+    """
+    link.broadcast(ready)
+    is_open = True
+    while is_open:
+        is_open = _handle_messages(core, link, ready)
+        if is_open and core.has_work():
+            core.start_step()
+            is_open = _handle_messages(core, link, ready)
+            link.deliver(core.complete_step(), core)
+    link.deliver(core.finish_all(FinishReason.ABORT), core)
+    core.close()
+
+
+def _handle_messages(core: EngineCore, link: ClientLink, ready: Ready) -> bool:
+    """Handle what has arrived; if there is no work, wait for it. False after a `Shutdown`."""
+    while link.has_message(block=not core.has_work()):
+        client, message = link.receive()
+        match message:
+            case Submit(request):
+                try:
+                    core.submit(request)
+                    link.own(request.request_id, client)
+                except RequestError as error:
+                    link.send(client, Refused.of(request.request_id, error))
+            case Finish(request_ids, reason):
+                finals = [core.finish(request_id, reason) for request_id in request_ids]
+                link.deliver((final for final in finals if final is not None), core)
+            case Hello():
+                link.send(client, ready)
+            case Shutdown():
+                return False
+    return True
+
+
+def load_builder(path: str) -> Builder:
+    """The function named by `module:function`."""
+    module, _, name = path.partition(":")
+    builder: Builder = getattr(importlib.import_module(module), name)
+    return builder
+
+
+def _read_launch() -> Launch:
+    # Not through sys.stdin: a thread that waits in its buffer would block the interpreter's end.
+    with open(_STDIN, "rb", buffering=0, closefd=False) as stdin:
+        return msgspec.json.decode(stdin.readline(), type=Launch)
+
+
+def _exit_with_parent() -> None:
+    while os.read(_STDIN, 1):
+        pass
+    os._exit(1)  # the main thread may be deep in a step; nothing here outlives the process
+
+
+def main() -> int:
+    """Run the process; returns its exit status."""
+    # Ctrl-C reaches the whole terminal group, and a supervisor may signal the whole service: the
+    # parent drains first, then says Shutdown.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    launch = _read_launch()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    context = zmq.Context()
+    socket = context.socket(zmq.ROUTER)
+    socket.set_hwm(0)
+    socket.bind(launch.address)
+    link = ClientLink(socket)
+    link.receive()  # the parent's Hello: from here on, there is somebody to tell
+    try:
+        builder = load_builder(launch.builder)
+        core, ready = builder(
+            bytes(launch.config), lambda stage: link.broadcast(Loading(stage=stage))
+        )
+        serve(core, link, ready)
+    except ConfigError as error:
+        link.broadcast(Failed(message=str(error)))
+        return 1
+    except Exception as error:
+        logger.exception("the engine failed")
+        link.broadcast(Failed(message=f"{type(error).__name__}: {error}"))
+        return 1
+    finally:
+        context.destroy(linger=_LINGER_MS)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What runs a step on a device: batch preparation, model runner, sampler."""

@@ -1,0 +1,51 @@
+"""What the executor remembers of each request between steps."""
+
+from dataclasses import dataclass, field
+
+from leadline.engine.request import SamplingParams
+from leadline.engine.step import ModelOutput, NewRequest, SchedulerOutput
+
+
+@dataclass(slots=True)
+class HeldRequest:
+    """Tokens and pages of one request.
+
+    Attributes:
+        token_ids: every known token; sampled ones are appended after each step.
+        page_ids: the page table, in order.
+    """
+
+    token_ids: list[int]
+    params: SamplingParams
+    page_ids: list[int] = field(default_factory=list)
+
+
+class HeldRequests:
+    """All requests that the executor holds, kept in step with the scheduler's plans."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, HeldRequest] = {}
+
+    def __getitem__(self, request_id: str) -> HeldRequest:
+        return self._held[request_id]
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def apply(self, plan: SchedulerOutput) -> None:
+        """Drop what was released, take what is new, extend the page tables."""
+        for request_id in plan.released_ids:
+            self._held.pop(request_id, None)
+        for new in plan.new_requests:
+            self._held[new.request_id] = _hold(new)
+        for row in plan.rows:
+            self._held[row.request_id].page_ids.extend(row.new_page_ids)
+
+    def append(self, plan: SchedulerOutput, output: ModelOutput) -> None:
+        """Remember the tokens that a step sampled."""
+        for row, result in zip(plan.rows, output.rows, strict=True):
+            self._held[row.request_id].token_ids.extend(result.token_ids)
+
+
+def _hold(new: NewRequest) -> HeldRequest:
+    return HeldRequest(list(new.token_ids), new.params)

@@ -1,0 +1,1 @@
+"""Tensors in, tensors out. `api` has the contracts, `select` chooses, once, at start."""

@@ -1,0 +1,101 @@
+"""Mixture of experts: router, permutation, grouped expert MLP (DeepSeek-V3, section 2.1.2)."""
+
+import torch
+from torch import Tensor
+
+from leadline.kernels.api import Linear, LinearFP8, Permutation, RouterConfig
+from leadline.kernels.reference.linear import linear, linear_fp8
+from leadline.kernels.types import QuantTensor
+
+
+def swiglu(gate_up_T2F: Tensor) -> Tensor:
+    """See `api.Swiglu`."""
+    # Contiguous halves: vectorised and scalar exponentials differ in the last bit.
+    gate, up = (half.float().contiguous() for half in gate_up_T2F.chunk(2, dim=-1))
+    return (torch.nn.functional.silu(gate) * up).to(gate_up_T2F.dtype)
+
+
+def _largest(scores: Tensor, k: int) -> Tensor:
+    """Indices of the k largest values, largest first; the smaller index wins a tie."""
+    return scores.argsort(dim=-1, descending=True, stable=True)[..., :k]
+
+
+def _mask_groups(scores_TE: Tensor, config: RouterConfig) -> Tensor:
+    """Scores with the experts outside of each token's best groups at -inf."""
+    grouped = scores_TE.unflatten(-1, (config.num_groups, -1))
+    if config.group_score == "top2_sum":
+        group_scores = grouped.topk(min(2, grouped.shape[-1]), dim=-1).values.sum(-1)
+    else:
+        group_scores = grouped.amax(-1)
+    keep = torch.zeros_like(group_scores, dtype=torch.bool)
+    keep.scatter_(-1, _largest(group_scores, config.num_top_groups), True)
+    return grouped.masked_fill(~keep.unsqueeze(-1), -torch.inf).flatten(-2)
+
+
+def route(
+    logits_TE: Tensor, bias_E: Tensor | None, config: RouterConfig
+) -> tuple[Tensor, Tensor]:
+    """See `api.Route`."""
+    scores = logits_TE.sigmoid() if config.scoring == "sigmoid" else logits_TE.softmax(-1)
+    choice = scores if bias_E is None else scores + bias_E
+    if config.num_groups > 1:
+        choice = _mask_groups(choice, config)
+    ids = _largest(choice, config.top_k)
+    weights = scores.gather(-1, ids)
+    if config.renormalize:
+        weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
+    return ids, weights * config.scaling_factor
+
+
+def permute(x_TD: Tensor, ids_TK: Tensor, num_experts: int) -> tuple[Tensor, Permutation]:
+    """See `api.Permute`."""
+    flat = ids_TK.flatten()
+    order = flat.argsort(stable=True)
+    counts = torch.bincount(flat, minlength=num_experts).cpu()
+    return x_TD.index_select(0, order // ids_TK.shape[1]), Permutation(order, counts)
+
+
+def unpermute(y_RD: Tensor, permutation: Permutation, weights_TK: Tensor) -> Tensor:
+    """See `api.Unpermute`."""
+    inverse = torch.empty_like(permutation.order_R)
+    inverse[permutation.order_R] = torch.arange(len(inverse), device=inverse.device)
+    y_TKD = y_RD.index_select(0, inverse).unflatten(0, weights_TK.shape).float() * weights_TK.unsqueeze(-1)
+    total = y_TKD[:, 0]
+    for k in range(1, weights_TK.shape[1]):
+        total = total + y_TKD[:, k]
+    return total.to(y_RD.dtype)
+
+
+def _expert(weights: Tensor | QuantTensor, expert: int) -> Tensor | QuantTensor:
+    if isinstance(weights, QuantTensor):
+        offsets = (weights.row_offset, weights.col_offset)
+        return QuantTensor(weights.data[expert], weights.scale[expert], *offsets)
+    return weights[expert]
+
+
+class GroupedMLP:
+    """See `api.GroupedMLP`; one expert after the other, through the given linears."""
+
+    def __init__(self, linear: Linear = linear, linear_fp8: LinearFP8 = linear_fp8) -> None:
+        self._linear = linear
+        self._linear_fp8 = linear_fp8
+
+    def __call__(
+        self,
+        x_RD: Tensor,
+        counts: Tensor,
+        gate_up_E2FD: Tensor | QuantTensor,
+        down_EDF: Tensor | QuantTensor,
+    ) -> Tensor:
+        """See `api.GroupedMLP`."""
+        outputs = [x_RD[:0]]
+        for expert, rows in enumerate(x_RD.split(counts.tolist())):
+            if len(rows):
+                hidden = swiglu(self._matmul(rows, _expert(gate_up_E2FD, expert)))
+                outputs.append(self._matmul(hidden, _expert(down_EDF, expert)))
+        return torch.cat(outputs)
+
+    def _matmul(self, x: Tensor, weight: Tensor | QuantTensor) -> Tensor:
+        if isinstance(weight, QuantTensor):
+            return self._linear_fp8(x, weight)
+        return self._linear(x, weight)

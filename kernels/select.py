@@ -1,0 +1,174 @@
+"""Chooses one implementation of each operation, once, and keeps the reason for every rejection."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from leadline.kernels.api import KernelSet
+from leadline.kernels.reference import (
+    cache,
+    linear,
+    mla,
+    mla_tiled,
+    moe,
+    norm,
+    quant,
+    rope,
+    sample,
+    tiled,
+)
+
+
+class KernelError(Exception):
+    """An override that cannot be honoured, or an operation that no implementation can do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What kernels run on.
+
+    Attributes:
+        device: `cpu` or `cuda`.
+        batch_invariant: a row's bits must not depend on the batch around it.
+    """
+
+    device: str = "cpu"
+    batch_invariant: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Implementation:
+    """One way to compute an operation.
+
+    Attributes:
+        name: as shown and as given in an override, for example `reference`.
+        function: the callable; its contract is in `api`.
+        reject: a reason why the platform cannot use it, or None.
+        batch_invariant: rows are independent of their batch, bit for bit.
+        formats: declared number formats, for people (`linear_fp8`).
+    """
+
+    name: str
+    function: Callable[..., Any]
+    batch_invariant: bool
+    reject: Callable[[Platform], str | None] = lambda platform: None
+    formats: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Why an operation is computed as it is.
+
+    Attributes:
+        rejected: (implementation, reason) of those that come before the chosen one.
+    """
+
+    operation: str
+    chosen: str
+    formats: str
+    rejected: list[tuple[str, str]]
+
+
+def _reference(function: Callable[..., Any], *, batch_invariant: bool = True) -> Implementation:
+    return Implementation("reference", function, batch_invariant)
+
+
+def _tiled(function: Callable[..., Any]) -> Implementation:
+    return Implementation("tiled", function, batch_invariant=True)
+
+
+def implementations() -> dict[str, list[Implementation]]:
+    """Every implementation of every operation, the preferred first."""
+    fp8 = {"formats": "activations as they are"}
+    return {
+        "rms_norm": [_reference(norm.rms_norm)],
+        "add_rms_norm": [_reference(norm.add_rms_norm)],
+        "apply_rope": [_reference(rope.apply_rope)],
+        "linear": [
+            _reference(linear.linear, batch_invariant=False),
+            _tiled(tiled.linear_tiled),
+        ],
+        "linear_fp8": [
+            Implementation("reference", linear.linear_fp8, batch_invariant=False, **fp8),
+            Implementation("tiled", tiled.linear_fp8_tiled, batch_invariant=True, **fp8),
+        ],
+        "quantize_fp8": [_reference(quant.quantize_fp8)],
+        "swiglu": [_reference(moe.swiglu)],
+        "router_logits": [
+            _reference(linear.router_logits, batch_invariant=False),
+            _tiled(tiled.router_logits_tiled),
+        ],
+        "route": [_reference(moe.route)],
+        "permute": [_reference(moe.permute)],
+        "grouped_mlp": [
+            _reference(moe.GroupedMLP(), batch_invariant=False),
+            _tiled(moe.GroupedMLP(tiled.linear_tiled, tiled.linear_fp8_tiled)),
+        ],
+        "unpermute": [_reference(moe.unpermute)],
+        "write_latent": [_reference(cache.write_latent)],
+        "read_latent": [_reference(cache.read_latent)],
+        "merge_attention": [_reference(mla.merge_attention)],
+        "mla_attention": [
+            _reference(mla.ReferenceMLA, batch_invariant=False),
+            _tiled(mla_tiled.TiledMLA),
+        ],
+        "sample": [_reference(sample.sample)],
+    }
+
+
+def _rejection(implementation: Implementation, platform: Platform) -> str | None:
+    if platform.batch_invariant and not implementation.batch_invariant:
+        return "its bits depend on the batch"
+    return implementation.reject(platform)
+
+
+def _choose(
+    operation: str, candidates: list[Implementation], platform: Platform, override: str | None
+) -> tuple[Implementation, Choice]:
+    names = [candidate.name for candidate in candidates]
+    if override is not None and override not in names:
+        raise KernelError(
+            f"no implementation {override!r} of {operation}; there is {', '.join(names)}"
+        )
+    rejected: list[tuple[str, str]] = []
+    for candidate in candidates:
+        reason = _rejection(candidate, platform)
+        if reason is None and override not in (None, candidate.name):
+            reason = f"{override} was asked for"
+        elif reason is not None and candidate.name == override:
+            raise KernelError(f"{operation}={override} cannot be used: {reason}")
+        if reason is None:
+            return candidate, Choice(operation, candidate.name, candidate.formats, rejected)
+        rejected.append((candidate.name, reason))
+    raise KernelError(f"nothing can compute {operation} on {platform}: {rejected}")
+
+
+def select_kernels(
+    platform: Platform, overrides: Mapping[str, str] | None = None
+) -> tuple[KernelSet, list[Choice]]:
+    """The kernel set for a platform, and for each operation why.
+
+    Args:
+        overrides: operation -> implementation name.
+
+    Raises:
+        KernelError: an override names an unknown operation or cannot be honoured.
+    """
+    overrides = overrides or {}
+    table = implementations()
+    operations = [field.name for field in fields(KernelSet)]
+    assert sorted(table) == sorted(operations), "every operation has its implementations"
+    unknown = sorted(set(overrides) - set(operations))
+    if unknown:
+        raise KernelError(
+            f"unknown operation {', '.join(unknown)}; there is {', '.join(operations)}"
+        )
+    functions: dict[str, Callable[..., Any]] = {}
+    choices = []
+    for operation in operations:
+        chosen, choice = _choose(
+            operation, table[operation], platform, overrides.get(operation)
+        )
+        functions[operation] = chosen.function
+        choices.append(choice)
+    return KernelSet(**functions), choices

@@ -1,0 +1,188 @@
+"""Inputs for every operation, and the comparison rules: for the conformance suite and benchmarks."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from leadline.kernels.api import RouterConfig
+from leadline.kernels.attention import AttentionMeta, MLAProjection
+from leadline.kernels.latent_cache import LatentCacheLayer, LatentLayout
+from leadline.kernels.reference.cache import write_latent
+from leadline.kernels.reference.moe import permute
+from leadline.kernels.reference.quant import FP8, FP8_MAX
+from leadline.kernels.sampling import SamplingBatch
+from leadline.kernels.types import BLOCK, QuantTensor
+
+FLOAT32_TOLERANCE = 1e-5
+
+V3_ROUTER = RouterConfig("sigmoid", 4, 2, 4, "top2_sum", True, 2.5)
+V2_ROUTER = RouterConfig("softmax", 4, 2, 4, "max", False, 1.0)
+PLAIN_ROUTER = RouterConfig("softmax", 1, 1, 4, "max", False, 1.0)
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    """Largest absolute difference over the largest absolute expected value; NaN never passes."""
+    if actual.shape != expected.shape:
+        return math.inf
+    if expected.numel() == 0:
+        return 0.0
+    scale = expected.double().abs().max().clamp(min=1e-30)
+    error = float((actual.double() - expected.double()).abs().max() / scale)
+    return math.inf if math.isnan(error) else error
+
+
+def random_quant(*shape: int) -> QuantTensor:
+    """Random FP8 weights of scale 1 / sqrt(columns)."""
+    blocks = (*shape[:-2], -(-shape[-2] // BLOCK), -(-shape[-1] // BLOCK))
+    scale = (torch.rand(blocks) + 0.5) / (math.sqrt(shape[-1]) * 100)
+    return QuantTensor((torch.randn(shape) * 100).clamp(-FP8_MAX, FP8_MAX).to(FP8), scale)
+
+
+@dataclass(slots=True)
+class AttentionCase:
+    """One step over a filled cache whose unused slots are poisoned with NaN."""
+
+    meta: AttentionMeta
+    cache: LatentCacheLayer
+    projection: MLAProjection
+    q_nope_THN: Tensor
+    q_rope_THR: Tensor
+    scale: float
+
+
+def _poison(layout: LatentLayout, num_pages: int, page_size: int) -> Tensor:
+    shape = (num_pages, page_size, layout.width)
+    if layout.dtype == "fp8":
+        return torch.full(shape, 0x7F, dtype=torch.uint8)  # NaN in e4m3, bfloat16 and float32
+    return torch.full(shape, math.nan, dtype=layout.torch_dtype)
+
+
+def attention_case(
+    rows: Sequence[tuple[int, int]],
+    *,
+    heads: int = 4,
+    latent: int = 128,
+    rope: int = 16,
+    nope: int = 32,
+    value: int = 32,
+    page_size: int = 16,
+    dtype: str = "float32",
+) -> AttentionCase:
+    """`rows`: (cached tokens, new tokens) of each; pages are dealt in random order."""
+    layout = LatentLayout(latent, rope, dtype)
+    seq_lens = [cached + new for cached, new in rows]
+    needed = [-(-length // page_size) for length in seq_lens]
+    num_pages = sum(needed) + 2
+    order = iter(torch.randperm(num_pages).tolist())
+    tables = [[next(order) for _ in range(n)] for n in needed]
+    cache = LatentCacheLayer(_poison(layout, num_pages, page_size), layout)
+    slots: list[int] = []
+    positions: list[int] = []
+    for (cached, _), length, pages in zip(rows, seq_lens, tables, strict=True):
+        row = [pages[p // page_size] * page_size + p % page_size for p in range(length)]
+        everything = torch.tensor(row, dtype=torch.int64)
+        write_latent(cache, torch.randn(length, latent), torch.randn(length, rope), everything)
+        slots += row[cached:]
+        positions += range(cached, length)
+    width = max([len(t) for t in tables], default=0)
+    meta = AttentionMeta(
+        query_lens=[new for _, new in rows],
+        seq_lens=seq_lens,
+        page_table=torch.tensor([t + [0] * (width - len(t)) for t in tables], dtype=torch.int64),
+        slots_T=torch.tensor(slots, dtype=torch.int64),
+        positions_T=torch.tensor(positions, dtype=torch.int64),
+    )
+    projection = MLAProjection(
+        torch.randn(heads, nope, latent) / math.sqrt(latent),
+        torch.randn(heads, value, latent) / math.sqrt(latent),
+    )
+    num_new = len(slots)
+    query = torch.randn(num_new, heads, nope), torch.randn(num_new, heads, rope)
+    return AttentionCase(meta, cache, projection, *query, scale=(nope + rope) ** -0.5)
+
+
+def run_attention(new_attention: Callable[..., Any], case: AttentionCase, first_slot: int) -> Tensor:
+    """`plan` and `run` of a `api.NewMLAAttention` on a case: o_THV."""
+    attention = new_attention(scale=case.scale, page_size=case.cache.page_size)
+    attention.plan(case.meta)
+    output: Tensor = attention.run(
+        case.q_nope_THN, case.q_rope_THR, case.cache, case.projection, first_slot
+    )
+    return output
+
+
+def sampling_batch(
+    num_rows: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    seed: int = 0,
+    position: int = 0,
+) -> SamplingBatch:
+    """Equal parameters in all rows, seeds counting up from `seed`."""
+    return SamplingBatch(
+        temperature_B=torch.full((num_rows,), temperature),
+        top_k_B=torch.full((num_rows,), top_k),
+        top_p_B=torch.full((num_rows,), top_p),
+        min_p_B=torch.full((num_rows,), min_p),
+        seeds_B=torch.arange(seed, seed + num_rows),
+        positions_B=torch.full((num_rows,), position),
+        all_greedy=temperature == 0,
+        no_cuts=top_k == 0 and top_p == 1 and min_p == 0,
+    )
+
+
+def _grouped_inputs(num_tokens: int, *, fp8: bool) -> tuple[Any, ...]:
+    """Rows of a random routing among 8 experts of width 96 over 160 values."""
+    ids = torch.randint(0, 8, (num_tokens, 2))
+    rows, permutation = permute(torch.randn(num_tokens, 160), ids, 8)
+    make = random_quant if fp8 else lambda *shape: torch.randn(shape) / math.sqrt(shape[-1])
+    return rows, permutation.counts, make(8, 192, 160), make(8, 160, 96)
+
+
+def _unpermute_inputs(num_tokens: int) -> tuple[Any, ...]:
+    ids = torch.randint(0, 8, (num_tokens, 3))
+    rows, permutation = permute(torch.randn(num_tokens, 24), ids, 8)
+    return rows, permutation, torch.rand(num_tokens, 3)
+
+
+def operation_inputs() -> dict[str, list[tuple[Any, ...]]]:
+    """For each stateless operation, arguments that cover ragged sizes, zero rows and ties."""
+    rows = (0, 1, 3, 8, 37)
+    logits = [torch.randn(n, 16) for n in rows] + [torch.zeros(5, 16)]
+    return {
+        "rms_norm": [(torch.randn(n, 72), torch.rand(72) + 0.5, 1e-6) for n in rows],
+        "add_rms_norm": [
+            (torch.randn(n, 72), torch.randn(n, 72), torch.rand(72) + 0.5, 1e-6) for n in rows
+        ],
+        "apply_rope": [(torch.randn(n, 3, 16), *torch.randn(2, n, 8)) for n in rows],
+        "linear": [(torch.randn(n, 160), torch.randn(72, 160)) for n in rows],
+        "linear_fp8": [(torch.randn(n, 160), random_quant(200, 160)) for n in rows],
+        "quantize_fp8": [(torch.randn(n, 160), s) for n in rows for s in ("fp32", "ue8m0")],
+        "swiglu": [(torch.randn(n, 96),) for n in rows],
+        "router_logits": [(torch.randn(n, 160), torch.randn(16, 160)) for n in rows],
+        "route": [
+            (x, bias, config)
+            for x in logits
+            for bias in (None, torch.randn(16) / 10)
+            for config in (V3_ROUTER, V2_ROUTER, PLAIN_ROUTER)
+        ],
+        "permute": [(torch.randn(n, 24), torch.randint(0, 8, (n, 3)), 8) for n in rows],
+        "grouped_mlp": [_grouped_inputs(n, fp8=fp8) for n in rows for fp8 in (False, True)],
+        "unpermute": [_unpermute_inputs(n) for n in rows],
+        "merge_attention": [
+            (torch.randn(n, 3, 8), torch.randn(n, 3), torch.randn(n, 3, 8), torch.randn(n, 3))
+            for n in rows
+        ],
+        "sample": [
+            (torch.randn(n, 50), sampling_batch(n, temperature=t, top_k=k, top_p=p, min_p=m))
+            for n in rows
+            for t, k, p, m in ((0.0, 0, 1.0, 0.0), (0.8, 0, 1.0, 0.0), (1.3, 9, 0.8, 0.05))
+        ],
+    }

@@ -1,0 +1,1 @@
+"""Files in, validated objects and tensors out: config, checkpoint, tokenizer, template."""

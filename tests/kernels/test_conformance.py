@@ -1,0 +1,91 @@
+"""Every implementation of every operation against the reference."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from leadline.kernels.select import Implementation, Platform, implementations
+from leadline.kernels.testing import (
+    FLOAT32_TOLERANCE,
+    attention_case,
+    operation_inputs,
+    relative_error,
+    run_attention,
+)
+
+TABLE = implementations()
+OTHERS = [
+    pytest.param(operation, candidate, id=f"{operation}-{candidate.name}")
+    for operation, candidates in TABLE.items()
+    for candidate in candidates
+    if candidate.name != "reference" and operation != "mla_attention"
+]
+ATTENTIONS = [c for c in TABLE["mla_attention"] if c.name != "reference"]
+ROWS = [(0, 5), (70, 1), (16, 16), (3, 40), (31, 2), (0, 1), (200, 33)]
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def reference(operation: str) -> Implementation:
+    return next(c for c in TABLE[operation] if c.name == "reference")
+
+
+def tensors_of(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if dataclasses.is_dataclass(value):
+        value = [getattr(value, field.name) for field in dataclasses.fields(value)]
+    return [tensor for item in value for tensor in tensors_of(item)]
+
+
+def assert_same(actual: Any, expected: Any) -> None:
+    pairs = list(zip(tensors_of(actual), tensors_of(expected), strict=True))
+    assert pairs
+    for got, wanted in pairs:
+        assert got.dtype == wanted.dtype
+        if wanted.is_floating_point() and wanted.dtype != torch.float8_e4m3fn:
+            assert relative_error(got, wanted) < FLOAT32_TOLERANCE
+        else:
+            assert torch.equal(got.view(torch.uint8), wanted.view(torch.uint8))
+
+
+@pytest.mark.parametrize(("operation", "candidate"), OTHERS)
+def test_equals_reference(operation: str, candidate: Implementation) -> None:
+    reason = candidate.reject(Platform())
+    if reason is not None:
+        pytest.skip(reason)
+    for arguments in operation_inputs()[operation]:
+        expected = reference(operation).function(*arguments)
+        assert_same(candidate.function(*arguments), expected)
+
+
+@pytest.mark.parametrize("operation", sorted(set(TABLE) - {"mla_attention"}))
+def test_reference_takes_every_input(operation: str) -> None:
+    if operation in ("write_latent", "read_latent"):
+        pytest.skip("covered with the cache")
+    for arguments in operation_inputs()[operation]:
+        assert tensors_of(reference(operation).function(*arguments))
+
+
+@pytest.mark.parametrize("candidate", ATTENTIONS, ids=lambda c: c.name)
+@pytest.mark.parametrize("first_slot", [0, 1])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "fp8"])
+def test_attention_equals_reference(
+    candidate: Implementation, first_slot: int, dtype: str
+) -> None:
+    case = attention_case(ROWS, dtype=dtype)
+    expected = run_attention(reference("mla_attention").function, case, first_slot)
+    actual = run_attention(candidate.function, case, first_slot)
+    assert relative_error(actual, expected) < FLOAT32_TOLERANCE
+
+
+@pytest.mark.parametrize("operation", sorted(TABLE))
+def test_zero_rows(operation: str) -> None:
+    for candidate in TABLE[operation]:
+        if operation == "mla_attention":
+            case = attention_case([])
+            assert run_attention(candidate.function, case, 0).shape[0] == 0
