@@ -34,8 +34,8 @@ _LIST_ITEM = re.compile(r"^(?:[-*+o]|\(?\d+[.)]|[a-z]\))\s")
 _REFUSED = re.compile(
     r">>>|::|\|\||\bself\b.{0,4}==|See help\(|deprecat|obsolete|do not use|TODO|XXX|FIXME|@|"
     r"<[^>]*>|https?:|\bcopyright\b|\bAuthor\b|__\w+__|[{}\\~^%$#|=]|->|\.\.\.|\s-\s|,\s*\]|"
-    r"\[,|test suite|\bRFC ?\d+.*\bRFC|initialize self|accurate signature|helper for pickle|implement iter|"
-    r"this python implementation|not (?:intended|meant) (?:for|to be)|internal use|"
+    r"\[,|test suite|\bRFC ?\d+.*\bRFC|initialize self|accurate signature|helper for pickle|"
+    r"implement iter|this python implementation|not (?:intended|meant) (?:for|to be)|internal use|"
     r"implementation detail|backwards? compat|generic version of|alias for field|, (?-i:This)\b|"
     r"this is (?:a|an|the) (?:dummy|stub)|such that\.$",
     re.IGNORECASE,
@@ -49,7 +49,7 @@ _BAD_ENDING = re.compile(
     re.IGNORECASE,
 )
 _BAD_OPENING = re.compile(
-    r"^(?:it|its|they|this (?:is|was) (?:a |the )?(?:same|like)|same|like|see|also|note|and|but|or|"
+    r"^(?:this (?:is|was) (?:a |the )?(?:same|like)|same|like|see|also|note|and|but|or|"
     r"if not|otherwise|these|those|default|optional|internal|private|helper|unused|dummy|"
     r"equivalent|ditto|thus|so|then|however)\b",
     re.IGNORECASE,

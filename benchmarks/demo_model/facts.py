@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins
 import importlib
 import inspect
+import sys
 import tomllib
 import warnings
 from collections import Counter
@@ -133,6 +134,8 @@ def _module_facts(module: ModuleType, seen: set[int], module_name: str = "") -> 
         member = getattr(module, name)
         if id(member) in seen or isinstance(member, ModuleType) or not callable(member):
             continue
+        if not _is_of_standard_library(member):
+            continue
         seen.add(id(member))
         kind = _kind(member)
         answer = answer_from_docstring(_own_docstring(member))
@@ -159,6 +162,12 @@ def _belongs(member: object, module: ModuleType) -> bool:
     """Tells whether a member of a module without `__all__` is its own and not imported."""
     origin = getattr(member, "__module__", None) or ""
     return origin.lstrip("_").split(".")[0] == module.__name__.split(".")[0]
+
+
+def _is_of_standard_library(member: object) -> bool:
+    """Tells whether a member is the library's own: a test runner or a debugger may replace some."""
+    origin = getattr(member, "__module__", None) or "builtins"
+    return str(origin).partition(".")[0] in sys.stdlib_module_names
 
 
 def _kind(member: object) -> str:

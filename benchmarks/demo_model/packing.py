@@ -90,7 +90,9 @@ class PackedMemory:
         k = torch.cat((k_nope.unflatten(-1, (num_heads, -1)), k_rope), -1)
         q = torch.cat((q_nope_THN, q_rope_THR), -1)
         q, k, v = (x.unflatten(0, self._shape).transpose(1, 2) for x in (q, k, v))
+        # With values as wide as keys the fused kernel applies, which never holds all scores.
+        padded = torch.nn.functional.pad(v, (0, q.shape[-1] - v.shape[-1]))
         output = torch.nn.functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=self._masks[first_slot], scale=self._scale
+            q, k, padded, attn_mask=self._masks[first_slot], scale=self._scale
         )
-        return output.transpose(1, 2).flatten(0, 1)
+        return output[..., : v.shape[-1]].transpose(1, 2).flatten(0, 1)

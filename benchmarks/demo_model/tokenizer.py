@@ -66,27 +66,26 @@ def train_tokenizer(corpus: Corpus, seed: int) -> Tokenizer:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    added = [
-        *_added_tokens(SPECIAL_TOKENS, special=True),
-        *_added_tokens(MARKUP_TOKENS, special=False),
-    ]
+    added_tokens = (*SPECIAL_TOKENS, *MARKUP_TOKENS)
     trainer = trainers.BpeTrainer(
         vocab_size=VOCAB_SIZE,
-        special_tokens=added,
+        special_tokens=[AddedToken(token, normalized=False) for token in added_tokens],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     tokenizer.train_from_iterator(_training_text(corpus, seed), trainer)
-    tokenizer.add_special_tokens(added[: len(SPECIAL_TOKENS)])
-    tokenizer.add_tokens(added[len(SPECIAL_TOKENS) :])
     assert tokenizer.get_vocab_size() == VOCAB_SIZE, (
         "the corpus has too little text for the vocabulary"
     )
-    return tokenizer
+    return _with_plain_markup(tokenizer)
 
 
-def _added_tokens(tokens: tuple[str, ...], *, special: bool) -> list[AddedToken]:
-    return [AddedToken(token, normalized=False, special=special) for token in tokens]
+def _with_plain_markup(tokenizer: Tokenizer) -> Tokenizer:
+    """Returns the tokenizer with its markup tokens no longer special, as the trainer makes them."""
+    data = json.loads(tokenizer.to_str())
+    for token in data["added_tokens"]:
+        token["special"] = token["content"] in SPECIAL_TOKENS
+    return Tokenizer.from_str(json.dumps(data))
 
 
 def _training_text(corpus: Corpus, seed: int) -> Iterator[str]:

@@ -1,5 +1,7 @@
 """Mixture of experts: router, permutation, grouped expert MLP (DeepSeek-V3, section 2.1.2)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -66,11 +68,13 @@ def unpermute(y_RD: Tensor, permutation: Permutation, weights_TK: Tensor) -> Ten
     return total.to(y_RD.dtype)
 
 
-def _expert(weights: Tensor | QuantTensor, expert: int) -> Tensor | QuantTensor:
+def _experts(weights: Tensor | QuantTensor) -> Sequence[Tensor | QuantTensor]:
+    """The stacked weights one by one."""
     if isinstance(weights, QuantTensor):
         offsets = (weights.row_offset, weights.col_offset)
-        return QuantTensor(weights.data[expert], weights.scale[expert], *offsets)
-    return weights[expert]
+        pairs = zip(weights.data, weights.scale, strict=True)
+        return [QuantTensor(data, scale, *offsets) for data, scale in pairs]
+    return weights.unbind()
 
 
 class GroupedMLP:
@@ -89,10 +93,11 @@ class GroupedMLP:
     ) -> Tensor:
         """See `api.GroupedMLP`."""
         outputs = [x_RD[:0]]
-        for expert, rows in enumerate(x_RD.split(counts.tolist())):
+        groups = x_RD.split(counts.tolist())
+        experts = zip(groups, _experts(gate_up_E2FD), _experts(down_EDF), strict=True)
+        for rows, gate_up_2FD, down_DF in experts:
             if len(rows):
-                hidden = swiglu(self._matmul(rows, _expert(gate_up_E2FD, expert)))
-                outputs.append(self._matmul(hidden, _expert(down_EDF, expert)))
+                outputs.append(self._matmul(swiglu(self._matmul(rows, gate_up_2FD)), down_DF))
         return torch.cat(outputs)
 
     def _matmul(self, x: Tensor, weight: Tensor | QuantTensor) -> Tensor:
