@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -11,7 +11,6 @@ from leadline.engine.errors import ConfigError
 from leadline.engine.executor.base import Capacity
 from leadline.engine.platform_facts import PlatformFacts
 from leadline.engine.request import MAX_SEED
-from leadline.loader.model_config import ModelConfig
 
 MAX_PAGE_SIZE = 1024
 _CACHE_MEMORY_SHARE = 0.25
@@ -102,6 +101,35 @@ class ResolvedConfig(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class ModelSizes(Protocol):
+    """What `resolve` reads of a checkpoint's config (`loader.model_config.ModelConfig`)."""
+
+    @property
+    def max_position_embeddings(self) -> int:
+        """Positions that the model was made for."""
+        ...
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """Main layers."""
+        ...
+
+    @property
+    def num_nextn_predict_layers(self) -> int:
+        """MTP layers."""
+        ...
+
+    @property
+    def kv_lora_rank(self) -> int:
+        """Values of a token's latent."""
+        ...
+
+    @property
+    def qk_rope_head_dim(self) -> int:
+        """Values of a token's rotated key."""
+        ...
+
+
 class ConfigLine(NamedTuple):
     """One resolved value, for the start-up table."""
 
@@ -110,7 +138,7 @@ class ConfigLine(NamedTuple):
     reason: str
 
 
-def latent_bytes_per_token(model: ModelConfig, kv_cache_dtype: str) -> int:
+def latent_bytes_per_token(model: ModelSizes, kv_cache_dtype: str) -> int:
     """Cache bytes of one token in all layers, the MTP layer included."""
     num_layers = model.num_hidden_layers + model.num_nextn_predict_layers
     latent, rope = model.kv_lora_rank, model.qk_rope_head_dim
@@ -121,7 +149,7 @@ def latent_bytes_per_token(model: ModelConfig, kv_cache_dtype: str) -> int:
 
 
 def resolve(
-    config: EngineConfig, model: ModelConfig, facts: PlatformFacts, *, model_path: str
+    config: EngineConfig, model: ModelSizes, facts: PlatformFacts, *, model_path: str
 ) -> tuple[ResolvedConfig, list[ConfigLine]]:
     """Settle every open choice for a model on a machine.
 
@@ -163,12 +191,17 @@ def resolve(
         kernels=dict(config.kernels),
         batch_invariant=is_cpu if config.batch_invariant is None else config.batch_invariant,
     )
-    sized = {line.name: line for line in sizes}
-    return resolved, [
-        sized.get(name) or ConfigLine(name, _shown(getattr(resolved, name)), _reason(config, name))
+    return resolved, [*sizes, *_lines(config, resolved)]
+
+
+def _lines(config: EngineConfig, resolved: ResolvedConfig) -> list[ConfigLine]:
+    """A line for each value that `_resolve_sizes` has not explained."""
+    explained = ("model", "max_model_len", "num_pages")
+    return [
+        ConfigLine(name, _shown(getattr(resolved, name)), _reason(config, name))
         for name in ResolvedConfig.__struct_fields__
-        if name not in ("num_pages", "model")
-    ] + [line for line in sizes if line.name == "kv_tokens"]
+        if name not in explained
+    ]
 
 
 def _check_ranges(config: EngineConfig) -> None:
@@ -195,7 +228,7 @@ def _check_ranges(config: EngineConfig) -> None:
 
 
 def _resolve_sizes(
-    config: EngineConfig, model: ModelConfig, facts: PlatformFacts, token_bytes: int
+    config: EngineConfig, model: ModelSizes, facts: PlatformFacts, token_bytes: int
 ) -> tuple[int, int, list[ConfigLine]]:
     """The model length, the number of pages, and why."""
     longest = model.max_position_embeddings

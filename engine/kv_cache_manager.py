@@ -98,8 +98,9 @@ class KVCacheManager:
         self.free(state)
 
     def check(self) -> None:
-        """Assert the pool's invariants; for tests."""
+        """Assert that the pool's books are in order and agree with the cache's; for tests."""
         self._pool.check()
+        assert self._pool.num_cached == len(self._prefix_cache), "a cached page cannot be found"
 
     def _extend_hashes(self, state: RequestState, num_full_pages: int) -> None:
         hashes = state.page_hashes

@@ -32,6 +32,11 @@ class PagePool:
         """Pages that at least one request holds."""
         return self.num_pages - self.num_available
 
+    @property
+    def num_cached(self) -> int:
+        """Pages marked as cached, referenced or not."""
+        return self._is_cached.count(1)
+
     def allocate(self, num_pages: int) -> list[int] | None:
         """Take pages with one reference each, or None (and no change) if there are too few."""
         if num_pages > self.num_available:

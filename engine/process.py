@@ -33,6 +33,7 @@ from leadline.engine.messages import (
     ToEngine,
 )
 from leadline.engine.request import FinishReason, RequestOutput
+from leadline.loader.errors import LoaderError
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +172,7 @@ def main() -> int:
             bytes(launch.config), lambda stage: link.broadcast(Loading(stage=stage))
         )
         serve(core, link, ready)
-    except ConfigError as error:
+    except (ConfigError, LoaderError) as error:  # the user's fault: no traceback
         link.broadcast(Failed(message=str(error)))
         return 1
     except Exception as error:

@@ -231,7 +231,8 @@ class Scheduler:
         num_accepted = len(result.token_ids) - 1
         assert result.token_ids[:-1] == row.draft_ids[:num_accepted], "accepted are no drafts"
         state.draft_ids = result.draft_ids
-        if state.num_output_tokens == 0:
+        num_output_tokens = state.num_output_tokens
+        if num_output_tokens == 0:
             self._stats.prompt_tokens += state.num_prompt_tokens
         reason, num_kept = None, 0
         params = state.request.params
@@ -241,7 +242,7 @@ class Scheduler:
             if params.ends_text(token_id):
                 reason = FinishReason.STOP
                 break
-            if state.num_output_tokens >= state.max_tokens:
+            if num_output_tokens + num_kept == state.max_tokens:
                 reason = FinishReason.LENGTH
                 break
         self._stats.generation_tokens += num_kept

@@ -25,7 +25,7 @@ from leadline.engine.model.weights import (
     Weight,
 )
 from leadline.loader.model_config import ModelConfig, parse_model_config
-from leadline.loader.synthetic import write_weights
+from leadline.loader.writer import write_weights
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 GENERATION_CONFIG = {

@@ -142,13 +142,15 @@ def _mlp(tensors: Tensors, prefix: str) -> DenseWeights:
 
 def _moe(tensors: Tensors, prefix: str, config: ModelConfig) -> MoEWeights:
     experts = [f"{prefix}.experts.{i}" for i in range(config.n_routed_experts)]
-    bias = _plain(tensors, f"{prefix}.gate.e_score_correction_bias").float()
+    bias_name = f"{prefix}.gate.e_score_correction_bias"
     return MoEWeights(
         gate=_plain(tensors, f"{prefix}.gate.weight").float(),
-        e_score_correction_bias=bias,
+        e_score_correction_bias=_plain(tensors, bias_name) if config.has_correction_bias else None,
         gate_up_E2FD=_stack([_gate_up(tensors, expert) for expert in experts]),
         down_EDF=_stack([tensors[f"{expert}.down_proj.weight"] for expert in experts]),
-        shared_experts=_mlp(tensors, f"{prefix}.shared_experts"),
+        shared_experts=_mlp(tensors, f"{prefix}.shared_experts")
+        if config.n_shared_experts
+        else None,
     )
 
 

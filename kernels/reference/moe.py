@@ -10,11 +10,19 @@ from leadline.kernels.reference.linear import linear, linear_fp8
 from leadline.kernels.types import QuantTensor
 
 
+def sigmoid(x: Tensor) -> Tensor:
+    """1 / (1 + exp(-x)), its bits the same in every batch.
+
+    torch.sigmoid rounds the last elements of a tensor, those that fill no vector register, in
+    another way than the others; torch.exp does not.
+    """
+    return 1 / (1 + torch.exp(-x.clamp(min=-80.0)))
+
+
 def swiglu(gate_up_T2F: Tensor) -> Tensor:
     """See `api.Swiglu`."""
-    # Contiguous halves: vectorised and scalar exponentials differ in the last bit.
     gate, up = (half.float().contiguous() for half in gate_up_T2F.chunk(2, dim=-1))
-    return (torch.nn.functional.silu(gate) * up).to(gate_up_T2F.dtype)
+    return (gate * sigmoid(gate) * up).to(gate_up_T2F.dtype)
 
 
 def _largest(scores: Tensor, k: int) -> Tensor:
@@ -38,7 +46,7 @@ def route(
     logits_TE: Tensor, bias_E: Tensor | None, config: RouterConfig
 ) -> tuple[Tensor, Tensor]:
     """See `api.Route`."""
-    scores = logits_TE.sigmoid() if config.scoring == "sigmoid" else logits_TE.softmax(-1)
+    scores = sigmoid(logits_TE) if config.scoring == "sigmoid" else logits_TE.softmax(-1)
     choice = scores if bias_E is None else scores + bias_E
     if config.num_groups > 1:
         choice = _mask_groups(choice, config)

@@ -1,0 +1,96 @@
+"""How long the scheduler alone takes: microseconds a step, by running requests and drafts.
+
+    python benchmarks/scheduler.py [--steps 200] [--json scheduler.json]
+
+Every request decodes with a context of about 500 tokens; the executor's part is not counted.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+from leadline.engine.executor.base import Capacity
+from leadline.engine.request import EngineRequest, SamplingParams
+from leadline.engine.scheduler import Scheduler
+from leadline.engine.step import ModelOutput, RowOutput, SchedulerOutput
+
+PROMPT_TOKENS = 500
+PAGE_SIZE = 64
+
+
+def decoding_scheduler(num_running: int, num_steps: int) -> Scheduler:
+    """A scheduler with `num_running` admitted requests that go on for `num_steps` steps."""
+    max_tokens = 4 * num_steps + 10
+    pages_each = -(-(PROMPT_TOKENS + max_tokens) // PAGE_SIZE)
+    capacity = Capacity(
+        num_pages=pages_each * num_running,
+        page_size=PAGE_SIZE,
+        max_model_len=PROMPT_TOKENS + max_tokens,
+        max_num_seqs=num_running,
+    )
+    scheduler = Scheduler(capacity, max_num_batched_tokens=PROMPT_TOKENS * num_running)
+    for i in range(num_running):
+        params = SamplingParams(seed=i, max_tokens=max_tokens, eos_token_ids=(1,))
+        scheduler.add(
+            EngineRequest(
+                request_id=f"request-{i}", prompt_ids=[i + 2] * PROMPT_TOKENS, params=params
+            )
+        )
+    return scheduler
+
+
+def result_of(plan: SchedulerOutput, num_drafts: int) -> ModelOutput:
+    """Every draft accepted, one more token, and new drafts."""
+    rows = [RowOutput([*row.draft_ids, 7], [7] * num_drafts) for row in plan.rows]
+    return ModelOutput(step_id=plan.step_id, rows=rows, elapsed_s=0.0)
+
+
+def measure(num_running: int, num_drafts: int, num_steps: int) -> dict[str, float]:
+    """Median microseconds of `schedule` and `update`."""
+    scheduler = decoding_scheduler(num_running, num_steps)
+    plan = scheduler.schedule()
+    scheduler.update(plan, result_of(plan, num_drafts))
+    schedule_us, update_us = [], []
+    for _ in range(num_steps):
+        begin = time.perf_counter()
+        plan = scheduler.schedule()
+        planned = time.perf_counter()
+        output = result_of(plan, num_drafts)
+        executed = time.perf_counter()
+        scheduler.update(plan, output)
+        schedule_us.append((planned - begin) * 1e6)
+        update_us.append((time.perf_counter() - executed) * 1e6)
+    assert len(plan.rows) == num_running
+    return {
+        "running": num_running,
+        "drafts": num_drafts,
+        "schedule_us": statistics.median(schedule_us),
+        "update_us": statistics.median(update_us),
+    }
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=200, help="steps of each measurement")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    options = parser.parse_args()
+    print(f"{'running':>8} {'drafts':>7} {'schedule':>12} {'update':>12} {'step':>12}")
+    results = []
+    for num_running in (256, 1024):
+        for num_drafts in (0, 2):
+            result = measure(num_running, num_drafts, options.steps)
+            results.append(result)
+            schedule, update = result["schedule_us"], result["update_us"]
+            print(
+                f"{num_running:8} {num_drafts:7} {schedule:9.0f} us {update:9.0f} us "
+                f"{schedule + update:9.0f} us"
+            )
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

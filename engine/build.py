@@ -1,0 +1,142 @@
+"""The composition root: the one file that names the concrete class of every seam."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import torch
+
+from leadline.engine.config import ResolvedConfig
+from leadline.engine.core import EngineCore
+from leadline.engine.errors import ConfigError
+from leadline.engine.executor.local import LocalExecutor
+from leadline.engine.messages import Ready
+from leadline.engine.model.deepseek import DeepseekModel
+from leadline.engine.model.paged_memory import PagedMemory
+from leadline.engine.model.rope import softmax_scale
+from leadline.engine.model.weights import assemble
+from leadline.engine.parallel.context import ParallelContext
+from leadline.engine.scheduler import Scheduler
+from leadline.engine.worker.model_runner import ModelRunner
+from leadline.kernels.api import KernelSet
+from leadline.kernels.latent_cache import LatentCache, LatentLayout
+from leadline.kernels.select import KernelError, Platform, select_kernels
+from leadline.loader.checkpoint import Checkpoint
+from leadline.loader.load import load_weights
+from leadline.loader.model_config import ModelConfig, read_model_config
+
+logger = logging.getLogger(__name__)
+
+OnStage = Callable[[str], None]
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(slots=True)
+class LoadedModel:
+    """A model with its kernels, before it has a cache.
+
+    Attributes:
+        has_mtp: the checkpoint has the multi-token prediction layer.
+        summary: (name, value) lines for the start-up table.
+    """
+
+    config: ModelConfig
+    model: DeepseekModel
+    kernels: KernelSet
+    has_mtp: bool
+    summary: list[tuple[str, str]]
+
+    @property
+    def num_cached_layers(self) -> int:
+        """Layers that keep latents: all, the MTP layer included."""
+        return self.config.num_hidden_layers + int(self.has_mtp)
+
+
+def load_model(config: ResolvedConfig, on_stage: OnStage = lambda stage: None) -> LoadedModel:
+    """Read a checkpoint and choose its kernels.
+
+    Raises:
+        LoaderError: the checkpoint cannot be served; lists everything that is wrong with it.
+        ConfigError: a kernel override cannot be honoured.
+    """
+    platform = Platform(device=config.device, batch_invariant=config.batch_invariant)
+    try:
+        kernels, choices = select_kernels(platform, config.kernels)
+    except KernelError as error:
+        raise ConfigError(str(error)) from error
+    path = Path(config.model)
+    model_config = read_model_config(path)
+    checkpoint = Checkpoint.open(path)
+
+    def show(done_bytes: int, total_bytes: int) -> None:
+        on_stage(f"reading weights: {done_bytes / 1e6:.1f} of {total_bytes / 1e6:.1f} MB")
+
+    # The reference kernels multiply by dequantised weights, so they are dequantised once, here.
+    weights = load_weights(
+        checkpoint, model_config, dtype=_DTYPES[config.dtype], dequantize=True, progress=show
+    )
+    on_stage("assembling the model")
+    tree = assemble(weights.tensors, model_config, has_mtp=weights.has_mtp)
+    model = DeepseekModel(
+        model_config, tree, kernels, ParallelContext(), max_len=config.max_model_len
+    )
+    speed = weights.num_bytes / 1e9 / max(weights.seconds, 1e-9)
+    read = f"{weights.num_bytes / 1e6:.1f} MB in {weights.seconds:.2f} s ({speed:.2f} GB/s)"
+    chosen = sorted({choice.chosen for choice in choices})
+    summary = [
+        ("architecture", model_config.architecture),
+        ("weights", f"{read}, held in {config.dtype}"),
+        ("mtp layer", _mtp_line(model_config, has_mtp=weights.has_mtp)),
+        ("kernels", ", ".join(chosen)),
+    ]
+    return LoadedModel(model_config, model, kernels, weights.has_mtp, summary)
+
+
+def _mtp_line(config: ModelConfig, *, has_mtp: bool) -> str:
+    if has_mtp:
+        return "loaded"
+    if config.num_nextn_predict_layers:
+        return "announced by config.json, absent from the checkpoint: served without speculation"
+    return "none"
+
+
+def make_cache(config: ResolvedConfig, loaded: LoadedModel) -> LatentCache:
+    """The page pool of all layers."""
+    model = loaded.config
+    layout = LatentLayout(model.kv_lora_rank, model.qk_rope_head_dim, config.kv_cache_dtype)
+    return LatentCache(loaded.num_cached_layers, config.num_pages, config.page_size, layout)
+
+
+def build_core(config_json: bytes, on_stage: OnStage) -> tuple[EngineCore, Ready]:
+    """The engine of one device, from its `ResolvedConfig` as JSON.
+
+    Raises:
+        LoaderError, ConfigError: as `load_model`.
+    """
+    config = msgspec.json.decode(config_json, type=ResolvedConfig)
+    torch.set_num_threads(config.num_threads)
+    loaded = load_model(config, on_stage)
+    on_stage("allocating the latent cache")
+    cache = make_cache(config, loaded)
+    memory = PagedMemory(cache, loaded.kernels, scale=softmax_scale(loaded.config))
+    runner = ModelRunner(loaded.model, memory, loaded.kernels, page_size=config.page_size)
+    executor = LocalExecutor(runner, config.capacity())
+    scheduler = Scheduler(
+        config.capacity(),
+        max_num_batched_tokens=config.max_num_batched_tokens,
+        prefix_caching=config.prefix_caching,
+    )
+    num_tokens = config.num_pages * config.page_size
+    pool = (
+        f"{config.num_pages} pages of {config.page_size}: {num_tokens} tokens, "
+        f"{config.kv_cache_dtype}, {cache.num_bytes / 2**20:.0f} MiB"
+    )
+    ready = Ready(
+        max_model_len=config.max_model_len,
+        num_pages=config.num_pages,
+        page_size=config.page_size,
+        summary=[*loaded.summary, ("latent cache", pool)],
+    )
+    return EngineCore(scheduler, executor), ready

@@ -1,0 +1,307 @@
+"""`config.json` -> a validated `ModelConfig`; field names are those of the checkpoints.
+
+Written by DeepSeek, by transformers 4 or by transformers 5: `rope_scaling` or `rope_parameters`,
+scoring function and top-k method given or implied by the architecture.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from leadline.loader.config_reader import ConfigReader
+from leadline.loader.errors import ConfigFileError, UnsupportedModelError
+
+V2, V3 = "DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM"
+ARCHITECTURES = (V2, V3)
+FP8_BLOCK = 128
+_DTYPES = ("float32", "bfloat16", "float16")
+_ROPE_TYPES = ("default", "yarn")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class YarnConfig:
+    """YaRN's settings (Peng et al., 2023); `mscale*` scale the attention's temperature."""
+
+    factor: float
+    original_max_position_embeddings: int
+    beta_fast: float
+    beta_slow: float
+    mscale: float
+    mscale_all_dim: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fp8Config:
+    """FP8 e4m3 weights with one scale per 128x128 block.
+
+    Attributes:
+        scale_fmt: `ue8m0` where scales are powers of two, else None.
+    """
+
+    scale_fmt: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """The shape of a model of the family, every field in range and consistent.
+
+    Attributes:
+        q_lora_rank: rank of the compressed query; None where queries are not compressed.
+        n_routed_experts: 0 for a model without MoE layers.
+        scoring_func: `sigmoid` or `softmax`.
+        topk_method: `noaux_tc`, `greedy` or `group_limited_greedy`.
+        num_nextn_predict_layers: MTP layers that the config announces, 0 or 1.
+        dtype: of the weights that are not FP8: `float32`, `bfloat16` or `float16`.
+        fp8: None for a checkpoint without FP8 weights.
+        eos_token_ids: end tokens, as config.json gives them.
+    """
+
+    architecture: str
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_nextn_predict_layers: int
+    num_attention_heads: int
+    q_lora_rank: int | None
+    kv_lora_rank: int
+    qk_nope_head_dim: int
+    qk_rope_head_dim: int
+    v_head_dim: int
+    intermediate_size: int
+    moe_intermediate_size: int
+    n_routed_experts: int
+    n_shared_experts: int
+    num_experts_per_tok: int
+    n_group: int
+    topk_group: int
+    first_k_dense_replace: int
+    moe_layer_freq: int
+    scoring_func: str
+    topk_method: str
+    norm_topk_prob: bool
+    routed_scaling_factor: float
+    rms_norm_eps: float
+    rope_theta: float
+    yarn: YarnConfig | None
+    max_position_embeddings: int
+    tie_word_embeddings: bool
+    dtype: str
+    fp8: Fp8Config | None
+    bos_token_id: int | None
+    eos_token_ids: tuple[int, ...]
+
+    @property
+    def qk_head_dim(self) -> int:
+        """Width of a head's query: the part without position and the rotated part."""
+        return self.qk_nope_head_dim + self.qk_rope_head_dim
+
+    @property
+    def has_correction_bias(self) -> bool:
+        """Whether the router has `e_score_correction_bias`."""
+        return self.topk_method == "noaux_tc"
+
+    def is_moe_layer(self, layer: int) -> bool:
+        """Whether a layer's feed-forward block is a mixture of experts (the MTP layer too)."""
+        return (
+            self.n_routed_experts > 0
+            and layer >= self.first_k_dense_replace
+            and layer % self.moe_layer_freq == 0
+        )
+
+
+def read_model_config(directory: Path) -> ModelConfig:
+    """The config of a checkpoint's directory.
+
+    Raises:
+        ConfigFileError: no readable config.json, or values that are missing or out of range.
+        UnsupportedModelError: an architecture or option that is not supported.
+    """
+    path = directory / "config.json"
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigFileError(
+            f"{path} does not exist; give the directory of a checkpoint in Hugging Face format"
+        ) from None
+    except ValueError as error:
+        raise ConfigFileError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigFileError(f"{path} holds no JSON object")
+    return parse_model_config(raw)
+
+
+def parse_model_config(raw: Mapping[str, Any]) -> ModelConfig:
+    """A validated config from the fields of `config.json`.
+
+    Raises:
+        ConfigFileError, UnsupportedModelError: as `read_model_config`; all problems in one error.
+    """
+    architecture = _architecture(raw)
+    reader = ConfigReader(raw)
+    _refuse_unsupported(reader, architecture)
+    moe = _moe_fields(reader, architecture)
+    rope = _rope_fields(reader)
+    config = ModelConfig(
+        architecture=architecture,
+        vocab_size=reader.integer("vocab_size"),
+        hidden_size=reader.integer("hidden_size"),
+        num_hidden_layers=reader.integer("num_hidden_layers"),
+        num_nextn_predict_layers=_num_mtp_layers(reader),
+        num_attention_heads=reader.integer("num_attention_heads"),
+        q_lora_rank=reader.optional_integer("q_lora_rank"),
+        kv_lora_rank=reader.integer("kv_lora_rank"),
+        qk_nope_head_dim=reader.integer("qk_nope_head_dim"),
+        qk_rope_head_dim=reader.integer("qk_rope_head_dim"),
+        v_head_dim=reader.integer("v_head_dim"),
+        intermediate_size=reader.integer("intermediate_size"),
+        rms_norm_eps=reader.number("rms_norm_eps", default=1e-6),
+        max_position_embeddings=reader.integer("max_position_embeddings"),
+        tie_word_embeddings=reader.boolean("tie_word_embeddings", default=False),
+        dtype=_dtype(reader),
+        fp8=_fp8(reader),
+        bos_token_id=reader.optional_integer("bos_token_id", low=0),
+        eos_token_ids=reader.integers("eos_token_id"),
+        **moe,
+        **rope,
+    )
+    _check_consistency(reader, config)
+    reader.raise_problems()
+    return config
+
+
+def _architecture(raw: Mapping[str, Any]) -> str:
+    names = raw.get("architectures") or []
+    architecture = str(names[0]) if isinstance(names, list) and names else None
+    if architecture not in ARCHITECTURES:
+        raise UnsupportedModelError(
+            f"architecture {architecture!r} is not supported; "
+            f"Leadline serves {' and '.join(ARCHITECTURES)}"
+        )
+    return architecture
+
+
+def _refuse_unsupported(reader: ConfigReader, architecture: str) -> None:
+    """Options that would change the numbers and that the model code does not have."""
+    reader.require("hidden_act", "silu")
+    reader.require("attention_bias", False)
+    reader.require("mlp_bias", False)
+    reader.require("rope_interleave", True)
+    reader.require("pretraining_tp", 1)
+    if architecture == V2:
+        reader.require("norm_topk_prob", False)
+        reader.require("scoring_func", "softmax")
+
+
+def _num_mtp_layers(reader: ConfigReader) -> int:
+    name = "num_mtp_layers" if reader.has("num_mtp_layers") else "num_nextn_predict_layers"
+    return reader.integer(name, default=0, low=0, high=1)
+
+
+def _moe_fields(reader: ConfigReader, architecture: str) -> dict[str, Any]:
+    """The router and the experts; what is not written is what the architecture implies."""
+    is_v3 = architecture == V3
+    num_experts = reader.optional_integer("n_routed_experts") or 0
+    if num_experts == 0:
+        return _NO_MOE
+    methods = ("noaux_tc",) if is_v3 else ("greedy", "group_limited_greedy")
+    return {
+        "moe_intermediate_size": reader.integer("moe_intermediate_size"),
+        "n_routed_experts": num_experts,
+        "n_shared_experts": reader.optional_integer("n_shared_experts", low=0) or 0,
+        "num_experts_per_tok": reader.integer("num_experts_per_tok", high=num_experts),
+        "n_group": reader.optional_integer("n_group") or 1,
+        "topk_group": reader.optional_integer("topk_group") or 1,
+        "first_k_dense_replace": reader.integer("first_k_dense_replace", default=0, low=0),
+        "moe_layer_freq": reader.integer("moe_layer_freq", default=1),
+        "scoring_func": reader.choice(
+            "scoring_func", ("sigmoid", "softmax"), default="sigmoid" if is_v3 else "softmax"
+        ),
+        "topk_method": reader.choice("topk_method", methods, default=methods[0]),
+        "norm_topk_prob": reader.boolean("norm_topk_prob", default=is_v3),
+        "routed_scaling_factor": reader.number("routed_scaling_factor", default=1.0),
+    }
+
+
+_NO_MOE: dict[str, Any] = {
+    "moe_intermediate_size": 0,
+    "n_routed_experts": 0,
+    "n_shared_experts": 0,
+    "num_experts_per_tok": 0,
+    "n_group": 1,
+    "topk_group": 1,
+    "first_k_dense_replace": 0,
+    "moe_layer_freq": 1,
+    "scoring_func": "softmax",
+    "topk_method": "greedy",
+    "norm_topk_prob": False,
+    "routed_scaling_factor": 1.0,
+}
+
+
+def _rope_fields(reader: ConfigReader) -> dict[str, Any]:
+    name = "rope_parameters" if reader.has("rope_parameters") else "rope_scaling"
+    rope = reader.section(name)
+    theta_source = rope if rope.has("rope_theta") else reader
+    theta = theta_source.number("rope_theta", default=10_000.0)
+    rope_type = "default"
+    if not rope.is_empty:
+        key = "rope_type" if rope.has("rope_type") else "type"
+        rope_type = rope.choice(key, _ROPE_TYPES, default="default")
+    if rope_type == "default":
+        return {"rope_theta": theta, "yarn": None}
+    rope.require("attention_factor", None)
+    rope.require("truncate", True)
+    original = rope.integer("original_max_position_embeddings", default=4096)
+    yarn = YarnConfig(
+        factor=rope.number("factor", low=1.0),
+        original_max_position_embeddings=original,
+        beta_fast=rope.number("beta_fast", default=32.0),
+        beta_slow=rope.number("beta_slow", default=1.0),
+        mscale=rope.number("mscale", default=0.0, low=0.0),
+        mscale_all_dim=rope.number("mscale_all_dim", default=0.0, low=0.0),
+    )
+    return {"rope_theta": theta, "yarn": yarn}
+
+
+def _dtype(reader: ConfigReader) -> str:
+    name = "dtype" if reader.has("dtype") else "torch_dtype"
+    return reader.choice(name, _DTYPES, default="bfloat16")
+
+
+def _fp8(reader: ConfigReader) -> Fp8Config | None:
+    quantization = reader.section("quantization_config")
+    if quantization.is_empty:
+        return None
+    quantization.require("quant_method", "fp8")
+    quantization.require("fmt", "e4m3")
+    quantization.require("activation_scheme", "dynamic")
+    quantization.require("weight_block_size", [FP8_BLOCK, FP8_BLOCK])
+    scale_fmt = quantization.choice("scale_fmt", ("ue8m0", "float", "none"), default="none")
+    return Fp8Config(scale_fmt="ue8m0" if scale_fmt == "ue8m0" else None)
+
+
+def _check_consistency(reader: ConfigReader, config: ModelConfig) -> None:
+    if config.qk_rope_head_dim % 2:
+        reader.problem(f"qk_rope_head_dim is {config.qk_rope_head_dim}; it must be even")
+    if config.n_routed_experts == 0:
+        return
+    experts, groups, top_groups = config.n_routed_experts, config.n_group, config.topk_group
+    if experts % groups:
+        reader.problem(f"n_group is {groups}; it must divide n_routed_experts = {experts}")
+    elif top_groups > groups:
+        reader.problem(f"topk_group is {top_groups}; allowed: 1 to n_group = {groups}")
+    elif config.topk_method != "greedy":
+        reachable = experts // groups * top_groups
+        if config.num_experts_per_tok > reachable:
+            reader.problem(
+                f"num_experts_per_tok is {config.num_experts_per_tok}, but {top_groups} groups of "
+                f"{experts // groups} experts hold {reachable}"
+            )
+    dense = config.first_k_dense_replace
+    if dense > config.num_hidden_layers:
+        reader.problem(
+            f"first_k_dense_replace is {dense}; allowed: 0 to num_hidden_layers = "
+            f"{config.num_hidden_layers}"
+        )

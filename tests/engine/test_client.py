@@ -1,0 +1,285 @@
+"""Client and engine process over the real socket, with a simulated engine."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from leadline.engine.client import EngineClient
+from leadline.engine.errors import EngineDeadError, InvalidRequestError, PromptTooLongError
+from leadline.engine.request import EngineRequest, FinishReason, RequestOutput
+
+HERE = Path(__file__).parent
+
+
+class SimulatedConfig(msgspec.Struct, kw_only=True):
+    step_s: float = 0.0
+    failure: str = ""
+
+
+@pytest.fixture(autouse=True)
+def directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where sockets lie; also lets the engine process import the builder."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), *filter(None, sys.path)]))
+    directory = tempfile.mkdtemp(prefix="engine")  # pytest's own paths are too long for a socket
+    monkeypatch.setattr(tempfile, "tempdir", directory)
+    yield Path(directory)
+    os.rmdir(directory)  # fails if anything was left behind
+
+
+@contextlib.asynccontextmanager
+async def running(**config: Any) -> AsyncIterator[EngineClient]:
+    client = EngineClient(builder="simulated_builder:build")
+    await client.start(SimulatedConfig(**config))
+    try:
+        yield client
+    finally:
+        await client.shutdown()
+
+
+async def collect(client: EngineClient, request: EngineRequest) -> list[RequestOutput]:
+    return [output async for output in client.generate(request)]
+
+
+def texts(outputs: list[RequestOutput]) -> list[int]:
+    return [token_id for output in outputs for token_id in output.token_ids]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come to pass")
+
+
+def is_running(process_id: int) -> bool:
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().split(")")[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_many_concurrent_requests(engine: Any, request_of: Any) -> None:
+    requests = [request_of(str(i), range(i % 30 + 1), i % 7 + 20, seed=i) for i in range(100)]
+
+    async def main() -> Any:
+        async with running() as client:
+            assert client.alive
+            assert client.ready.max_model_len == 400
+            first = await asyncio.gather(*(collect(client, request) for request in requests))
+            alone = await collect(client, requests[42])
+            await until(lambda: client.stats.num_running == 0)
+            return first, alone, client.stats
+
+    all_outputs, alone, stats = asyncio.run(main())
+    for outputs, request in zip(all_outputs, requests, strict=True):
+        assert [o.finish_reason for o in outputs[:-1]] == [None] * (len(outputs) - 1)
+        assert outputs[-1].finish_reason is FinishReason.LENGTH
+        assert len(texts(outputs)) == request.params.max_tokens
+    assert texts(alone) == texts(all_outputs[42])
+    assert stats.page_usage == 0
+    assert stats.generation_tokens == sum(r.params.max_tokens for r in requests) + 20
+
+
+def test_stages_and_a_private_socket(directory: Path) -> None:
+    stages = []
+
+    async def main() -> None:
+        client = EngineClient(builder="simulated_builder:build")
+        ready = await client.start(SimulatedConfig(), stages.append)
+        (private,) = directory.iterdir()
+        assert stat.S_IMODE(private.stat().st_mode) == 0o700
+        assert ready.summary == [("model", "simulated")]
+        await client.shutdown()
+        await client.shutdown()
+        assert not client.alive
+
+    asyncio.run(main())
+    assert stages == ["reading weights", "warming up"]
+
+
+def test_closing_early_aborts_and_finish_ends(request_of: Any) -> None:
+    async def main() -> None:
+        async with running(step_s=0.005) as client:
+            async with contextlib.aclosing(client.generate(request_of("a", [1], 390))) as outputs:
+                async for _ in outputs:
+                    break
+            await until(lambda: client.stats.num_running == 0)
+            assert client.stats.generation_tokens < 390
+
+            finals = []
+            async for output in client.generate(request_of("b", [1], 390)):
+                if not finals:
+                    client.finish("b", FinishReason.STOP)
+                finals.append(output.finish_reason)
+            assert finals[-1] is FinishReason.STOP
+            assert finals.count(None) == len(finals) - 1
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_task_aborts(request_of: Any) -> None:
+    async def main() -> None:
+        async with running(step_s=0.005) as client:
+            task = asyncio.create_task(collect(client, request_of("a", [1], 390)))
+            await until(lambda: client.stats.generation_tokens > 3)
+            task.cancel()
+            await until(lambda: client.stats.num_running == 0)
+            assert client.stats.generation_tokens < 390
+
+    asyncio.run(main())
+
+
+def test_refusals_are_raised_at_the_first_step(request_of: Any) -> None:
+    async def main() -> None:
+        async with running(step_s=0.005) as client:
+            with pytest.raises(PromptTooLongError, match="401") as info:
+                await anext(client.generate(request_of("a", range(300), 101)))
+            assert info.value.param == "max_tokens"
+            with pytest.raises(InvalidRequestError, match="empty"):
+                await collect(client, request_of("a", [], 1))
+            outputs = client.generate(request_of("a", [1], 100))
+            await anext(outputs)
+            with pytest.raises(InvalidRequestError, match="in use"):
+                await anext(client.generate(request_of("a", [1], 1)))
+            await outputs.aclose()
+            assert len(texts(await collect(client, request_of("b", [1], 5)))) == 5
+
+    asyncio.run(main())
+
+
+def test_a_killed_engine_ends_every_request_within_a_second(request_of: Any) -> None:
+    async def main() -> list[Any]:
+        async with running(step_s=0.005) as client:
+            tasks = [
+                asyncio.create_task(collect(client, request_of(str(i), [1], 390)))
+                for i in range(20)
+            ]
+            await until(lambda: client.stats.generation_tokens > 3)
+            os.kill(client.process_id, signal.SIGKILL)
+            all_outputs = await asyncio.wait_for(asyncio.gather(*tasks), timeout=1)
+            assert not client.alive
+            with pytest.raises(EngineDeadError, match="exit code -9"):
+                await collect(client, request_of("late"))
+            client.finish("0", FinishReason.ABORT)
+        return all_outputs
+
+    for *others, final in asyncio.run(main()):
+        assert all(output.finish_reason is None for output in others)
+        assert final.finish_reason is FinishReason.ERROR
+        assert "exit code -9" in final.error
+
+
+def test_an_engine_that_fails_in_a_step_says_why(request_of: Any) -> None:
+    async def main() -> None:
+        async with running(failure="step") as client:
+            (final,) = await collect(client, request_of())
+            assert final.finish_reason is FinishReason.ERROR
+            assert final.error == "RuntimeError: the device is on fire"
+            with pytest.raises(EngineDeadError, match="on fire"):
+                await collect(client, request_of())
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        ("config", "kv_tokens is 3; allowed: at least 64"),
+        ("checkpoint", "the checkpoint x cannot be served:\n  - model.norm.weight is missing"),
+        ("bug", "KeyError: 'model.embed_tokens'"),
+        ("exit", "the engine process ended unexpectedly with exit code 7"),
+    ],
+)
+def test_a_failed_start_names_the_cause(failure: str, message: str) -> None:
+    async def main() -> None:
+        client = EngineClient(builder="simulated_builder:build")
+        with pytest.raises(EngineDeadError) as info:
+            await client.start(SimulatedConfig(failure=failure))
+        assert str(info.value) == message
+        assert not client.alive
+
+    asyncio.run(main())
+
+
+def test_a_start_can_be_given_up() -> None:
+    async def main() -> None:
+        client = EngineClient(builder="simulated_builder:build")
+        task = asyncio.create_task(client.start(SimulatedConfig()))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not is_running(client.process_id)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("timeout_s", [5.0, 0.0])
+def test_shutdown_ends_open_requests(request_of: Any, timeout_s: float) -> None:
+    async def main() -> None:
+        client = EngineClient(builder="simulated_builder:build")
+        await client.start(SimulatedConfig(step_s=0.005))
+        task = asyncio.create_task(collect(client, request_of("a", [1], 390)))
+        await until(lambda: client.stats.generation_tokens > 3)
+        await client.shutdown(timeout_s)
+        outputs = await task
+        assert [o.finish_reason for o in outputs].count(FinishReason.ABORT) == 1
+        assert outputs[-1].finish_reason is FinishReason.ABORT
+        assert (outputs[-1].error is None) == (timeout_s > 0)  # said by the engine, if it has time
+        assert not is_running(client.process_id)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_signals_to_the_whole_group_leave_the_engine_to_its_parent(
+    request_of: Any, signum: signal.Signals
+) -> None:
+    async def main() -> None:
+        async with running() as client:
+            os.kill(client.process_id, signum)
+            assert len(texts(await collect(client, request_of("a", [1], 5)))) == 5
+
+    asyncio.run(main())
+
+
+PARENT = """
+import asyncio
+from leadline.engine.client import EngineClient
+from simulated_builder import SimulatedConfig
+
+async def main():
+    client = EngineClient(builder="simulated_builder:build")
+    await client.start(SimulatedConfig())
+    print(client.process_id, flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+def test_the_engine_dies_with_its_parent(directory: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(directory)}
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    with parent:
+        engine_id = int(parent.stdout.readline())
+        assert is_running(engine_id)
+        parent.kill()
+    asyncio.run(until(lambda: not is_running(engine_id)))
+    (left_over,) = directory.iterdir()  # nobody was left to remove it
+    shutil.rmtree(left_over)

@@ -1,0 +1,155 @@
+"""Every open choice is settled, with a reason, or refused, with the numbers."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import msgspec
+import pytest
+
+from leadline.engine.config import (
+    ConfigLine,
+    EngineConfig,
+    ResolvedConfig,
+    latent_bytes_per_token,
+    resolve,
+)
+from leadline.engine.errors import ConfigError
+from leadline.engine.platform_facts import PlatformFacts, cpu_facts
+from leadline.kernels.latent_cache import LatentLayout
+
+CPU = PlatformFacts(device="cpu", num_cores=6, available_bytes=2**30)
+GPU = PlatformFacts(device="cuda", num_cores=6, available_bytes=2**37)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    max_position_embeddings: int = 4096
+    num_hidden_layers: int = 8
+    num_nextn_predict_layers: int = 1
+    kv_lora_rank: int = 64
+    qk_rope_head_dim: int = 16
+
+
+def resolved(
+    facts: PlatformFacts = CPU, model: Model | None = None, **options: Any
+) -> tuple[ResolvedConfig, dict[str, ConfigLine]]:
+    config, lines = resolve(
+        EngineConfig(**options), model or Model(), facts, model_path="/models/demo"
+    )
+    return config, {line.name: line for line in lines}
+
+
+def test_defaults_on_a_cpu() -> None:
+    config, lines = resolved()
+    assert config.model == "/models/demo"
+    assert config.served_model_name == "leadline-demo"
+    assert (config.dtype, config.kv_cache_dtype) == ("float32", "float32")
+    assert config.batch_invariant
+    assert config.num_threads == 6
+    assert config.max_num_batched_tokens == 512
+    assert config.max_model_len == 4096
+    # A quarter of the memory, at 9 layers of 80 float32 values a token.
+    assert config.num_pages == 2**28 // (9 * 80 * 4 * 64)
+    assert lines["kv_tokens"].reason == "what 0.2 GiB hold"
+    assert lines["max_model_len"].reason == "the model's"
+    assert lines["page_size"] == ConfigLine("page_size", "64", "default")
+
+
+def test_defaults_on_a_gpu() -> None:
+    config, lines = resolved(GPU)
+    assert (config.dtype, config.kv_cache_dtype) == ("bfloat16", "bfloat16")
+    assert not config.batch_invariant
+    assert config.max_num_batched_tokens == 8192
+    assert config.num_pages == 64 * 4096 // 64
+    assert lines["kv_tokens"].reason == "enough for max_num_seqs requests of max_model_len"
+
+
+def test_what_is_given_is_taken() -> None:
+    config, lines = resolved(
+        kv_tokens=1000,
+        page_size=10,
+        max_model_len=900,
+        dtype="bfloat16",
+        kv_cache_dtype="fp8",
+        seed=7,
+        num_threads=1,
+        kernels={"rms_norm": "reference"},
+        batch_invariant=False,
+        prefix_caching=False,
+        served_model_name="demo",
+    )
+    assert (config.num_pages, config.max_model_len, config.seed) == (100, 900, 7)
+    assert config.kernels == {"rms_norm": "reference"}
+    assert not config.batch_invariant
+    assert not config.prefix_caching
+    assert {line.reason for name, line in lines.items() if name == "kv_tokens"} == {"as given"}
+    assert lines["kernels"].value == "rms_norm=reference"
+    assert lines["prefix_caching"] == ConfigLine("prefix_caching", "off", "as given")
+    assert config.capacity().max_model_len == 900
+
+
+def test_the_model_length_yields_to_the_cache() -> None:
+    config, lines = resolved(kv_tokens=640)
+    assert config.max_model_len == 640
+    assert lines["max_model_len"].reason == "what the cache holds"
+
+
+def test_many_requests_raise_the_step_budget() -> None:
+    assert resolved(max_num_seqs=600)[0].max_num_batched_tokens == 600
+
+
+def test_a_seed_is_drawn_where_none_is_given() -> None:
+    assert resolved()[0].seed != resolved()[0].seed
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"page_size": 0}, ["page_size is 0", "1 to 1024"]),
+        ({"page_size": 2000}, ["page_size is 2000", "1 to 1024"]),
+        ({"max_num_seqs": 0}, ["max_num_seqs is 0", "at least 1"]),
+        ({"max_num_batched_tokens": 63}, ["max_num_batched_tokens is 63", "at least 64"]),
+        ({"max_model_len": 5000}, ["max_model_len is 5000", "4096"]),
+        ({"max_model_len": 1}, ["max_model_len is 1", "at least 2"]),
+        ({"kv_tokens": 63}, ["kv_tokens is 63", "at least 64"]),
+        ({"kv_tokens": 640, "max_model_len": 700}, ["640 tokens", "700", "2880 bytes"]),
+        ({"seed": -1}, ["seed is -1"]),
+        ({"num_threads": 0}, ["num_threads is 0"]),
+        ({"dtype": "int4"}, ["dtype is 'int4'", "auto, float32, bfloat16"]),
+        ({"kv_cache_dtype": "fp4"}, ["kv_cache_dtype is 'fp4'", "fp8"]),
+        ({"seed": -1, "page_size": 0}, ["seed is -1", "page_size is 0"]),
+    ],
+)
+def test_refusals_name_value_and_range(options: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as info:
+        resolved(**options)
+    assert all(word in str(info.value) for word in words)
+
+
+def test_no_memory_is_an_error_with_numbers() -> None:
+    facts = PlatformFacts(device="cpu", num_cores=1, available_bytes=1000)
+    with pytest.raises(ConfigError, match="holds 0 tokens"):
+        resolved(facts)
+
+
+def test_the_resolved_config_crosses_as_json() -> None:
+    config, _ = resolved(kernels={"swiglu": "reference"})
+    assert msgspec.json.decode(msgspec.json.encode(config), type=ResolvedConfig) == config
+
+
+def test_every_field_has_help() -> None:
+    assert all(field.metadata["help"] for field in fields(EngineConfig))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "fp8"])
+@pytest.mark.parametrize(("latent", "rope"), [(64, 16), (512, 64)])
+def test_bytes_are_those_of_the_cache(dtype: str, latent: int, rope: int) -> None:
+    model = Model(kv_lora_rank=latent, qk_rope_head_dim=rope)
+    layout = LatentLayout(kv_lora_rank=latent, qk_rope_head_dim=rope, dtype=dtype)
+    assert latent_bytes_per_token(model, dtype) == 9 * layout.bytes_per_token
+
+
+def test_the_machine_has_cores_and_memory() -> None:
+    facts = cpu_facts()
+    assert facts.num_cores >= 1
+    assert facts.available_bytes > 0
