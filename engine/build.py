@@ -54,8 +54,18 @@ class LoadedModel:
         return self.config.num_hidden_layers + int(self.has_mtp)
 
 
-def load_model(config: ResolvedConfig, on_stage: OnStage = lambda stage: None) -> LoadedModel:
+def load_model(
+    config: ResolvedConfig,
+    on_stage: OnStage = lambda stage: None,
+    *,
+    dequantize: bool = True,
+) -> LoadedModel:
     """Read a checkpoint and choose its kernels.
+
+    Args:
+        config: what to load and how to run it.
+        on_stage: told what is being done, in a short phrase.
+        dequantize: hold FP8 weights in `config.dtype`; the CPU's kernels are faster with these.
 
     Raises:
         LoaderError: the checkpoint cannot be served; lists everything that is wrong with it.
@@ -73,9 +83,12 @@ def load_model(config: ResolvedConfig, on_stage: OnStage = lambda stage: None) -
     def show(done_bytes: int, total_bytes: int) -> None:
         on_stage(f"reading weights: {done_bytes / 1e6:.1f} of {total_bytes / 1e6:.1f} MB")
 
-    # The reference kernels multiply by dequantised weights, so they are dequantised once, here.
     weights = load_weights(
-        checkpoint, model_config, dtype=_DTYPES[config.dtype], dequantize=True, progress=show
+        checkpoint,
+        model_config,
+        dtype=_DTYPES[config.dtype],
+        dequantize=dequantize,
+        progress=show,
     )
     on_stage("assembling the model")
     tree = assemble(weights.tensors, model_config, has_mtp=weights.has_mtp)
@@ -84,10 +97,11 @@ def load_model(config: ResolvedConfig, on_stage: OnStage = lambda stage: None) -
     )
     speed = weights.num_bytes / 1e9 / max(weights.seconds, 1e-9)
     read = f"{weights.num_bytes / 1e6:.1f} MB in {weights.seconds:.2f} s ({speed:.2f} GB/s)"
+    held = f"held in {config.dtype}" + ("" if dequantize else ", FP8 as stored")
     chosen = sorted({choice.chosen for choice in choices})
     summary = [
         ("architecture", model_config.architecture),
-        ("weights", f"{read}, held in {config.dtype}"),
+        ("weights", f"{read}, {held}"),
         ("mtp layer", _mtp_line(model_config, has_mtp=weights.has_mtp)),
         ("kernels", ", ".join(chosen)),
     ]

@@ -69,17 +69,19 @@ class Choice:
     rejected: list[tuple[str, str]]
 
 
-def _reference(function: Callable[..., Any], *, batch_invariant: bool = True) -> Implementation:
-    return Implementation("reference", function, batch_invariant)
+def _reference(
+    function: Callable[..., Any], *, batch_invariant: bool = True, formats: str = ""
+) -> Implementation:
+    return Implementation("reference", function, batch_invariant, formats=formats)
 
 
-def _tiled(function: Callable[..., Any]) -> Implementation:
-    return Implementation("tiled", function, batch_invariant=True)
+def _tiled(function: Callable[..., Any], *, formats: str = "") -> Implementation:
+    return Implementation("tiled", function, batch_invariant=True, formats=formats)
 
 
 def implementations() -> dict[str, list[Implementation]]:
     """Every implementation of every operation, the preferred first."""
-    fp8 = {"formats": "activations as they are"}
+    fp8_formats = "activations as they are"
     return {
         "rms_norm": [_reference(norm.rms_norm)],
         "add_rms_norm": [_reference(norm.add_rms_norm)],
@@ -89,8 +91,8 @@ def implementations() -> dict[str, list[Implementation]]:
             _tiled(tiled.linear_tiled),
         ],
         "linear_fp8": [
-            Implementation("reference", linear.linear_fp8, batch_invariant=False, **fp8),
-            Implementation("tiled", tiled.linear_fp8_tiled, batch_invariant=True, **fp8),
+            _reference(linear.linear_fp8, batch_invariant=False, formats=fp8_formats),
+            _tiled(tiled.linear_fp8_tiled, formats=fp8_formats),
         ],
         "quantize_fp8": [_reference(quant.quantize_fp8)],
         "swiglu": [_reference(moe.swiglu)],
@@ -149,6 +151,7 @@ def select_kernels(
     """The kernel set for a platform, and for each operation why.
 
     Args:
+        platform: what the kernels are to run on.
         overrides: operation -> implementation name.
 
     Raises:
@@ -166,9 +169,7 @@ def select_kernels(
     functions: dict[str, Callable[..., Any]] = {}
     choices = []
     for operation in operations:
-        chosen, choice = _choose(
-            operation, table[operation], platform, overrides.get(operation)
-        )
+        chosen, choice = _choose(operation, table[operation], platform, overrides.get(operation))
         functions[operation] = chosen.function
         choices.append(choice)
     return KernelSet(**functions), choices

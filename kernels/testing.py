@@ -1,4 +1,4 @@
-"""Inputs for every operation, and the comparison rules: for the conformance suite and benchmarks."""
+"""Inputs for every operation, and how results compare: for conformance tests and benchmarks."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -105,7 +105,9 @@ def attention_case(
     return AttentionCase(meta, cache, projection, *query, scale=(nope + rope) ** -0.5)
 
 
-def run_attention(new_attention: Callable[..., Any], case: AttentionCase, first_slot: int) -> Tensor:
+def run_attention(
+    new_attention: Callable[..., Any], case: AttentionCase, first_slot: int
+) -> Tensor:
     """`plan` and `run` of a `api.NewMLAAttention` on a case: o_THV."""
     attention = new_attention(scale=case.scale, page_size=case.cache.page_size)
     attention.plan(case.meta)

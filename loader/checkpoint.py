@@ -1,11 +1,13 @@
 """A checkpoint's safetensors files: what they hold, checked before a weight is read."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -22,9 +24,10 @@ from leadline.loader.tensor_specs import (
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-_FLOATS = ("F32", "BF16", "F16")
 _FP8 = "F8_E4M3"
+_FLOATS = ("F32", "BF16", "F16")
 _SCALES = ("F32", "F8_E8M0")
+_ITEM_BYTES = {"F32": 4, "BF16": 2, "F16": 2, _FP8: 1, "F8_E8M0": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,101 +42,145 @@ class StoredTensor:
     shape: tuple[int, ...]
     dtype: str
 
+    @property
+    def is_fp8(self) -> bool:
+        """Whether it holds FP8 values, which need scales."""
+        return self.dtype == _FP8
+
+    def slice_bytes(self, slices: tuple[slice, ...]) -> int:
+        """Bytes of a part of it."""
+        return math.prod(part.stop - part.start for part in slices) * _ITEM_BYTES[self.dtype]
+
 
 class Checkpoint:
-    """The tensors of a directory; headers are read at once, data only by `read`."""
+    """The tensors of a directory; headers are read at once, data only by `read`.
 
-    def __init__(self, directory: Path, tensors: Mapping[str, StoredTensor]) -> None:
+    Attributes:
+        tensors: by name.
+        file_problems: what is wrong with the files and their index, whatever the config says.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        tensors: Mapping[str, StoredTensor],
+        *,
+        file_problems: Sequence[str] = (),
+        unreadable: Collection[str] = (),
+    ) -> None:
         self.directory = directory
         self.tensors = tensors
+        self.file_problems = tuple(file_problems)
+        # Named by the index but not to be had; `file_problems` says why.
+        self._unreadable = frozenset(unreadable)
         self._open_files: dict[Path, Any] = {}
 
     @classmethod
     def open(cls, directory: Path) -> "Checkpoint":
         """Read the headers of all files.
 
+        Shards that are absent or damaged are kept as `file_problems`, so that `check` can list
+        them together with what is wrong in the others.
+
         Raises:
-            CheckpointError: no safetensors, an index that names absent files or tensors, or files
-                that are damaged; lists all problems.
+            CheckpointError: nothing to read at all: no safetensors, an index that is no index, or
+                a single file that is damaged or truncated.
         """
-        problems: list[str] = []
-        index = _read_index(directory, problems)
-        files = sorted(set(index.values())) if index is not None else [SINGLE_FILE]
-        tensors: dict[str, StoredTensor] = {}
-        for name in files:
-            _read_header(directory / name, tensors, problems)
-        if index is not None:
-            _compare_with_index(index, tensors, problems)
-        if problems:
-            raise CheckpointError(directory, problems)
-        return cls(directory, tensors)
+        if (directory / INDEX_FILE).exists():
+            return _open_sharded(directory, _read_index(directory))
+        path = directory / SINGLE_FILE
+        if not path.exists():
+            raise CheckpointError(
+                directory, [f"there is neither {SINGLE_FILE} nor {INDEX_FILE} in the directory"]
+            )
+        try:
+            return cls(directory, _read_header(path))
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(directory, [_damaged(path, error)]) from error
 
     def has_mtp(self, config: ModelConfig) -> bool:
         """Whether any tensor of the announced MTP layer is here."""
-        announced = config.num_nextn_predict_layers > 0
-        return announced and any(name.startswith(mtp_prefix(config)) for name in self.tensors)
+        if config.num_nextn_predict_layers == 0:
+            return False
+        prefix = mtp_prefix(config)
+        return any(name.startswith(prefix) for name in (*self.tensors, *self._unreadable))
 
     def check(self, config: ModelConfig) -> list[str]:
-        """Everything that does not fit the config; empty for a checkpoint that can be served."""
+        """Everything that is wrong, files and tensors; empty for what can be served."""
         expected = expected_tensors(config)
         if not self.has_mtp(config):
             prefix = mtp_prefix(config)
             expected = {n: s for n, s in expected.items() if not n.startswith(prefix)}
-        problems = []
+        problems = list(self.file_problems)
         scales = set()
         for name, spec in expected.items():
             stored = self.tensors.get(name)
             if stored is None:
-                if not spec.optional:
+                if not spec.optional and name not in self._unreadable:
                     problems.append(f"{name} is missing; expected shape {list(spec.shape)}")
                 continue
             problems += self._check_tensor(name, spec, stored, config)
-            if stored.dtype == _FP8:
+            if stored.is_fp8:
                 scales.add(name + SCALE_SUFFIX)
         known = expected.keys() | scales
         problems += [
-            f"{name} is unexpected; config.json knows no such tensor"
-            for name in sorted(self.tensors)
-            if name not in known and not name.endswith(IGNORED_SUFFIXES)
+            f"{name} is unexpected (shape {list(stored.shape)}); "
+            "by config.json there is no such tensor"
+            for name, stored in sorted(self.tensors.items())
+            if name not in known
+            and not name.endswith(IGNORED_SUFFIXES)
+            and name.removesuffix(SCALE_SUFFIX) not in self._unreadable
         ]
         return problems
 
     def _check_tensor(
         self, name: str, spec: TensorSpec, stored: StoredTensor, config: ModelConfig
     ) -> list[str]:
+        problems = []
         if stored.shape != spec.shape:
-            return [
+            problems.append(
                 f"{name} has shape {list(stored.shape)}; expected {list(spec.shape)} by config.json"
-            ]
-        if stored.dtype in _FLOATS:
-            return []
-        if stored.dtype != _FP8 or not spec.quantized:
+            )
+        if stored.is_fp8 and spec.quantized:
+            if config.fp8 is None:
+                problems.append(
+                    f"{name} has dtype {_FP8}, but config.json has no quantization_config; "
+                    f"expected {', '.join(_FLOATS)}"
+                )
+            return problems + self._check_scale(name + SCALE_SUFFIX, spec)
+        if stored.dtype not in _FLOATS:
             allowed = [*_FLOATS, _FP8] if spec.quantized else [*_FLOATS]
-            return [f"{name} has dtype {stored.dtype}; expected {', '.join(allowed)}"]
-        if config.fp8 is None:
-            return [f"{name} has dtype {_FP8}, but config.json has no quantization_config"]
-        return self._check_scale(name + SCALE_SUFFIX, spec)
+            problems.append(f"{name} has dtype {stored.dtype}; expected {', '.join(allowed)}")
+        return problems
 
     def _check_scale(self, name: str, spec: TensorSpec) -> list[str]:
         shape = tuple(-(-size // BLOCK) for size in spec.shape)
         stored = self.tensors.get(name)
         if stored is None:
+            if name in self._unreadable:
+                return []
             return [f"{name} is missing; an FP8 weight needs its scales, shape {list(shape)}"]
+        problems = []
         if stored.shape != shape:
-            return [f"{name} has shape {list(stored.shape)}; expected {list(shape)}"]
+            problems.append(
+                f"{name} has shape {list(stored.shape)}; expected {list(shape)}, one scale for "
+                f"each {BLOCK}x{BLOCK} block"
+            )
         if stored.dtype not in _SCALES:
-            return [f"{name} has dtype {stored.dtype}; expected {', '.join(_SCALES)}"]
-        return []
+            problems.append(f"{name} has dtype {stored.dtype}; expected {', '.join(_SCALES)}")
+        return problems
 
-    def read(self, name: str, slices: tuple[slice, ...] | None = None) -> Tensor:
-        """A tensor, or only a part of it, from its file.
+    def read(self, name: str, slices: tuple[slice, ...]) -> Tensor:
+        """A part of a tensor, contiguous, in memory of its own.
+
+        A view of the mapped file would cost nothing here and a page fault in the first step, and
+        would end the process if the file were cut short under it.
 
         Raises:
             KeyError: no such tensor.
         """
-        whole = self._file(self.tensors[name].file).get_slice(name)
-        part: Tensor = whole[slices] if slices else whole[:]
-        return part
+        view: Tensor = self._file(self.tensors[name].file).get_slice(name)[slices]
+        return view.clone(memory_format=torch.contiguous_format)
 
     def _file(self, path: Path) -> Any:
         """The open file: its header is long, and is parsed once."""
@@ -142,51 +189,52 @@ class Checkpoint:
         return self._open_files[path]
 
 
-def _read_index(directory: Path, problems: list[str]) -> dict[str, str] | None:
-    """Tensor name -> file name, or None for a checkpoint of a single file."""
-    path = directory / INDEX_FILE
-    if not path.exists():
-        if not (directory / SINGLE_FILE).exists():
-            raise CheckpointError(
-                directory, [f"there is neither {SINGLE_FILE} nor {INDEX_FILE} in the directory"]
-            )
-        return None
+def _read_header(path: Path) -> dict[str, StoredTensor]:
+    """What a file holds; safetensors compares the header with the file's length."""
+    tensors = {}
+    with safe_open(path, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118 (not a mapping)
+            header = file.get_slice(name)
+            tensors[name] = StoredTensor(path, tuple(header.get_shape()), header.get_dtype())
+    return tensors
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    return f"{path.name} is damaged or truncated ({error}); fetch it again"
+
+
+def _read_index(directory: Path) -> dict[str, str]:
+    """Tensor name -> file name."""
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        index = json.loads((directory / INDEX_FILE).read_text(encoding="utf-8"))["weight_map"]
         if not isinstance(index, dict):
             raise TypeError("weight_map is no object")
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(directory, [f"{INDEX_FILE} cannot be read: {error!r}"]) from error
-    for name in sorted({str(file) for file in index.values()}):
-        if not (directory / name).exists():
-            problems.append(f"{INDEX_FILE} names the file {name}, which is not there")
     return {str(name): str(file) for name, file in index.items()}
 
 
-def _read_header(path: Path, tensors: dict[str, StoredTensor], problems: list[str]) -> None:
-    if not path.exists():
-        return  # the index's check has said so
-    try:
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 (not a mapping)
-                header = file.get_slice(name)
-                shape = tuple(header.get_shape())
-                tensors[name] = StoredTensor(path, shape, header.get_dtype())
-    except (SafetensorError, OSError) as error:
-        problems.append(f"{path.name} is damaged or truncated ({error}); fetch it again")
-
-
-def _compare_with_index(
-    index: Mapping[str, str], tensors: Mapping[str, StoredTensor], problems: list[str]
-) -> None:
-    if problems:
-        return  # files are absent or damaged: what they hold is not known
-    for name, file in sorted(index.items()):
-        stored = tensors.get(name)
-        if stored is None or stored.file.name != file:
+def _open_sharded(directory: Path, index: Mapping[str, str]) -> Checkpoint:
+    tensors: dict[str, StoredTensor] = {}
+    problems: list[str] = []
+    unreadable: set[str] = set()
+    for file in sorted(set(index.values())):
+        named = {name for name, place in index.items() if place == file}
+        try:
+            held = _read_header(directory / file)
+        except FileNotFoundError:
+            problems.append(f"{INDEX_FILE} names the file {file}, which is not there")
+            unreadable |= named
+            continue
+        except (SafetensorError, OSError) as error:
+            problems.append(_damaged(directory / file, error))
+            unreadable |= named
+            continue
+        for name in sorted(named - held.keys()):
             problems.append(f"{INDEX_FILE} has {name} in {file}, which does not hold it")
-    problems += [
-        f"{stored.file.name} holds {name}, which {INDEX_FILE} does not name"
-        for name, stored in sorted(tensors.items())
-        if name not in index
-    ]
+            unreadable.add(name)
+        for name in sorted(held.keys() - named):
+            place = f"has in {index[name]}" if name in index else "does not name"
+            problems.append(f"{file} holds {name}, which {INDEX_FILE} {place}")
+        tensors |= {name: held[name] for name in named & held.keys()}
+    return Checkpoint(directory, tensors, file_problems=problems, unreadable=unreadable)

@@ -1,10 +1,10 @@
 """Typed access to the fields of a JSON object that collects every problem before it complains."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from leadline.loader.errors import ConfigFileError, UnsupportedModelError
-
 
 T = TypeVar("T")
 
@@ -15,11 +15,15 @@ class ConfigReader:
     A field that is null counts as absent.
     """
 
-    def __init__(self, raw: Mapping[str, Any], prefix: str = "") -> None:
+    def __init__(
+        self, raw: Mapping[str, Any], prefix: str = "", *, source: str = "config.json"
+    ) -> None:
         self._raw = raw
+        self._source = source
         self._prefix = prefix
         self._problems: list[str] = []
         self._unsupported: list[str] = []
+        self._stand_ins: set[str] = set()
 
     @property
     def is_empty(self) -> bool:
@@ -29,6 +33,10 @@ class ConfigReader:
     def has(self, name: str) -> bool:
         """Whether the field is there and not null."""
         return self._raw.get(name) is not None
+
+    def sound(self, *names: str) -> bool:
+        """Whether none of these fields was missing or bad, so that they can be compared."""
+        return self._stand_ins.isdisjoint(names)
 
     def section(self, name: str) -> "ConfigReader":
         """A nested object, empty if absent; its problems are this reader's."""
@@ -44,12 +52,17 @@ class ConfigReader:
         """Remember a problem."""
         self._problems.append(text)
 
-    def require(self, name: str, value: Any) -> None:
-        """The field, where given, must have this value; any other is not supported."""
-        if self.has(name) and self._raw[name] != value:
+    def require(self, name: str, value: Any, *, present: bool = False) -> None:
+        """The field must have this value, or may be absent unless `present`."""
+        if (present or self.has(name)) and self._raw.get(name) != value:
             self._unsupported.append(
-                f"{self._prefix}{name} = {self._raw[name]!r} is not supported; only {value!r} is"
+                f"{self._prefix}{name} = {self._raw.get(name)!r} is not supported; "
+                f"only {value!r} is"
             )
+
+    def unsupported(self, text: str) -> None:
+        """Remember something that is not supported."""
+        self._unsupported.append(text)
 
     def integer(
         self, name: str, *, default: int | None = None, low: int = 1, high: int | None = None
@@ -77,9 +90,7 @@ class ConfigReader:
             return self._bad(name, "a token id or a list of token ids", ())
         return tuple(values)
 
-    def number(
-        self, name: str, *, default: float | None = None, low: float | None = None
-    ) -> float:
+    def number(self, name: str, *, default: float | None = None, low: float | None = None) -> float:
         """A number of at least `low`; without `low`, greater than 0."""
         stand_in = 1.0 if low is None else low
         value = self._field(name, default)
@@ -87,6 +98,8 @@ class ConfigReader:
             return stand_in
         if not isinstance(value, int | float) or isinstance(value, bool):
             return self._bad(name, "a number", stand_in)
+        if not math.isfinite(value):
+            return self._bad(name, "a finite number", stand_in)
         if low is None and value <= 0:
             return self._bad(name, "greater than 0", stand_in)
         if low is not None and value < low:
@@ -104,8 +117,7 @@ class ConfigReader:
         if value in choices:
             return str(value)
         self._unsupported.append(
-            f"{self._prefix}{name} = {value!r} is not supported; "
-            f"supported: {', '.join(choices)}"
+            f"{self._prefix}{name} = {value!r} is not supported; supported: {', '.join(choices)}"
         )
         return default
 
@@ -120,7 +132,7 @@ class ConfigReader:
         if not everything:
             return
         error = UnsupportedModelError if self._unsupported else ConfigFileError
-        raise error("config.json: " + "; ".join(everything))
+        raise error(f"{self._source}: " + "; ".join(everything))
 
     def _field(self, name: str, default: Any) -> Any:
         value = self._raw.get(name)
@@ -128,8 +140,10 @@ class ConfigReader:
             value = default
             if default is None:
                 self.problem(f"{self._prefix}{name} is missing")
+                self._stand_ins.add(name)
         return value
 
     def _bad(self, name: str, allowed: str, stand_in: T) -> T:
         self.problem(f"{self._prefix}{name} is {self._raw[name]!r}; allowed: {allowed}")
+        self._stand_ins.add(name)
         return stand_in

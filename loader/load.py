@@ -49,6 +49,8 @@ def load_weights(
     """Check a checkpoint against its config, then read only the slices of this rank's plan.
 
     Args:
+        checkpoint: where to read.
+        config: what the tensors must be.
         plan: this rank's share; everything if None.
         dtype: of the matrices that are not FP8, and of dequantised ones; as stored if None.
             Vectors (norms, correction biases) and the router are float32.
@@ -100,19 +102,13 @@ class _Reader:
         self.num_bytes = 0
 
     def size_bytes(self, name: str, slices: Slices) -> int:
-        """Bytes that `read` will count for the tensor itself, its scales included."""
-        stored = self._checkpoint.tensors[name]
-        count = 1
-        for part in slices:
-            count *= part.stop - part.start
-        if not _is_fp8(stored.dtype):
-            return count * _ITEM_BYTES[stored.dtype]
+        """Bytes that `read` will fetch, those of the scales included."""
+        tensors = self._checkpoint.tensors
+        size = tensors[name].slice_bytes(slices)
+        if not tensors[name].is_fp8:
+            return size
         blocks, _ = scale_slices(slices)
-        num_scales = 1
-        for part in blocks:
-            num_scales *= part.stop - part.start
-        scales = self._checkpoint.tensors[name + SCALE_SUFFIX]
-        return count + num_scales * _ITEM_BYTES[scales.dtype]
+        return size + tensors[name + SCALE_SUFFIX].slice_bytes(blocks)
 
     def read(self, name: str, slices: Slices) -> Tensor | QuantTensor:
         """One tensor of the rank."""
@@ -132,13 +128,6 @@ class _Reader:
         data = self._checkpoint.read(name, slices)
         self.num_bytes += data.numel() * data.element_size()
         return data
-
-
-_ITEM_BYTES = {"F32": 4, "BF16": 2, "F16": 2, "F8_E4M3": 1, "F8_E8M0": 1}
-
-
-def _is_fp8(dtype: str) -> bool:
-    return dtype == "F8_E4M3"
 
 
 def _drop_equal_copies(tensors: dict[str, Tensor | QuantTensor], config: ModelConfig) -> None:

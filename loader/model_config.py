@@ -15,6 +15,7 @@ from leadline.loader.errors import ConfigFileError, UnsupportedModelError
 
 V2, V3 = "DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM"
 ARCHITECTURES = (V2, V3)
+_BY_MODEL_TYPE = {"deepseek_v2": V2, "deepseek_v3": V3, "kimi_k2": V3}
 FP8_BLOCK = 128
 _DTYPES = ("float32", "bfloat16", "float16")
 _ROPE_TYPES = ("default", "yarn")
@@ -22,7 +23,12 @@ _ROPE_TYPES = ("default", "yarn")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class YarnConfig:
-    """YaRN's settings (Peng et al., 2023); `mscale*` scale the attention's temperature."""
+    """YaRN's settings (Peng et al., 2023).
+
+    Attributes:
+        mscale: of the rotary tables' magnitude; 0 where config.json has neither this nor the next.
+        mscale_all_dim: of the softmax scale.
+    """
 
     factor: float
     original_max_position_embeddings: int
@@ -172,12 +178,17 @@ def parse_model_config(raw: Mapping[str, Any]) -> ModelConfig:
 
 
 def _architecture(raw: Mapping[str, Any]) -> str:
-    names = raw.get("architectures") or []
-    architecture = str(names[0]) if isinstance(names, list) and names else None
+    """The first of `architectures`, or what `model_type` implies where none is written."""
+    names = raw.get("architectures")
+    if not names:
+        architecture = _BY_MODEL_TYPE.get(str(raw.get("model_type")))
+    else:
+        architecture = str(names[0]) if isinstance(names, list) else str(names)
     if architecture not in ARCHITECTURES:
         raise UnsupportedModelError(
-            f"architecture {architecture!r} is not supported; "
-            f"Leadline serves {' and '.join(ARCHITECTURES)}"
+            f"config.json: architectures = {names!r} with model_type = "
+            f"{raw.get('model_type')!r} is not supported; Leadline serves "
+            f"{' and '.join(ARCHITECTURES)}"
         )
     return architecture
 
@@ -189,9 +200,10 @@ def _refuse_unsupported(reader: ConfigReader, architecture: str) -> None:
     reader.require("mlp_bias", False)
     reader.require("rope_interleave", True)
     reader.require("pretraining_tp", 1)
+    reader.require("qk_layernorm", False)
+    reader.require("scoring_func", "sigmoid" if architecture == V3 else "softmax")
     if architecture == V2:
         reader.require("norm_topk_prob", False)
-        reader.require("scoring_func", "softmax")
 
 
 def _num_mtp_layers(reader: ConfigReader) -> int:
@@ -215,9 +227,7 @@ def _moe_fields(reader: ConfigReader, architecture: str) -> dict[str, Any]:
         "topk_group": reader.optional_integer("topk_group") or 1,
         "first_k_dense_replace": reader.integer("first_k_dense_replace", default=0, low=0),
         "moe_layer_freq": reader.integer("moe_layer_freq", default=1),
-        "scoring_func": reader.choice(
-            "scoring_func", ("sigmoid", "softmax"), default="sigmoid" if is_v3 else "softmax"
-        ),
+        "scoring_func": "sigmoid" if is_v3 else "softmax",
         "topk_method": reader.choice("topk_method", methods, default=methods[0]),
         "norm_topk_prob": reader.boolean("norm_topk_prob", default=is_v3),
         "routed_scaling_factor": reader.number("routed_scaling_factor", default=1.0),
@@ -251,18 +261,25 @@ def _rope_fields(reader: ConfigReader) -> dict[str, Any]:
         rope_type = rope.choice(key, _ROPE_TYPES, default="default")
     if rope_type == "default":
         return {"rope_theta": theta, "yarn": None}
+    return {"rope_theta": theta, "yarn": _yarn(rope)}
+
+
+def _yarn(rope: ConfigReader) -> YarnConfig:
     rope.require("attention_factor", None)
     rope.require("truncate", True)
-    original = rope.integer("original_max_position_embeddings", default=4096)
-    yarn = YarnConfig(
+    if rope.has("mscale") != rope.has("mscale_all_dim"):
+        # DeepSeek's code and transformers would compute different angles and scales from one alone
+        rope.unsupported(
+            "rope scaling with only one of mscale and mscale_all_dim; give both or none"
+        )
+    return YarnConfig(
         factor=rope.number("factor", low=1.0),
-        original_max_position_embeddings=original,
+        original_max_position_embeddings=rope.integer("original_max_position_embeddings"),
         beta_fast=rope.number("beta_fast", default=32.0),
         beta_slow=rope.number("beta_slow", default=1.0),
-        mscale=rope.number("mscale", default=0.0, low=0.0),
-        mscale_all_dim=rope.number("mscale_all_dim", default=0.0, low=0.0),
+        mscale=rope.number("mscale") if rope.has("mscale") else 0.0,
+        mscale_all_dim=rope.number("mscale_all_dim") if rope.has("mscale_all_dim") else 0.0,
     )
-    return {"rope_theta": theta, "yarn": yarn}
 
 
 def _dtype(reader: ConfigReader) -> str:
@@ -274,34 +291,47 @@ def _fp8(reader: ConfigReader) -> Fp8Config | None:
     quantization = reader.section("quantization_config")
     if quantization.is_empty:
         return None
-    quantization.require("quant_method", "fp8")
+    quantization.require("quant_method", "fp8", present=True)
     quantization.require("fmt", "e4m3")
     quantization.require("activation_scheme", "dynamic")
-    quantization.require("weight_block_size", [FP8_BLOCK, FP8_BLOCK])
+    quantization.require("weight_block_size", [FP8_BLOCK, FP8_BLOCK], present=True)
+    quantization.require("expert_dtype", "fp8")
     scale_fmt = quantization.choice("scale_fmt", ("ue8m0", "float", "none"), default="none")
     return Fp8Config(scale_fmt="ue8m0" if scale_fmt == "ue8m0" else None)
 
 
 def _check_consistency(reader: ConfigReader, config: ModelConfig) -> None:
-    if config.qk_rope_head_dim % 2:
+    if config.qk_rope_head_dim % 2 and reader.sound("qk_rope_head_dim"):
         reader.problem(f"qk_rope_head_dim is {config.qk_rope_head_dim}; it must be even")
     if config.n_routed_experts == 0:
         return
-    experts, groups, top_groups = config.n_routed_experts, config.n_group, config.topk_group
-    if experts % groups:
-        reader.problem(f"n_group is {groups}; it must divide n_routed_experts = {experts}")
-    elif top_groups > groups:
-        reader.problem(f"topk_group is {top_groups}; allowed: 1 to n_group = {groups}")
-    elif config.topk_method != "greedy":
-        reachable = experts // groups * top_groups
-        if config.num_experts_per_tok > reachable:
-            reader.problem(
-                f"num_experts_per_tok is {config.num_experts_per_tok}, but {top_groups} groups of "
-                f"{experts // groups} experts hold {reachable}"
-            )
+    if reader.sound("n_routed_experts", "n_group", "topk_group", "num_experts_per_tok"):
+        _check_groups(reader, config)
     dense = config.first_k_dense_replace
-    if dense > config.num_hidden_layers:
+    comparable = reader.sound("first_k_dense_replace", "num_hidden_layers")
+    if dense > config.num_hidden_layers and comparable:
         reader.problem(
             f"first_k_dense_replace is {dense}; allowed: 0 to num_hidden_layers = "
             f"{config.num_hidden_layers}"
+        )
+
+
+def _check_groups(reader: ConfigReader, config: ModelConfig) -> None:
+    experts, groups, top_groups = config.n_routed_experts, config.n_group, config.topk_group
+    if experts % groups:
+        reader.problem(f"n_group is {groups}; it must divide n_routed_experts = {experts}")
+        return
+    if top_groups > groups:
+        reader.problem(f"topk_group is {top_groups}; allowed: 1 to n_group = {groups}")
+        return
+    size = experts // groups
+    if config.topk_method == "noaux_tc" and groups > 1 and size < 2:
+        reader.problem(
+            f"n_group is {groups}; allowed: 1 to n_routed_experts / 2 = {experts // 2}, since a "
+            "group is scored by its two best experts"
+        )
+    if config.topk_method != "greedy" and config.num_experts_per_tok > size * top_groups:
+        reader.problem(
+            f"num_experts_per_tok is {config.num_experts_per_tok}, but {top_groups} groups of "
+            f"{size} experts hold {size * top_groups}"
         )

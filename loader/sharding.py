@@ -40,6 +40,11 @@ class ShardPlan:
         Raises:
             ShardingError: with the sizes that do not divide.
         """
+        if self.tp_size < 1 or not 0 <= self.tp_rank < self.tp_size:
+            raise ShardingError(
+                f"tensor parallel rank {self.tp_rank} of {self.tp_size} does not exist; "
+                "allowed: 0 to size - 1"
+            )
         sizes = {
             "num_attention_heads": config.num_attention_heads,
             "vocab_size": config.vocab_size,

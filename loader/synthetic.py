@@ -106,7 +106,9 @@ def tiny_kimi() -> dict[str, Any]:
     }
 
 
-def random_tensors(config: ModelConfig, seed: int, *, with_mtp: bool) -> Iterator[tuple[str, Tensor]]:
+def random_tensors(
+    config: ModelConfig, seed: int, *, with_mtp: bool
+) -> Iterator[tuple[str, Tensor]]:
     """Every tensor of a config, one after the other, float32; shared MTP copies are left out.
 
     Products keep unit scale; norms are near 1; correction biases are small, and not all alike.
@@ -138,11 +140,15 @@ def write_checkpoint(
     """Write `config.json` and random weights into a directory, which is made if need be.
 
     Args:
+        directory: where to write.
         config: fields of `config.json`, as the presets of this module return.
+        seed: of the random weights.
         fmt: `float32`, `bfloat16`, `float16` or `fp8` (what is not FP8 is then BF16).
-        scale_fmt: `ue8m0` for scales that are powers of two.
+        scale_fmt: `ue8m0` for scales that are powers of two; for `fp8` only.
+        max_shard_bytes: a larger sum of tensors starts the next file.
         with_mtp: write the MTP layer that the config announces.
     """
+    assert scale_fmt is None or fmt == "fp8", "only FP8 has scales"
     raw = config | {"torch_dtype": "bfloat16" if fmt == "fp8" else fmt}
     if fmt == "fp8":
         raw["quantization_config"] = _FP8 | ({"scale_fmt": scale_fmt} if scale_fmt else {})

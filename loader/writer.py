@@ -29,7 +29,13 @@ def write_weights(
     """Write tensors in the config's own format: FP8 with scales where it says so, else its dtype.
 
     Never holds more than one shard. A single shard becomes `model.safetensors`; several get an
-    index. Correction biases stay float32.
+    index, and one left by an earlier checkpoint is removed. Correction biases stay float32.
+
+    Args:
+        directory: where to write; it must exist.
+        config: the format.
+        tensors: (name, float tensor), by the checkpoint's names; read once, one at a time.
+        max_shard_bytes: a larger sum of tensors starts the next file.
     """
     shards: list[list[str]] = []
     pending: dict[str, Tensor] = {}
@@ -45,6 +51,7 @@ def write_weights(
     shards.append(_write_shard(directory, len(shards), pending))
     if len(shards) == 1:
         _shard_path(directory, 0).rename(directory / SINGLE_FILE)
+        (directory / INDEX_FILE).unlink(missing_ok=True)  # it would be believed first
     else:
         _write_index(directory, shards, total_bytes)
 

@@ -43,7 +43,8 @@ class MTPLayer:
 
         Args:
             hidden_TD: hidden states of the tokens before, after the main model's final norm.
-            token_ids_T: int64; the step's positions are those of these tokens.
+            token_ids_T: int64.
+            step: what the layers share; its positions are those of these tokens.
         """
         x_TD = self._combine(hidden_TD, token_ids_T)
         x_TD, residual_TD = self._layer(x_TD, None, step)

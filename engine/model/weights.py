@@ -82,8 +82,13 @@ class ModelWeights:
     mtp: MTPWeights | None
 
 
-def _dense(weight: Weight) -> Tensor:
-    return weight.dequantize(torch.bfloat16) if isinstance(weight, QuantTensor) else weight
+def _dense(weight: Weight, dtype: torch.dtype) -> Tensor:
+    return weight.dequantize(dtype) if isinstance(weight, QuantTensor) else weight
+
+
+def _activation_dtype(tensors: Tensors) -> torch.dtype:
+    """What FP8 weights become where they cannot stay: the residual stream's dtype."""
+    return _plain(tensors, "model.embed_tokens.weight").dtype
 
 
 def _plain(tensors: Tensors, name: str) -> Tensor:
@@ -92,7 +97,7 @@ def _plain(tensors: Tensors, name: str) -> Tensor:
     return weight
 
 
-def _concat_rows(parts: list[Weight]) -> Weight:
+def _concat_rows(parts: list[Weight], dtype: torch.dtype) -> Weight:
     """Rows of all parts below each other; FP8 is kept where every part ends on a block border."""
     quantised = [part for part in parts if isinstance(part, QuantTensor)]
     aligned = all(p.row_offset == 0 and p.shape[0] % BLOCK == 0 for p in quantised)
@@ -100,10 +105,10 @@ def _concat_rows(parts: list[Weight]) -> Weight:
         data = torch.cat([p.data.view(torch.uint8) for p in quantised])
         scale = torch.cat([p.scale for p in quantised])
         return QuantTensor(data.view(torch.float8_e4m3fn), scale, 0, quantised[0].col_offset)
-    return torch.cat([_dense(part) for part in parts])
+    return torch.cat([_dense(part, dtype) for part in parts])
 
 
-def _stack(parts: list[Weight]) -> Weight:
+def _stack(parts: list[Weight], dtype: torch.dtype) -> Weight:
     """[E, rows, columns] of the experts' weights."""
     quantised = [part for part in parts if isinstance(part, QuantTensor)]
     if len(quantised) == len(parts):
@@ -112,11 +117,11 @@ def _stack(parts: list[Weight]) -> Weight:
         first = quantised[0]
         fp8 = data.view(torch.float8_e4m3fn)
         return QuantTensor(fp8, scale, first.row_offset, first.col_offset)
-    return torch.stack([_dense(part) for part in parts])
+    return torch.stack([_dense(part, dtype) for part in parts])
 
 
 def _attention(tensors: Tensors, prefix: str, config: ModelConfig) -> AttentionWeights:
-    kv_b = _dense(tensors[f"{prefix}.kv_b_proj.weight"])
+    kv_b = _dense(tensors[f"{prefix}.kv_b_proj.weight"], _activation_dtype(tensors))
     nope, value = config.qk_nope_head_dim, config.v_head_dim
     w_uk, w_uv = kv_b.unflatten(0, (-1, nope + value)).split([nope, value], dim=1)
     compressed = config.q_lora_rank is not None
@@ -133,7 +138,8 @@ def _attention(tensors: Tensors, prefix: str, config: ModelConfig) -> AttentionW
 
 
 def _gate_up(tensors: Tensors, prefix: str) -> Weight:
-    return _concat_rows([tensors[f"{prefix}.{part}_proj.weight"] for part in ("gate", "up")])
+    parts = [tensors[f"{prefix}.{part}_proj.weight"] for part in ("gate", "up")]
+    return _concat_rows(parts, _activation_dtype(tensors))
 
 
 def _mlp(tensors: Tensors, prefix: str) -> DenseWeights:
@@ -142,12 +148,13 @@ def _mlp(tensors: Tensors, prefix: str) -> DenseWeights:
 
 def _moe(tensors: Tensors, prefix: str, config: ModelConfig) -> MoEWeights:
     experts = [f"{prefix}.experts.{i}" for i in range(config.n_routed_experts)]
+    dtype = _activation_dtype(tensors)
     bias_name = f"{prefix}.gate.e_score_correction_bias"
     return MoEWeights(
         gate=_plain(tensors, f"{prefix}.gate.weight").float(),
         e_score_correction_bias=_plain(tensors, bias_name) if config.has_correction_bias else None,
-        gate_up_E2FD=_stack([_gate_up(tensors, expert) for expert in experts]),
-        down_EDF=_stack([tensors[f"{expert}.down_proj.weight"] for expert in experts]),
+        gate_up_E2FD=_stack([_gate_up(tensors, expert) for expert in experts], dtype),
+        down_EDF=_stack([tensors[f"{expert}.down_proj.weight"] for expert in experts], dtype),
         shared_experts=_mlp(tensors, f"{prefix}.shared_experts")
         if config.n_shared_experts
         else None,

@@ -19,8 +19,10 @@ def attend(
     """Masked attention of one row, float32.
 
     Args:
-        q_THX: queries; k_SHX, v_SHV: keys and values, H being 1 where heads share them.
-        mask_TS: bool, the keys that a query sees; masked keys and values may hold NaN.
+        q_THX: queries.
+        k_SHX: keys, H being 1 where heads share them.
+        v_SHV: values, likewise.
+        mask_TS: bool, the keys that a query sees; keys and values that none sees may hold NaN.
         scale: factor on the products.
 
     Returns:
@@ -40,10 +42,13 @@ def merge_attention(
     o1_THV: Tensor, lse1_TH: Tensor, o2_THV: Tensor, lse2_TH: Tensor
 ) -> tuple[Tensor, Tensor]:
     """See `api.MergeAttention`."""
-    lse = torch.logaddexp(lse1_TH, lse2_TH)
-    finite = lse.clamp(min=torch.finfo(lse.dtype).min)
-    share1, share2 = torch.exp(lse1_TH - finite), torch.exp(lse2_TH - finite)
-    return share1.unsqueeze(-1) * o1_THV + share2.unsqueeze(-1) * o2_THV, lse
+    # Not torch.logaddexp, which rounds the last elements of a tensor in another way than the others.
+    limits = torch.finfo(lse1_TH.dtype)
+    top = torch.maximum(lse1_TH, lse2_TH).clamp(min=limits.min)
+    share1, share2 = torch.exp(lse1_TH - top), torch.exp(lse2_TH - top)
+    total = share1 + share2
+    o = share1.unsqueeze(-1) * o1_THV + share2.unsqueeze(-1) * o2_THV
+    return o / total.clamp(min=limits.tiny).unsqueeze(-1), top + torch.log(total)
 
 
 class ReferenceMLA:

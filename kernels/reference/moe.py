@@ -32,7 +32,7 @@ def _largest(scores: Tensor, k: int) -> Tensor:
 
 def _mask_groups(scores_TE: Tensor, config: RouterConfig) -> Tensor:
     """Scores with the experts outside of each token's best groups at -inf."""
-    grouped = scores_TE.unflatten(-1, (config.num_groups, -1))
+    grouped: Tensor = scores_TE.unflatten(-1, (config.num_groups, -1))
     if config.group_score == "top2_sum":
         group_scores = grouped.topk(min(2, grouped.shape[-1]), dim=-1).values.sum(-1)
     else:
@@ -42,9 +42,7 @@ def _mask_groups(scores_TE: Tensor, config: RouterConfig) -> Tensor:
     return grouped.masked_fill(~keep.unsqueeze(-1), -torch.inf).flatten(-2)
 
 
-def route(
-    logits_TE: Tensor, bias_E: Tensor | None, config: RouterConfig
-) -> tuple[Tensor, Tensor]:
+def route(logits_TE: Tensor, bias_E: Tensor | None, config: RouterConfig) -> tuple[Tensor, Tensor]:
     """See `api.Route`."""
     scores = sigmoid(logits_TE) if config.scoring == "sigmoid" else logits_TE.softmax(-1)
     choice = scores if bias_E is None else scores + bias_E
@@ -69,7 +67,8 @@ def unpermute(y_RD: Tensor, permutation: Permutation, weights_TK: Tensor) -> Ten
     """See `api.Unpermute`."""
     inverse = torch.empty_like(permutation.order_R)
     inverse[permutation.order_R] = torch.arange(len(inverse), device=inverse.device)
-    y_TKD = y_RD.index_select(0, inverse).unflatten(0, weights_TK.shape).float() * weights_TK.unsqueeze(-1)
+    y_TKD: Tensor = y_RD.index_select(0, inverse).unflatten(0, weights_TK.shape)
+    y_TKD = y_TKD.float() * weights_TK.unsqueeze(-1)
     total = y_TKD[:, 0]
     for k in range(1, weights_TK.shape[1]):
         total = total + y_TKD[:, k]

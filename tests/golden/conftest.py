@@ -42,7 +42,7 @@ class PagedModel:
         return torch.cat(parts)
 
     def mtp_logits(self, token_ids: list[int], chunk: int) -> torch.Tensor:
-        """MTP logits of slots 1 and up: row i - 1 predicts token i + 1, [tokens - 1, vocabulary]."""
+        """MTP logits of slots 1 and up, [tokens - 1, vocabulary]: row i - 1 predicts token i + 1."""
         mtp = self.loaded.model.mtp
         assert mtp is not None
         last = torch.full((1, self.loaded.config.hidden_size), torch.nan)

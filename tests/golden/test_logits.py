@@ -91,7 +91,7 @@ def test_chunks_agree(
     assert torch.equal(model.logits(token_ids, chunk), whole)
 
 
-@pytest.mark.parametrize(("dtype", "bound"), [("bfloat16", 0.05), ("fp8", 0.2)])
+@pytest.mark.parametrize(("dtype", "bound"), [("bfloat16", 0.02), ("fp8", 0.15)])
 def test_cache_format_costs_little(
     dtype: str,
     bound: float,
@@ -99,10 +99,11 @@ def test_cache_format_costs_little(
     open_model: OpenModel,
     token_ids: list[int],
 ) -> None:
+    """The median position: a few others route to another expert, which no rounding bound covers."""
     path = checkpoint_of("v3")
     exact = open_model(path).logits(token_ids, 90)
     rounded = open_model(path, kv_cache_dtype=dtype).logits(token_ids, 90)
-    error = (rounded - exact).norm() / exact.norm()
+    error = ((rounded - exact).norm(dim=-1) / exact.norm(dim=-1)).median()
     assert 0 < error < bound
 
 

@@ -74,9 +74,7 @@ def test_reference_takes_every_input(operation: str) -> None:
 @pytest.mark.parametrize("candidate", ATTENTIONS, ids=lambda c: c.name)
 @pytest.mark.parametrize("first_slot", [0, 1])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "fp8"])
-def test_attention_equals_reference(
-    candidate: Implementation, first_slot: int, dtype: str
-) -> None:
+def test_attention_equals_reference(candidate: Implementation, first_slot: int, dtype: str) -> None:
     case = attention_case(ROWS, dtype=dtype)
     expected = run_attention(reference("mla_attention").function, case, first_slot)
     actual = run_attention(candidate.function, case, first_slot)

@@ -82,7 +82,9 @@ def test_cuts_match_their_definition(
     batch = sampling_batch(1, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     kept = set(process_logits(logits, batch)[0].isfinite().nonzero().flatten().tolist())
     p = (logits[0].double() / temperature).softmax(-1)
-    ranked = [i for i in p.argsort(descending=True).tolist() if p[i] >= min_p * p.max() * (1 - 1e-6)]
+    ranked = [
+        i for i in p.argsort(descending=True).tolist() if p[i] >= min_p * p.max() * (1 - 1e-6)
+    ]
     ranked = ranked[: top_k or VOCAB]
     total, mass, expected = sum(float(p[i]) for i in ranked), 0.0, set()
     for i in ranked:
@@ -115,7 +117,5 @@ def test_a_row_does_not_depend_on_its_batch(temperature: float) -> None:
     batch = sampling_batch(9, temperature=temperature, top_k=20, top_p=0.9, position=17)
     together = sample(logits, batch).tolist()
     for i in range(9):
-        alone = sampling_batch(
-            1, temperature=temperature, top_k=20, top_p=0.9, position=17, seed=i
-        )
+        alone = sampling_batch(1, temperature=temperature, top_k=20, top_p=0.9, position=17, seed=i)
         assert sample(logits[i : i + 1], alone).item() == together[i]

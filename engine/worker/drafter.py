@@ -1,0 +1,156 @@
+"""Keeps the MTP layer's cache entries right, and drafts with it (DeepSeek-V3, section 2.2).
+
+The entry of slot i pairs the main model's hidden state of token i - 1 with the embedding of token
+i, so that what a slot holds depends on tokens up to i only. Hence the last hidden state of each
+full page is kept with the page: whoever finds the page in the prefix cache goes on from there.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from leadline.engine.model.attention import StepContext
+from leadline.engine.model.deepseek import DeepseekModel
+from leadline.engine.model.mtp import MTPLayer
+from leadline.engine.model.paged_memory import PagedMemory
+from leadline.engine.worker.input_batch import ForwardBatch, make_meta, make_sampling_batch
+from leadline.engine.worker.requests import HeldRequest
+from leadline.kernels.api import KernelSet
+
+MIN_DRAFT_PROBABILITY = 0.25  # a draft less likely than this ends its chain
+
+
+@dataclass(slots=True)
+class DraftRow:
+    """One request that wants drafts.
+
+    Attributes:
+        request: its last known token has been sampled and not yet computed.
+        num_drafts: most drafts to propose.
+        draft_ids: what was proposed.
+    """
+
+    request: HeldRequest
+    num_drafts: int
+    draft_ids: list[int]
+
+
+class Drafter:
+    """The MTP layer at work beside the main model.
+
+    Attributes:
+        page_hidden_PD: for each page, the main model's hidden state of its last token.
+    """
+
+    def __init__(
+        self,
+        model: DeepseekModel,
+        memory: PagedMemory,
+        kernels: KernelSet,
+        *,
+        num_pages: int,
+        page_size: int,
+        hidden_size: int,
+        dtype: torch.dtype,
+    ) -> None:
+        assert model.mtp is not None, "drafting needs the MTP layer"
+        self._model = model
+        self._mtp: MTPLayer = model.mtp
+        self._memory = memory
+        self._kernels = kernels
+        self._page_size = page_size
+        self.page_hidden_PD = torch.zeros(num_pages, hidden_size, dtype=dtype)
+
+    def write_entries(
+        self,
+        batch: ForwardBatch,
+        rows: list[tuple[HeldRequest, int]],
+        hidden_TD: Tensor,
+        step: StepContext,
+    ) -> None:
+        """Write the MTP entry of every token that the main model computed in this step.
+
+        Args:
+            rows: (request, position of its first token in the batch), in batch order.
+            hidden_TD: the main model's hidden states after the final norm.
+            step: of the batch; its memory is planned for the batch.
+        """
+        previous_TD = torch.cat((hidden_TD[:1], hidden_TD[:-1]))
+        begin = 0
+        for (request, start), num_tokens in zip(rows, batch.meta.query_lens, strict=True):
+            if start > 0:
+                previous_TD[begin] = self._hidden_before(request, start)
+            begin += num_tokens
+        self._mtp.write_latent(previous_TD, batch.token_ids_T, step)
+        ends_page = (batch.meta.positions_T + 1) % self._page_size == 0
+        pages = batch.meta.slots_T[ends_page] // self._page_size
+        self.page_hidden_PD[pages] = hidden_TD[ends_page]
+
+    def _hidden_before(self, request: HeldRequest, start: int) -> Tensor:
+        """The hidden state of the token before position `start`, which is at least 1."""
+        if start % self._page_size == 0:
+            return self.page_hidden_PD[request.page_ids[start // self._page_size - 1]]
+        assert request.last_hidden is not None, "a request goes on where it stopped, or at a page"
+        return request.last_hidden
+
+    def propose(self, rows: list[DraftRow]) -> None:
+        """Fill the rows' `draft_ids`, one pass of the MTP layer for each depth.
+
+        The first pass takes the main model's hidden state; later ones the MTP layer's own, and
+        write entries that the next step replaces. A row's chain ends where its pages end, at an
+        end token, or at a draft that is unlikely to be right.
+        """
+        for row in rows:
+            capacity = len(row.request.page_ids) * self._page_size
+            position = len(row.request.token_ids) - 1
+            row.num_drafts = min(row.num_drafts, capacity - position)
+        live = [row for row in rows if row.num_drafts > 0]
+        hidden_BD = _stack_hidden(live)
+        while live:
+            hidden_BD, going_on = self._pass(live, hidden_BD)
+            hidden_BD = hidden_BD[going_on]
+            live = [live[i] for i in going_on]
+
+    def _pass(self, rows: list[DraftRow], hidden_BD: Tensor) -> tuple[Tensor, list[int]]:
+        """One draft for each row; the layer's hidden states, and which rows go on."""
+        known = [row.request.token_ids for row in rows]
+        positions = [
+            len(ids) - 1 + len(row.draft_ids) for ids, row in zip(known, rows, strict=True)
+        ]
+        tokens = [
+            row.draft_ids[-1] if row.draft_ids else ids[-1]
+            for ids, row in zip(known, rows, strict=True)
+        ]
+        spans = [(row.request.page_ids, at, 1) for row, at in zip(rows, positions, strict=True)]
+        meta = make_meta(spans, self._page_size)
+        self._memory.plan(meta)
+        step = self._model.step_context(meta.positions_T, self._memory)
+        hidden_BD = self._mtp.forward(hidden_BD, torch.tensor(tokens), step)
+        logits_BV = self._mtp.compute_logits(hidden_BD)
+        sampling = make_sampling_batch(
+            [row.request.params for row in rows], [p + 1 for p in positions]
+        )
+        drafts = self._kernels.sample(logits_BV, sampling)
+        likely = _probabilities(logits_BV, drafts) >= MIN_DRAFT_PROBABILITY
+        going_on = []
+        for i, (row, draft, is_likely) in enumerate(
+            zip(rows, drafts.tolist(), likely.tolist(), strict=True)
+        ):
+            if draft < 0 or not is_likely:
+                continue
+            row.draft_ids.append(draft)
+            if len(row.draft_ids) < row.num_drafts and not row.request.params.ends_text(draft):
+                going_on.append(i)
+        return hidden_BD, going_on
+
+
+def _stack_hidden(rows: list[DraftRow]) -> Tensor:
+    hidden = [row.request.last_hidden for row in rows]
+    return torch.stack([h for h in hidden if h is not None]) if hidden else torch.empty(0)
+
+
+def _probabilities(logits_BV: Tensor, ids_B: Tensor) -> Tensor:
+    """Probability of each row's token, float32 [B]; NaN for an id of -1."""
+    chosen = logits_BV.gather(1, ids_B.clamp(min=0).unsqueeze(1)).squeeze(1)
+    return torch.exp(chosen - logits_BV.logsumexp(-1))

@@ -1,0 +1,159 @@
+"""Messages to a prompt, by the chat template of a checkpoint."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from leadline.loader.errors import TemplateError
+from leadline.loader.json_files import read_json_object
+from leadline.loader.tokenizer import special_tokens
+
+_DEFAULT, _TOOL_USE = "default", "tool_use"
+
+
+class ChatTemplate:
+    """A jinja template in a sandbox that can change nothing; equal to what transformers renders."""
+
+    def __init__(self, sources: str | Mapping[str, str], variables: Mapping[str, Any]) -> None:
+        """Compile a template, or several by name, `default` among them.
+
+        Args:
+            sources: jinja source; with several, `tool_use` serves requests that have tools.
+            variables: what the template sees besides its arguments, such as `bos_token`.
+
+        Raises:
+            TemplateError: a source is no valid jinja.
+        """
+        named = {_DEFAULT: sources} if isinstance(sources, str) else sources
+        if _DEFAULT not in named:
+            raise TemplateError(
+                f"there is no chat template named {_DEFAULT!r} among {', '.join(sorted(named))}"
+            )
+        environment = _environment()
+        self._variables = dict(variables)
+        self._templates = {}
+        for name, source in named.items():
+            try:
+                self._templates[name] = environment.from_string(source)
+            except jinja2.TemplateSyntaxError as error:
+                raise TemplateError(
+                    f"the chat template {name!r} is no valid jinja: line {error.lineno}: {error}"
+                ) from error
+
+    @classmethod
+    def from_dir(cls, directory: Path) -> "ChatTemplate | None":
+        """The template in chat_template.jinja, else in tokenizer_config.json; None without one.
+
+        Raises:
+            TemplateError: it cannot be read.
+        """
+        path, config_path = directory / "chat_template.jinja", directory / "tokenizer_config.json"
+        config = read_json_object(config_path, TemplateError) if config_path.exists() else {}
+        if path.exists():
+            return cls(path.read_text(encoding="utf-8"), special_tokens(config))
+        sources = config.get("chat_template")
+        if sources is None:
+            return None
+        if isinstance(sources, list):
+            try:
+                sources = {entry["name"]: entry["template"] for entry in sources}
+            except (TypeError, KeyError):
+                sources = None
+        if not isinstance(sources, str | dict):
+            raise TemplateError(
+                f"{config_path}: chat_template must be a string, or a list of objects with `name` "
+                "and `template`"
+            )
+        return cls(sources, special_tokens(config))
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        **kwargs: Any,
+    ) -> str:
+        """The prompt's text.
+
+        Args:
+            messages: plain JSON values, in the form of OpenAI's API.
+            tools: tool schemas in that form.
+            add_generation_prompt: end with what makes the assistant speak next.
+            **kwargs: further variables of the template, such as `thinking`.
+
+        Raises:
+            TemplateError: the template refuses the messages, or fails on them.
+        """
+        name = _TOOL_USE if tools and _TOOL_USE in self._templates else _DEFAULT
+        variables = {
+            **self._variables,
+            "documents": None,
+            **kwargs,
+            "messages": messages,
+            "tools": tools,
+            "add_generation_prompt": add_generation_prompt,
+        }
+        try:
+            return self._templates[name].render(variables)
+        except jinja2.TemplateError as error:
+            raise TemplateError(f"the chat template refuses these messages: {error}") from error
+        except Exception as error:
+            raise TemplateError(
+                f"the chat template fails on these messages: {type(error).__name__}: {error}"
+            ) from error
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    """What templates may use: transformers' set of filters, functions and extensions."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=[_GenerationBlock, jinja2.ext.loopcontrols],
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = _strftime_now
+    return environment
+
+
+class _GenerationBlock(jinja2.ext.Extension):
+    """`{% generation %}`: marks what the model is trained to say; here its content alone counts."""
+
+    tags = {"generation"}  # noqa: RUF012 - jinja's interface
+
+    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _tojson(  # unlike jinja's own, it does not escape HTML
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+def _strftime_now(pattern: str) -> str:
+    return datetime.now().strftime(pattern)

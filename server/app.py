@@ -1,0 +1,96 @@
+"""The HTTP application: routes, and errors in one envelope."""
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from leadline.server.chat import chat_completions
+from leadline.server.completions import completions
+from leadline.server.edge import Edge
+from leadline.server.errors import ApiError, UnavailableError
+from leadline.server.metrics import CONTENT_TYPE
+from leadline.server.requests import model_not_found
+from leadline.server.response_types import Model, ModelList
+from leadline.server.state import ServerState
+from leadline.server.version import version
+
+_HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+
+def create_app(state: ServerState) -> Starlette:
+    """The ASGI application of one served model."""
+    app = Starlette(
+        routes=[
+            Route("/v1/chat/completions", chat_completions, methods=["POST"]),
+            Route("/v1/completions", completions, methods=["POST"]),
+            Route("/v1/models", list_models),
+            Route("/v1/models/{name:path}", get_model),
+            Route("/health", health),
+            Route("/metrics", metrics),
+            Route("/version", show_version),
+        ],
+        middleware=[Middleware(Edge, state=state)],
+        exception_handlers={ApiError: _on_api_error, HTTPException: _on_http_exception},
+    )
+    app.state.server = state
+    return app
+
+
+async def list_models(request: Request) -> Response:
+    """The names under which the model is served."""
+    state: ServerState = request.app.state.server
+    models = ModelList(data=[_model(state, name) for name in state.model_names])
+    return Response(models.model_dump_json(), media_type="application/json")
+
+
+async def get_model(request: Request) -> Response:
+    """One of the names."""
+    state: ServerState = request.app.state.server
+    name = request.path_params["name"]
+    if name not in state.model_names:
+        raise model_not_found(state, name)
+    return Response(_model(state, name).model_dump_json(), media_type="application/json")
+
+
+async def health(request: Request) -> Response:
+    """200 while the engine lives."""
+    state: ServerState = request.app.state.server
+    if not state.engine.alive:
+        raise UnavailableError("the engine is not running", code="engine_dead")
+    return _json({"status": "ok"})
+
+
+async def metrics(request: Request) -> Response:
+    """Prometheus metrics."""
+    state: ServerState = request.app.state.server
+    return Response(state.metrics.render(), headers={"content-type": CONTENT_TYPE})
+
+
+async def show_version(request: Request) -> Response:
+    """Leadline's version."""
+    return _json({"version": version()})
+
+
+def _model(state: ServerState, name: str) -> Model:
+    return Model(id=name, created=state.created_s, max_model_len=state.max_model_len)
+
+
+def _json(content: dict[str, str]) -> Response:
+    return Response(msgspec.json.encode(content), media_type="application/json")
+
+
+async def _on_api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return error.response()
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    method, path = request.method[:20], request.url.path[:200]
+    message = f"{method} {path}: {error.detail}"
+    code = _HTTP_CODES.get(error.status_code)
+    return ApiError(error.status_code, message, code=code, headers=error.headers).response()

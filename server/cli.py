@@ -1,0 +1,153 @@
+"""The command `leadline`: serve, chat, kernels.
+
+What a command needs is imported when it runs, so that help comes at once.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from leadline.engine.config import EngineConfig
+from leadline.server.config import ServerConfig
+from leadline.server.flags import add_flags, config_from, integer
+
+_DEFAULT_URL = "http://127.0.0.1:8000"
+_NUMBERS = (
+    "Numbers may end in k, m or g (thousands, millions, billions) or in K, M or G (powers of 1024)."
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers a bad flag with one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+class _Version(argparse.Action):
+    """Prints the version; it is looked up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *args: object) -> None:
+        from leadline.server.version import version
+
+        print(f"leadline {version()}")
+        parser.exit()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    try:
+        args = make_parser().parse_args(argv)
+    except SystemExit as end:
+        return int(end.code or 0)
+    command: Callable[[argparse.Namespace], int] = args.command
+    return command(args)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = _Parser(
+        prog="leadline",
+        description="An inference server for the DeepSeek-V3 model family.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_serve(commands)
+    _add_chat(commands)
+    _add_kernels(commands)
+    return parser
+
+
+def _add_serve(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    parser = commands.add_parser(
+        "serve",
+        help="serve a model over HTTP",
+        description="Serve a model over an OpenAI-compatible HTTP interface.",
+        epilog=_NUMBERS,
+        allow_abbrev=False,
+    )
+    model = EngineConfig.__dataclass_fields__["model"]
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        nargs="?",
+        default=model.default,
+        help=f"{model.metadata['help']} (default: {model.default})",
+    )
+    add_flags(parser, EngineConfig)
+    add_flags(parser, ServerConfig)
+    parser.set_defaults(command=_serve)
+
+
+def _add_chat(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    parser = commands.add_parser(
+        "chat",
+        help="talk to a running server from the terminal",
+        description="Talk to a running server; reads one message a line if input is piped.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--url", default=_DEFAULT_URL, help=f"address of the server (default: {_DEFAULT_URL})"
+    )
+    parser.add_argument("--model", metavar="NAME", help="model (default: the server's first)")
+    parser.add_argument("--system", metavar="TEXT", help="system message (default: none)")
+    parser.add_argument(
+        "--max-tokens", type=integer, metavar="N", help="most tokens of an answer (default: all)"
+    )
+    parser.add_argument(
+        "--temperature", type=float, metavar="X", help="0 for the likeliest (default: the model's)"
+    )
+    parser.set_defaults(command=_chat)
+
+
+def _add_kernels(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    parser = commands.add_parser(
+        "kernels",
+        help="show which kernels are used, and why",
+        description="Show the implementation of each operation, and why others were rejected.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="what to choose for (default: cpu)"
+    )
+    parser.add_argument(
+        "--batch-invariant",
+        action=argparse.BooleanOptionalAction,
+        help="same bits for a request in every batch (default: on for cpu, off for cuda)",
+    )
+    parser.set_defaults(command=_kernels)
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from leadline.server.serve import serve
+
+    return serve(config_from(args, EngineConfig), config_from(args, ServerConfig))
+
+
+def _chat(args: argparse.Namespace) -> int:
+    from leadline.server.terminal_chat import ChatOptions, chat
+
+    options = ChatOptions(
+        url=args.url,
+        model=args.model,
+        system=args.system,
+        max_tokens=args.max_tokens,
+        temperature=args.temperature,
+    )
+    return chat(options)
+
+
+def _kernels(args: argparse.Namespace) -> int:
+    from leadline.server.kernel_table import print_kernel_table
+
+    invariant = args.batch_invariant
+    print_kernel_table(
+        args.device, batch_invariant=args.device == "cpu" if invariant is None else invariant
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,27 @@
+"""Token ids to text, one token at a time."""
+
+import codecs
+from collections.abc import Callable
+
+_new_decoder = codecs.getincrementaldecoder("utf-8")
+
+
+class Detokenizer:
+    """Decodes tokens as they come; a character is passed on when its last byte has arrived.
+
+    The pieces together are the decoding of the whole, bytes that are no UTF-8 becoming U+FFFD.
+    A token costs the same wherever it stands in the text.
+    """
+
+    def __init__(self, token_bytes: Callable[[int], bytes]) -> None:
+        """`token_bytes`: what a token adds to the text (`Tokenizer.token_bytes`)."""
+        self._token_bytes = token_bytes
+        self._decoder = _new_decoder("replace")
+
+    def push(self, token_id: int) -> str:
+        """The characters that this token completes."""
+        return self._decoder.decode(self._token_bytes(token_id))
+
+    def flush(self) -> str:
+        """U+FFFD if the text ends within a character, else nothing."""
+        return self._decoder.decode(b"", final=True)

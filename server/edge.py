@@ -1,0 +1,78 @@
+"""The outermost layer of every request: its id, whether it is let in, and what is left to go wrong.
+
+This is the process edge of the HTTP side: the one place that catches everything.
+"""
+
+import logging
+import re
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from leadline.server.errors import ApiError, ClientDisconnectedError, UnavailableError
+from leadline.server.sse import error_frame
+from leadline.server.state import ServerState
+
+logger = logging.getLogger(__name__)
+
+_MAX_ID_CHARS = 128
+_NOT_IN_IDS = re.compile(r"[^A-Za-z0-9._:/+=-]")
+
+
+def request_id_of(headers: Headers) -> str:
+    """The client's `X-Request-Id`, less what does not belong in a header or a log; or a new one."""
+    given = _NOT_IN_IDS.sub("", headers.get("x-request-id", ""))[:_MAX_ID_CHARS]
+    return given or uuid.uuid4().hex
+
+
+class Edge:
+    """ASGI middleware around the whole application."""
+
+    def __init__(self, app: ASGIApp, state: ServerState) -> None:
+        self._app = app
+        self._state = state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, whatever happens."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = request_id_of(Headers(scope=scope))
+        content_type: str | None = None
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal content_type
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                content_type = headers.get("content-type", "")
+            await send(message)
+
+        try:
+            await self._answer(scope, receive, send_with_id)
+        except ClientDisconnectedError:
+            logger.debug("request %s: the client has left", request_id)
+        except Exception:
+            logger.exception("request %s failed", request_id)
+            error = ApiError(
+                500, f"internal error; the log tells more of {request_id}", code="internal_error"
+            )
+            if content_type is None:
+                await error.response()(scope, receive, send_with_id)
+            elif content_type.startswith("text/event-stream"):
+                frame = error_frame(error)
+                await send({"type": "http.response.body", "body": frame, "more_body": True})
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        if self._state.draining:
+            error = UnavailableError(
+                "the server is shutting down; send the request again", code="server_draining"
+            )
+            await error.response()(scope, receive, send)
+            return
+        with self._state.in_flight:
+            await self._app(scope, receive, send)

@@ -1,0 +1,34 @@
+"""What the server asks of the engine: no more than this."""
+
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+from leadline.engine.messages import EngineStats
+from leadline.engine.request import EngineRequest, FinishReason, RequestOutput
+
+
+class Engine(Protocol):
+    """A running engine (`leadline.engine.client.EngineClient`)."""
+
+    @property
+    def stats(self) -> EngineStats:
+        """Gauges and counters as of the engine's last message."""
+        ...
+
+    @property
+    def alive(self) -> bool:
+        """Whether requests can be served."""
+        ...
+
+    def generate(self, request: EngineRequest) -> AsyncGenerator[RequestOutput, None]:
+        """Yield a request's outputs, the last with a finish reason; closing it early aborts.
+
+        Raises:
+            RequestError: at the first step, if the engine refuses the request.
+            EngineDeadError: at the first step, if the engine has ended before.
+        """
+        ...
+
+    def finish(self, request_id: str, reason: FinishReason) -> None:
+        """End a request, for example at a stop string."""
+        ...

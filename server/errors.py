@@ -1,0 +1,121 @@
+"""Errors as the API shows them: one envelope, `{"error": {message, type, param, code}}`.
+
+ApiError                 any answer that is not a success
+|-- BadRequestError      400, the caller's fault
+`-- UnavailableError     503, try again later (with Retry-After)
+
+ClientDisconnectedError  nobody is left to answer
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+from starlette.responses import Response
+
+from leadline.engine.errors import (
+    EngineDeadError,
+    EngineError,
+    PromptTooLongError,
+    QueueFullError,
+    RequestError,
+)
+
+_TYPES = {
+    400: "invalid_request_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    413: "invalid_request_error",
+    415: "invalid_request_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "service_unavailable_error",
+}
+RETRY_AFTER_S = 5
+
+
+class ApiError(Exception):
+    """An answer that is not a success.
+
+    Attributes:
+        status: HTTP status.
+        param: the request's field at fault, or None.
+        code: a word for programs, or None.
+        headers: extra response headers.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.param = param
+        self.code = code
+        self.headers = dict(headers or {})
+
+    def body(self) -> bytes:
+        """The envelope, as JSON."""
+        error = {
+            "message": str(self),
+            "type": _TYPES.get(self.status, "invalid_request_error"),
+            "param": self.param,
+            "code": self.code,
+        }
+        return msgspec.json.encode({"error": error})
+
+    def response(self) -> Response:
+        """The envelope as a response."""
+        return Response(self.body(), self.status, self.headers, "application/json")
+
+
+class BadRequestError(ApiError):
+    """The caller's fault; the message names the value, the allowed range and what to do."""
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(400, message, param=param, code=code)
+
+
+class UnavailableError(ApiError):
+    """The service cannot answer now."""
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(503, message, code=code, headers={"Retry-After": str(RETRY_AFTER_S)})
+
+
+class ClientDisconnectedError(Exception):
+    """The client has closed the connection; nobody is left to answer."""
+
+
+def unsupported(param: str, advice: str) -> BadRequestError:
+    """A field that the API knows and this server does not honour."""
+    return BadRequestError(
+        f"'{param}' is not supported by this server: {advice}",
+        param=param,
+        code="unsupported_parameter",
+    )
+
+
+def from_engine_error(error: EngineError) -> ApiError:
+    """What a caller is told about an error of the engine."""
+    match error:
+        case PromptTooLongError():
+            return BadRequestError(str(error), param=error.param, code="context_length_exceeded")
+        case QueueFullError():
+            return ApiError(
+                429,
+                str(error),
+                code="rate_limit_exceeded",
+                headers={"Retry-After": str(RETRY_AFTER_S)},
+            )
+        case RequestError():
+            return BadRequestError(str(error), param=error.param, code="invalid_value")
+        case EngineDeadError():
+            return UnavailableError(
+                "the engine is not running; try again later", code="engine_dead"
+            )
+    return ApiError(500, "the engine failed", code="internal_error")

@@ -1,0 +1,107 @@
+"""Command line flags from the fields of config dataclasses, so that neither can lack what the
+other has.
+"""
+
+import argparse
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+Config = TypeVar("Config")
+
+_NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kmgKMG]?)")
+_FACTORS = {"": 1, **{unit: 1000**i for i, unit in enumerate("kmg", 1)}}
+_FACTORS |= {unit: 1024**i for i, unit in enumerate("KMG", 1)}
+_SWITCHES = (None, "auto")  # defaults that the help text explains itself
+
+
+def integer(text: str) -> int:
+    """A whole number, as `4096`, `4k` (4000), `4K` (4096), `1.5m` or `2M`.
+
+    Raises:
+        argparse.ArgumentTypeError: anything else.
+    """
+    match = _NUMBER.fullmatch(text)
+    if match and (match[2] or "." not in match[1]):
+        whole, _, part = match[1].partition(".")
+        value, rest = divmod(int(whole + part) * _FACTORS[match[2]], 10 ** len(part))
+        if not rest:
+            return value
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is no whole number; write it as 4096, 4k (4000) or 4K (4096)"
+    )
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"{text!r} has not the form operation=name")
+    return name, value
+
+
+def flag_of(name: str) -> str:
+    """The flag of a field: `drain_timeout_s` is `--drain-timeout`."""
+    return "--" + name.removesuffix("_s").replace("_", "-")
+
+
+def add_flags(parser: argparse.ArgumentParser, config_type: type) -> None:
+    """A flag for each field that the parser does not have yet; flags not given stay unset."""
+    known = {action.dest for action in parser._actions}
+    hints = typing.get_type_hints(config_type)
+    group = parser.add_argument_group((config_type.__doc__ or "").partition("\n")[0].rstrip("."))
+    for field in dataclasses.fields(config_type):
+        if field.name not in known:
+            group.add_argument(
+                flag_of(field.name),
+                dest=field.name,
+                default=argparse.SUPPRESS,
+                help=_help(field),
+                **_parsing(field, hints[field.name]),
+            )
+
+
+def config_from(args: argparse.Namespace, config_type: type[Config]) -> Config:
+    """The config of the flags that were given; all else keeps its default."""
+    names = [field.name for field in dataclasses.fields(config_type)]  # type: ignore[arg-type]
+    given = {name: getattr(args, name) for name in names if hasattr(args, name)}
+    values = {
+        name: dict(value) if isinstance(value, list) else value for name, value in given.items()
+    }
+    return config_type(**values)
+
+
+def _parsing(field: "dataclasses.Field[Any]", hint: Any) -> dict[str, Any]:
+    kind = _without_none(hint)
+    if typing.get_origin(kind) is Mapping:
+        return {"action": "append", "type": _assignment, "metavar": "OPERATION=NAME"}
+    if kind is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if choices := field.metadata["choices"]:
+        return {"choices": choices}
+    types_and_names = {int: (integer, "N"), float: (_number, "X"), str: (str, "TEXT")}
+    parse, metavar = types_and_names[kind]
+    return {"type": parse, "metavar": metavar}
+
+
+def _without_none(hint: Any) -> Any:
+    if isinstance(hint, types.UnionType):
+        (hint,) = (part for part in typing.get_args(hint) if part is not types.NoneType)
+    return hint
+
+
+def _help(field: "dataclasses.Field[Any]") -> str:
+    text: str = field.metadata["help"]
+    if field.default is dataclasses.MISSING or field.default in _SWITCHES:
+        return text.replace("%", "%%")
+    default = {True: "on", False: "off"}.get(field.default, field.default)
+    return f"{text} (default: {default})".replace("%", "%%")

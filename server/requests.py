@@ -1,0 +1,68 @@
+"""A request's body: read within its limit, validated, and meant for a model that is here."""
+
+from starlette.requests import ClientDisconnect, Request
+
+from leadline.server.errors import ApiError, ClientDisconnectedError
+from leadline.server.sampling_types import Fields, parse_body
+from leadline.server.state import ServerState
+
+MAX_BODY_BYTES = 32 * 2**20
+_MAX_NAMED_FIELDS = 32
+
+
+async def read_fields(request: Request, fields_type: type[Fields]) -> tuple[Fields, dict[str, str]]:
+    """The validated body, and the response headers that it calls for.
+
+    Raises:
+        ApiError: it is not JSON, too large, out of range, or names another model.
+        ClientDisconnectedError: the client left before it had sent everything.
+    """
+    state: ServerState = request.app.state.server
+    fields = parse_body(await _read_body(request), fields_type)
+    if fields.model not in state.model_names:
+        raise model_not_found(state, fields.model)
+    unknown = fields.check()
+    if not unknown:
+        return fields, {}
+    state.metrics.count_ignored_fields(len(unknown))
+    names = [name for name in unknown if name.isascii() and name.isidentifier()]
+    return fields, {"x-ignored-fields": ", ".join(names[:_MAX_NAMED_FIELDS])}
+
+
+def model_not_found(state: ServerState, name: str) -> ApiError:
+    """What is answered for a model that is not served."""
+    served = ", ".join(state.model_names)
+    return ApiError(
+        404,
+        f"the model {name[:200]!r} does not exist; served here: {served}",
+        param="model",
+        code="model_not_found",
+    )
+
+
+async def _read_body(request: Request) -> bytes:
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != "application/json":
+        raise ApiError(
+            415,
+            f"the content type is {content_type[:100]!r}; send JSON with the header "
+            "'Content-Type: application/json'",
+            code="unsupported_content_type",
+        )
+    if "content-encoding" in request.headers:
+        raise ApiError(
+            415, "send the body without 'Content-Encoding'", code="unsupported_content_encoding"
+        )
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                raise ApiError(
+                    413,
+                    f"the body is larger than {MAX_BODY_BYTES} bytes; send less",
+                    code="request_too_large",
+                )
+    except ClientDisconnect as error:
+        raise ClientDisconnectedError from error
+    return bytes(body)

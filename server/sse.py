@@ -1,0 +1,90 @@
+"""Server-sent events: a response that ends with its client, and never ends cleanly on a failure."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+
+from starlette.types import Receive, Scope, Send
+
+from leadline.server.disconnect import run_until_disconnect
+from leadline.server.errors import ApiError
+
+DONE = b"data: [DONE]\n\n"
+_KEEP_ALIVE = b": keep-alive\n\n"
+_HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",
+}
+
+
+def error_frame(error: ApiError) -> bytes:
+    """The event that tells of a failure after the stream has begun."""
+    return b"data: " + error.body() + b"\n\n"
+
+
+class EventStream:
+    """An ASGI response that sends frames as they come.
+
+    The status is sent with the first frame, so that a refusal is an ordinary error response. Where
+    nothing has come for `keep_alive_s` seconds, a comment is sent, which clients skip. A failure
+    after that is an error event; then the connection is cut, because clients take a clean end for
+    success. The frames are closed when the client leaves.
+    """
+
+    def __init__(
+        self,
+        frames: AsyncGenerator[bytes, None],
+        *,
+        headers: Mapping[str, str],
+        keep_alive_s: float,
+    ) -> None:
+        """`headers` are sent beside those of every event stream."""
+        self._frames = frames
+        self._headers = [
+            (name.encode("latin-1"), value.encode("latin-1"))
+            for name, value in {**_HEADERS, **headers}.items()
+        ]
+        self._keep_alive_s = keep_alive_s
+        self._is_open = False
+        self._has_news = False
+        self._lock = asyncio.Lock()  # the keep-alive timer writes too
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the frames.
+
+        Raises:
+            ApiError: before the first frame.
+            ClientDisconnectedError: the client has left.
+        """
+        await run_until_disconnect(receive, self._send_frames(send))
+
+    async def _send_frames(self, send: Send) -> None:
+        timer = asyncio.create_task(self._keep_alive(send))
+        try:
+            async with aclosing(self._frames) as frames:
+                async for frame in frames:
+                    self._has_news = True
+                    await self._write(send, frame)
+        except ApiError as error:
+            if not self._is_open:
+                raise
+            await self._write(send, error_frame(error))
+            return  # the body has no end: the HTTP server cuts the connection
+        finally:
+            timer.cancel()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _keep_alive(self, send: Send) -> None:
+        while True:
+            self._has_news = False
+            await asyncio.sleep(self._keep_alive_s)
+            if not self._has_news:
+                await self._write(send, _KEEP_ALIVE)
+
+    async def _write(self, send: Send, frame: bytes) -> None:
+        async with self._lock:
+            if not self._is_open:
+                self._is_open = True
+                await send({"type": "http.response.start", "status": 200, "headers": self._headers})
+            await send({"type": "http.response.body", "body": frame, "more_body": True})

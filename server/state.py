@@ -1,0 +1,72 @@
+"""What every handler needs: the engine, the tokenizer, and what is served under which names."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from leadline.loader.chat_template import ChatTemplate
+from leadline.loader.generation_config import GenerationConfig
+from leadline.loader.tokenizer import Tokenizer
+from leadline.server.engine_protocol import Engine
+from leadline.server.metrics import Metrics
+
+
+class InFlight:
+    """Counts the API requests that are being answered, so that draining can wait for them."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def count(self) -> int:
+        """Requests being answered now."""
+        return self._count
+
+    def __enter__(self) -> None:
+        self._count += 1
+        self._idle.clear()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._count -= 1
+        if self._count == 0:
+            self._idle.set()
+
+    async def wait_until_idle(self) -> None:
+        """Return when no request is being answered."""
+        await self._idle.wait()
+
+
+@dataclass(slots=True, kw_only=True)
+class ServerState:
+    """One served model.
+
+    Attributes:
+        template: None if the checkpoint has no chat template; chat requests are refused then.
+        model_names: names in the API, the main one first.
+        max_model_len: most tokens (prompt and output) of one request.
+        defaults: sampling where a request is silent, and the model's own end tokens.
+        prompt_prefix_ids: what belongs before a plain text prompt (`Tokenizer.prefix_ids`).
+        seed_source: draws the seed of a request that gives none, 0..2**53-1 (exact in JavaScript).
+        keep_alive_s: seconds of silence after which a waiting stream gets a comment line.
+        draining: new requests are refused with 503.
+    """
+
+    engine: Engine
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    model_names: tuple[str, ...]
+    max_model_len: int
+    seed_source: Callable[[], int]
+    defaults: GenerationConfig = field(default_factory=GenerationConfig)
+    prompt_prefix_ids: tuple[int, ...] = ()
+    created_s: int = field(default_factory=lambda: int(time.time()))
+    keep_alive_s: float = 10.0
+    draining: bool = False
+    in_flight: InFlight = field(default_factory=InFlight)
+    metrics: Metrics = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics(self.model_names[0], lambda: self.engine.stats)

@@ -1,0 +1,70 @@
+"""Finds stop strings in a text that arrives in pieces."""
+
+from collections.abc import Sequence
+
+
+def _failure_table(pattern: str) -> list[int]:
+    """For each prefix of the pattern, the length of its longest proper suffix that begins it.
+
+    Source: Knuth, Morris, Pratt 1977.
+    """
+    table = [0] * len(pattern)
+    length = 0
+    for end in range(1, len(pattern)):
+        while length and pattern[end] != pattern[length]:
+            length = table[length - 1]
+        if pattern[end] == pattern[length]:
+            length += 1
+        table[end] = length
+    return table
+
+
+class StopStringMatcher:
+    """Passes a text on, up to the first stop string, whatever the pieces it arrives in.
+
+    The first stop string is the one that is complete first; of several that end together, the
+    longest. Text that may be the beginning of a stop string is held back until that is decided.
+
+    Attributes:
+        matched: the stop string that was found, or None.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        """`stops`: the stop strings, none of them empty."""
+        self.matched: str | None = None
+        self._stops = sorted(stops, key=len, reverse=True)
+        self._tables = [_failure_table(stop) for stop in self._stops]
+        self._lengths = [0] * len(stops)  # characters of each stop string that the text ends with
+        self._held = ""
+
+    def push(self, piece: str) -> str:
+        """The text that is now known to come before any stop string.
+
+        Nothing may be pushed after a match.
+        """
+        if not self._stops:
+            return piece
+        assert self.matched is None, "the text has ended"
+        text = self._held + piece
+        for end in range(len(self._held), len(text)):
+            self._advance(text[end])
+            for stop, length in zip(self._stops, self._lengths, strict=True):
+                if length == len(stop):
+                    self.matched = stop
+                    self._held = ""
+                    return text[: end + 1 - length]
+        num_safe = len(text) - max(self._lengths)
+        self._held = text[num_safe:]
+        return text[:num_safe]
+
+    def flush(self) -> str:
+        """The text held back, once no more will come."""
+        held, self._held = self._held, ""
+        return held
+
+    def _advance(self, character: str) -> None:
+        for index, (stop, table) in enumerate(zip(self._stops, self._tables, strict=True)):
+            length = self._lengths[index]
+            while length and stop[length] != character:
+                length = table[length - 1]
+            self._lengths[index] = length + (stop[length] == character)

@@ -1,0 +1,218 @@
+"""A real server on a real socket, over an engine that says what a test tells it to."""
+
+import asyncio
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import pytest_asyncio
+import uvicorn
+from starlette.applications import Starlette
+from tokenizers import AddedToken, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer as Backend
+
+from leadline.engine.messages import EngineStats
+from leadline.engine.request import EngineRequest, FinishReason, RequestOutput
+from leadline.loader.chat_template import ChatTemplate
+from leadline.loader.generation_config import GenerationConfig
+from leadline.loader.tokenizer import Tokenizer
+from leadline.server.app import create_app
+from leadline.server.state import ServerState
+
+MODEL = "tiny"
+BOS, EOS = "<bos>", "<eos>"
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    "{% if messages[0].content == 'refuse' %}{{ raise_exception('no such chat') }}{% endif %}"
+    "{% if add_generation_prompt %}assistant:{% if thinking %}<think>{% endif %}{% endif %}"
+)
+WAIT_S = 10.0
+
+
+def make_tokenizer() -> Tokenizer:
+    """A byte a token, and two special tokens."""
+    vocab = {character: id_ for id_, character in enumerate(pre_tokenizers.ByteLevel.alphabet())}
+    backend = Backend(models.BPE(vocab=vocab, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([AddedToken(BOS, special=True), AddedToken(EOS, special=True)])
+    return Tokenizer(backend, {"bos_token": BOS, "eos_token": EOS, "add_bos_token": True})
+
+
+TOKENIZER = make_tokenizer()
+EOS_ID = TOKENIZER.encode(EOS)[0]
+
+
+@dataclass
+class ScriptedEngine:
+    """Says `text`, `chunk` tokens a step, and remembers what it was asked.
+
+    Attributes:
+        ends: say the end token after the text.
+        gate: where set to a closed event, every step waits for it.
+        failure: what ends each request after its text.
+        refusal: raised instead of an answer.
+    """
+
+    text: Callable[[EngineRequest], str] = lambda request: "Hello, world!"
+    chunk: int = 1
+    ends: bool = True
+    step_s: float = 0.0
+    num_cached_tokens: int = 0
+    failure: FinishReason | None = None
+    refusal: Exception | None = None
+    alive: bool = True
+    gate: asyncio.Event | None = None
+    stats: EngineStats = field(default_factory=EngineStats)
+    requests: list[EngineRequest] = field(default_factory=list)
+    finished: list[tuple[str, FinishReason]] = field(default_factory=list)
+
+    def finish(self, request_id: str, reason: FinishReason) -> None:
+        self.finished.append((request_id, reason))
+
+    async def generate(self, request: EngineRequest) -> AsyncGenerator[RequestOutput, None]:
+        self.requests.append(request)
+        if self.refusal is not None:
+            raise self.refusal
+        is_over = False
+        try:
+            async for output in self._outputs(request):
+                is_over = output.finish_reason is not None
+                yield output
+        finally:
+            if not is_over:
+                self.finish(request.request_id, FinishReason.ABORT)
+
+    async def _outputs(self, request: EngineRequest) -> AsyncIterator[RequestOutput]:
+        ids = TOKENIZER.encode(self.text(request)) + [EOS_ID] * self.ends
+        limit = request.params.max_tokens
+        reason = FinishReason.STOP if self.ends and len(ids) <= limit else FinishReason.LENGTH
+        ids = ids[:limit]
+        for start in range(0, len(ids), self.chunk):
+            await asyncio.sleep(self.step_s)
+            if self.gate is not None:
+                await self.gate.wait()
+            is_last = start + self.chunk >= len(ids) and self.failure is None
+            yield RequestOutput(
+                request_id=request.request_id,
+                token_ids=ids[start : start + self.chunk],
+                finish_reason=reason if is_last else None,
+                stop_token_id=EOS_ID if is_last and reason is FinishReason.STOP else None,
+                num_cached_tokens=self.num_cached_tokens,
+            )
+        if self.failure is not None:
+            yield RequestOutput(
+                request_id=request.request_id,
+                token_ids=[],
+                finish_reason=self.failure,
+                error="the logits are not finite",
+            )
+
+    def wait_finished(self, count: int = 1) -> list[FinishReason]:
+        """The reasons of the first `count` calls of `finish`, once they have come."""
+        deadline_s = time.monotonic() + WAIT_S
+        while len(self.finished) < count:
+            assert time.monotonic() < deadline_s, "the engine was not told"
+            time.sleep(0.005)
+        return [reason for _, reason in self.finished]
+
+
+def make_state(engine: Any, **changes: Any) -> ServerState:
+    settings = {
+        "tokenizer": TOKENIZER,
+        "template": ChatTemplate(TEMPLATE, {"bos_token": BOS}),
+        "model_names": (MODEL, "org/alias"),
+        "max_model_len": 200,
+        "defaults": GenerationConfig(temperature=0.6, top_p=0.9, eos_token_ids=(EOS_ID,)),
+        "prompt_prefix_ids": TOKENIZER.prefix_ids,
+        "seed_source": lambda: 4711,
+    }
+    return ServerState(engine=engine, **(settings | changes))
+
+
+@contextlib.contextmanager
+def serve_app(app: Starlette) -> Iterator[str]:
+    """Serve an application on a free port of this machine, in a thread; gives its URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        app, loop="uvloop", http="httptools", log_level="critical", lifespan="off"
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        server.force_exit = True
+        thread.join(WAIT_S)
+        listener.close()
+
+
+@dataclass
+class Service:
+    """A served model and its clients."""
+
+    url: str
+    state: ServerState
+    engine: ScriptedEngine
+    http: httpx.Client
+    client: openai.OpenAI
+
+    def post(self, path: str, body: Any, **kwargs: Any) -> httpx.Response:
+        if isinstance(body, bytes):
+            kwargs.setdefault("headers", {"content-type": "application/json"})
+            return self.http.post(path, content=body, **kwargs)
+        return self.http.post(path, json=body, **kwargs)
+
+    def chat(self, content: Any = "Hi", **fields: Any) -> httpx.Response:
+        messages = [{"role": "user", "content": content}]
+        return self.post(
+            "/v1/chat/completions", {"model": MODEL, "messages": messages, **fields}
+        )
+
+    def complete(self, prompt: Any = "Hi", **fields: Any) -> httpx.Response:
+        return self.post("/v1/completions", {"model": MODEL, "prompt": prompt, **fields})
+
+
+@pytest.fixture(scope="session")
+def engine_of() -> type[ScriptedEngine]:
+    return ScriptedEngine
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Service]]:
+    """Serves a scripted engine; arguments go to it, `state` to the server's state."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*, state: dict[str, Any] | None = None, **script: Any) -> Service:
+            engine = ScriptedEngine(**script)
+            server_state = make_state(engine, **(state or {}))
+            url = stack.enter_context(serve_app(create_app(server_state)))
+            http = stack.enter_context(httpx.Client(base_url=url, timeout=WAIT_S))
+            client = stack.enter_context(
+                openai.OpenAI(base_url=f"{url}/v1", api_key="-", max_retries=0, timeout=WAIT_S)
+            )
+            return Service(url, server_state, engine, http, client)
+
+        yield start
+
+
+@pytest.fixture
+def service(serve: Callable[..., Service]) -> Service:
+    return serve()
+
+
+@pytest_asyncio.fixture
+async def async_client(service: Service) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(
+        base_url=f"{service.url}/v1", api_key="-", max_retries=0, timeout=WAIT_S
+    ) as client:
+        yield client

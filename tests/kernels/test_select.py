@@ -1,0 +1,102 @@
+"""One implementation of each operation is chosen, and the reasons are kept."""
+
+from dataclasses import fields
+
+import pytest
+from leadline.kernels import select
+from leadline.kernels.api import KernelSet
+from leadline.kernels.select import (
+    Implementation,
+    KernelError,
+    Platform,
+    implementations,
+    select_kernels,
+)
+
+OPERATIONS = {field.name for field in fields(KernelSet)}
+
+
+def only_cuda(platform: Platform) -> str | None:
+    return None if platform.device == "cuda" else f"needs a CUDA device, not {platform.device}"
+
+
+@pytest.fixture
+def with_fast(monkeypatch: pytest.MonkeyPatch) -> Implementation:
+    """A table whose `linear` prefers an implementation for GPUs."""
+    table = implementations()
+    fast = Implementation("fast", lambda x, w: x @ w.T, False, only_cuda)
+    table["linear"].insert(0, fast)
+    monkeypatch.setattr(select, "implementations", lambda: table)
+    return fast
+
+
+def test_every_operation_has_a_choice() -> None:
+    kernels, choices = select_kernels(Platform())
+    assert {choice.operation for choice in choices} == OPERATIONS
+    assert all(callable(getattr(kernels, operation)) for operation in OPERATIONS)
+
+
+def test_batch_invariant_takes_invariant_ones_only() -> None:
+    kernels, choices = select_kernels(Platform(batch_invariant=True))
+    table = implementations()
+    for choice in choices:
+        chosen = next(c for c in table[choice.operation] if c.name == choice.chosen)
+        assert chosen.batch_invariant, choice.operation
+    linear = next(choice for choice in choices if choice.operation == "linear")
+    assert linear.chosen == "tiled"
+    assert linear.rejected == [("reference", "its bits depend on the batch")]
+    assert kernels.linear is next(c.function for c in table["linear"] if c.name == "tiled")
+
+
+def test_the_first_that_fits_is_chosen(with_fast: Implementation) -> None:
+    kernels, choices = select_kernels(Platform(device="cuda"))
+    choice = next(c for c in choices if c.operation == "linear")
+    assert kernels.linear is with_fast.function
+    assert (choice.chosen, choice.rejected) == ("fast", [])
+
+
+def test_reasons_are_kept(with_fast: Implementation) -> None:
+    _, choices = select_kernels(Platform(device="cpu"))
+    choice = next(c for c in choices if c.operation == "linear")
+    assert choice.chosen == "reference"
+    assert choice.rejected == [("fast", "needs a CUDA device, not cpu")]
+
+
+def test_override_is_taken() -> None:
+    kernels, choices = select_kernels(Platform(), {"linear": "tiled"})
+    choice = next(c for c in choices if c.operation == "linear")
+    assert choice.chosen == "tiled"
+    assert kernels.linear.__name__ == "linear_tiled"
+
+
+def test_override_of_an_unknown_operation() -> None:
+    with pytest.raises(KernelError, match="unknown operation lineer; there is .*linear_fp8"):
+        select_kernels(Platform(), {"lineer": "tiled"})
+
+
+def test_override_with_an_unknown_name() -> None:
+    with pytest.raises(KernelError, match="cublas.*reference, tiled"):
+        select_kernels(Platform(), {"linear": "cublas"})
+
+
+def test_override_that_the_platform_cannot_honour(with_fast: Implementation) -> None:
+    with pytest.raises(KernelError, match="linear=fast cannot be used: needs a CUDA device"):
+        select_kernels(Platform(device="cpu"), {"linear": "fast"})
+
+
+def test_override_against_batch_invariance() -> None:
+    with pytest.raises(KernelError, match="linear=reference cannot be used: its bits depend"):
+        select_kernels(Platform(batch_invariant=True), {"linear": "reference"})
+
+
+def test_nothing_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = implementations() | {"linear": [Implementation("fast", len, True, only_cuda)]}
+    monkeypatch.setattr(select, "implementations", lambda: table)
+    with pytest.raises(KernelError, match=r"nothing can compute linear.*needs a CUDA device"):
+        select_kernels(Platform())
+
+
+def test_fp8_products_name_their_formats() -> None:
+    _, choices = select_kernels(Platform())
+    choice = next(c for c in choices if c.operation == "linear_fp8")
+    assert choice.formats == "activations as they are"

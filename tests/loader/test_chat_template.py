@@ -1,0 +1,93 @@
+"""Templates render as transformers renders them; what fails says why."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from leadline.loader.chat_template import ChatTemplate
+from leadline.loader.errors import TemplateError
+from leadline.loader.hub import resolve_model
+from transformers.utils.chat_template_utils import render_jinja_template
+
+MESSAGES = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Hi & <hello>"},
+    {"role": "assistant", "content": "Hello."},
+    {"role": "user", "content": "\uc548\ub155"},
+]
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "get_time",
+            "description": "The time & <date>",
+            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+        },
+    }
+]
+
+
+def oracle(source: str, **variables: Any) -> str:
+    rendered, _ = render_jinja_template([MESSAGES], chat_template=source, **variables)
+    return str(rendered[0])
+
+
+@pytest.mark.parametrize("variables", [{}, {"thinking": True}, {"add_generation_prompt": False}])
+@pytest.mark.parametrize("tools", [None, TOOLS])
+def test_built_in_equals_transformers(variables: dict[str, Any], tools: Any) -> None:
+    template = ChatTemplate.from_dir(resolve_model("leadline-demo"))
+    assert template is not None
+    arguments = {"add_generation_prompt": True} | variables
+    config = json.loads((resolve_model("leadline-demo") / "tokenizer_config.json").read_text())
+    specials = {"bos_token": config["bos_token"], "eos_token": config["eos_token"]}
+    expected = oracle(template.source, tools=tools, **arguments, **specials)
+    assert template.render(MESSAGES, tools=tools, **arguments) == expected
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for m in messages %}\n  {{ m.role }}: {{ m | tojson }}\n{% endfor %}",
+        "{% for m in messages %}{% if loop.index > 2 %}{% break %}{% endif %}x{% endfor %}",
+        "{{ tools | tojson(indent=2) }}{{ messages[0]['content'].split(' ')[0] }}",
+    ],
+)
+def test_features_equal_transformers(source: str) -> None:
+    expected = oracle(source, tools=TOOLS, add_generation_prompt=True)
+    assert ChatTemplate(source).render(MESSAGES, tools=TOOLS) == expected
+
+
+def test_sources_by_priority(tmp_path: Path) -> None:
+    assert ChatTemplate.from_dir(tmp_path) is None
+    named = [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
+    template = ChatTemplate.from_dir(tmp_path)
+    assert template is not None
+    assert template.render([]) == "d"
+    (tmp_path / "chat_template.jinja").write_text("file {{ bos_token }}")
+    config = {"chat_template": "other", "bos_token": {"content": "<s>"}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    template = ChatTemplate.from_dir(tmp_path)
+    assert template is not None
+    assert template.render([]) == "file <s>"
+
+
+def test_syntax_error_names_the_line() -> None:
+    with pytest.raises(TemplateError, match="line 2"):
+        ChatTemplate("ok\n{% if %}")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ raise_exception('roles must alternate') }}",
+        "{{ messages[0].content.foo.bar }}",
+        "{{ 1 + 'a' }}",
+        "{{ ''.__class__.__mro__ }}",
+        "{{ messages.append(1) }}",
+    ],
+)
+def test_failures_are_template_errors(source: str) -> None:
+    with pytest.raises(TemplateError):
+        ChatTemplate(source).render(MESSAGES)

@@ -1,0 +1,105 @@
+import json
+from typing import Any
+
+import pytest
+
+from leadline.server.chat_types import ChatRequest
+from leadline.server.errors import InvalidRequest
+from leadline.server.sampling_types import parse_body
+
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+def parse(**fields: Any) -> ChatRequest:
+    body = {"model": "m", "messages": HELLO, **fields}
+    return parse_body(json.dumps(body).encode(), ChatRequest)
+
+
+def template_messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    request = parse(messages=messages)
+    return [message.for_template(index) for index, message in enumerate(request.messages)]
+
+
+def test_the_text_parts_of_a_message_become_one_text() -> None:
+    parts = [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]
+    (message,) = template_messages([{"role": "user", "content": parts}])
+    assert message["role"] == "user"
+    assert message["content"].split() == ["one", "two"]
+
+
+@pytest.mark.parametrize("role", ["system", "user", "assistant", "tool"])
+def test_roles_go_to_the_template(role: str) -> None:
+    (message,) = template_messages([{"role": role, "content": "x"}])
+    assert message == {"role": role, "content": "x"}
+
+
+def test_a_developer_speaks_as_the_system() -> None:
+    (message,) = template_messages([{"role": "developer", "content": "x"}])
+    assert message == {"role": "system", "content": "x"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "param"),
+    [
+        ([], "messages"),
+        ("hello", "messages"),
+        ([{"content": "x"}], "messages[0].role"),
+        ([{"role": "wizard", "content": "x"}], "messages[0].role"),
+        ([*HELLO, {"role": "user", "content": 3}], "messages[1].content"),
+        ([{"role": "user"}], "messages[0].content"),
+        ([{"role": "user", "content": None}], "messages[0].content"),
+        ([{"role": "user", "content": [{"type": "text"}]}], "messages[0].content[0].text"),
+        (
+            [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}],
+            "messages[0].content[0].type",
+        ),
+        ([3], "messages[0]"),
+    ],
+)
+def test_what_is_wrong_with_a_message_is_named(messages: Any, param: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        template_messages(messages)
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tools": [{"type": "function", "function": {"name": "f"}}]},
+        {"tool_choice": "required"},
+        {"tool_choice": {"type": "function", "function": {"name": "f"}}},
+        {"functions": [{"name": "f"}]},
+        {"logprobs": True},
+        {"top_logprobs": 3},
+        {"modalities": ["audio"]},
+        {"reasoning_effort": "high"},
+        {"web_search_options": {"x": 1}},
+        {"chat_template": "{{ 9**9 }}"},
+        {"continue_final_message": True},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
+    ],
+)
+def test_a_known_field_that_is_not_honoured_is_refused_by_name(fields: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse(**fields).check()
+    assert caught.value.param == next(iter(fields))
+
+
+@pytest.mark.parametrize("name", ["tokenize", "messages", "chat_template", "add_generation_prompt"])
+def test_template_settings_that_belong_to_the_server_are_refused(name: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse(chat_template_kwargs={name: True}).check()
+    assert caught.value.param is not None
+    assert name in caught.value.param
+
+
+def test_tools_that_may_not_be_called_are_accepted() -> None:
+    tool = {"type": "function", "function": {"name": "f"}}
+    assert parse(tools=[tool], tool_choice="none", parallel_tool_calls=False).check() == []
+    assert parse(tools=[], tool_choice="auto").check() == []
+
+
+def test_the_newer_name_of_the_token_limit_wins() -> None:
+    assert parse(max_tokens=5, max_completion_tokens=7).output_limit == 7
+    assert parse(max_tokens=5).output_limit == 5
+    assert parse().output_limit is None

@@ -1,0 +1,57 @@
+from prometheus_client.parser import text_string_to_metric_families
+
+from leadline.engine.messages import EngineStats
+from leadline.engine.request import FinishReason
+from leadline.server.metrics import Metrics
+
+
+def samples(metrics: Metrics) -> dict[str, float]:
+    """Value by `name{label}`, without the model's name."""
+    found = {}
+    for family in text_string_to_metric_families(metrics.render().decode()):
+        assert family.documentation, family.name
+        for sample in family.samples:
+            assert sample.labels.pop("model_name") == "m"
+            labels = ",".join(f"{name}={value}" for name, value in sample.labels.items())
+            key = f"{sample.name}{{{labels}}}"
+            assert key not in found, key
+            found[key] = sample.value
+    return found
+
+
+def test_what_the_engine_says_is_shown_under_both_names() -> None:
+    stats = EngineStats(
+        num_running=3, num_waiting=2, page_usage=0.25, prompt_tokens=70, generation_tokens=50
+    )
+    shown = samples(Metrics("m", lambda: stats))
+    for prefix in ("leadline", "vllm"):
+        assert shown[f"{prefix}:num_requests_running{{}}"] == 3
+        assert shown[f"{prefix}:num_requests_waiting{{}}"] == 2
+        assert shown[f"{prefix}:kv_cache_usage_perc{{}}"] == 0.25
+        assert shown[f"{prefix}:prompt_tokens_total{{}}"] == 70
+        assert shown[f"{prefix}:generation_tokens_total{{}}"] == 50
+        assert shown[f"{prefix}:num_preemptions_total{{}}"] == 0
+        assert shown[f"{prefix}:prefix_cache_queries_total{{}}"] == 0
+        assert shown[f"{prefix}:prefix_cache_hits_total{{}}"] == 0
+
+
+def test_a_choice_is_timed_and_counted() -> None:
+    metrics = Metrics("m", EngineStats)
+    timer = metrics.timer(0.0)
+    timer.on_tokens(0)
+    timer.on_tokens(1)
+    timer.on_tokens(3)
+    timer.on_end(FinishReason.STOP)
+    shown = samples(metrics)
+    for prefix in ("leadline", "vllm"):
+        assert shown[f"{prefix}:time_to_first_token_seconds_count{{}}"] == 1
+        assert shown[f"{prefix}:inter_token_latency_seconds_count{{}}"] == 3
+        assert shown[f"{prefix}:e2e_request_latency_seconds_count{{}}"] == 1
+        assert shown[f"{prefix}:request_success_total{{finished_reason=stop}}"] == 1
+        assert shown[f"{prefix}:request_success_total{{finished_reason=length}}"] == 0
+
+
+def test_every_finish_reason_is_there_from_the_start() -> None:
+    shown = samples(Metrics("m", EngineStats))
+    for reason in FinishReason:
+        assert shown[f"leadline:request_success_total{{finished_reason={reason.value}}}"] == 0

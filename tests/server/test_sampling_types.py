@@ -1,0 +1,159 @@
+import json
+from typing import Any
+
+import pytest
+
+from leadline.server.completion_types import CompletionRequest
+from leadline.server.errors import InvalidRequest
+from leadline.server.sampling_types import MAX_STOP_STRINGS, parse_body
+
+
+def parse(**fields: Any) -> CompletionRequest:
+    body = {"model": "m", "prompt": "x", **fields}
+    return parse_body(json.dumps(body).encode(), CompletionRequest)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b'"x"',
+        b"null",
+        b'{"model": "m"',
+        b'{"model": "m"} x',
+        b'{"temperature": NaN}',
+        b'{"temperature": 1e400}',
+        b'{"seed": ' + b"9" * 5000 + b"}",
+        b'{"prompt": "\xff"}',
+        b'{"prompt": "\\ud800"}',
+        "{}".encode("utf-16"),
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+    ],
+)
+def test_what_is_no_json_object_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_body(body, CompletionRequest)
+    assert caught.value.status == 400
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"model": 3}, "model"),
+        ({"temperature": -0.1}, "temperature"),
+        ({"temperature": 2.1}, "temperature"),
+        ({"temperature": "1"}, "temperature"),
+        ({"temperature": True}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"top_p": 1.1}, "top_p"),
+        ({"min_p": -0.1}, "min_p"),
+        ({"top_k": -2}, "top_k"),
+        ({"top_k": 1.5}, "top_k"),
+        ({"n": 0}, "n"),
+        ({"n": 129}, "n"),
+        ({"n": True}, "n"),
+        ({"n": "2"}, "n"),
+        ({"n": 10**18}, "n"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 2**63}, "max_tokens"),
+        ({"seed": 2**63}, "seed"),
+        ({"seed": -(2**63) - 1}, "seed"),
+        ({"seed": 1.5}, "seed"),
+        ({"stop": ""}, "stop"),
+        ({"stop": ["a", ""]}, "stop[1]"),
+        ({"stop": [None]}, "stop[0]"),
+        ({"stop": ["x"] * (MAX_STOP_STRINGS + 1)}, "stop"),
+        ({"stop": "x" * 1_000_000}, "stop"),
+        ({"stop_token_ids": [-1]}, "stop_token_ids[0]"),
+        ({"stop_token_ids": [True]}, "stop_token_ids[0]"),
+        ({"stream": "yes"}, "stream"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"stream": True, "stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
+        ({"ignore_eos": "no"}, "ignore_eos"),
+    ],
+)
+def test_a_value_out_of_range_is_named(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse(**fields).check()
+    assert caught.value.param == param
+    assert len(str(caught.value)) < 300
+
+
+def test_a_missing_field_is_named() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_body(b'{"prompt": "x"}', CompletionRequest)
+    assert (caught.value.param, caught.value.code) == ("model", "missing_required_parameter")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"logprobs": 1},
+        {"logprobs": 0},
+        {"echo": True},
+        {"suffix": "end"},
+        {"best_of": 2},
+        {"presence_penalty": 0.5},
+        {"frequency_penalty": -0.5},
+        {"repetition_penalty": 1.1},
+        {"logit_bias": {"5": 1}},
+        {"min_tokens": 3},
+        {"response_format": {"type": "json_object"}},
+        {"guided_json": {"type": "object"}},
+        {"structured_outputs": {"regex": "a"}},
+        {"store": True},
+        {"use_beam_search": True},
+        {"include_stop_str_in_output": True},
+        {"skip_special_tokens": False},
+        {"prompt_logprobs": 0},
+        {"best_of": 0},
+        {"bad_words": ["x"]},
+    ],
+)
+def test_a_known_field_that_is_not_honoured_is_refused_by_name(fields: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse(**fields).check()
+    assert caught.value.param == next(iter(fields))
+    assert caught.value.code == "unsupported_parameter"
+
+
+def test_values_that_ask_for_nothing_are_accepted() -> None:
+    request = parse(
+        logprobs=None,
+        echo=False,
+        suffix=None,
+        best_of=1,
+        presence_penalty=0,
+        frequency_penalty=0.0,
+        repetition_penalty=1.0,
+        logit_bias={},
+        min_tokens=0,
+        response_format={"type": "text"},
+        store=False,
+        user="somebody",
+        metadata={"a": "b"},
+        stop=None,
+        seed=None,
+        max_tokens=None,
+        temperature=0,
+        top_k=-1,
+    )
+    assert request.check() == []
+    assert request.stop_strings == []
+
+
+def test_a_field_that_nobody_knows_is_reported() -> None:
+    assert parse(frobnicate=1, user="u").check() == ["frobnicate"]
+
+
+def test_the_last_of_equal_keys_counts() -> None:
+    request = parse_body(b'{"model": "a", "model": "b", "prompt": "x"}', CompletionRequest)
+    assert request.model == "b"
+
+
+@pytest.mark.parametrize(("stop", "strings"), [("a", ["a"]), (["a", "b"], ["a", "b"]), ([], [])])
+def test_stop_is_always_a_list(stop: Any, strings: list[str]) -> None:
+    assert parse(stop=stop).stop_strings == strings
