@@ -31,6 +31,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
         stop_token_ids: ids that end the text (kept in `token_ids`, absent from the text).
         eos_token_ids: the model's own end tokens.
         ignore_eos: do not stop at `eos_token_ids`.
+        speculative_tokens: most drafts a step; None leaves it to the engine, 0 drafts nothing.
     """
 
     seed: int
@@ -42,6 +43,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     stop_token_ids: tuple[int, ...] = ()
     eos_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
+    speculative_tokens: int | None = None
 
     def ends_text(self, token_id: int) -> bool:
         """Whether this token ends the text."""

@@ -61,3 +61,14 @@ class RequestState:
     def num_output_tokens(self) -> int:
         """Tokens generated so far."""
         return len(self.token_ids) - self.num_prompt_tokens
+
+    def useful_drafts(self, num_drafts: int) -> int:
+        """How many of `num_drafts` drafts can be of use after a step that samples one token.
+
+        Each step samples a token of its own after the drafts that it accepts, so the last two
+        tokens of a request are never drafted for.
+        """
+        cap = self.request.params.speculative_tokens
+        if cap is not None:
+            num_drafts = min(num_drafts, cap)
+        return max(0, min(num_drafts, self.max_tokens - self.num_output_tokens - 2))

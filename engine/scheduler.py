@@ -32,12 +32,25 @@ class Scheduler:
     """
 
     def __init__(
-        self, capacity: Capacity, *, max_num_batched_tokens: int, prefix_caching: bool = True
+        self,
+        capacity: Capacity,
+        *,
+        max_num_batched_tokens: int,
+        prefix_caching: bool = True,
+        num_drafts: int = 0,
     ) -> None:
-        """`max_num_batched_tokens`: most tokens a step, at least `capacity.max_num_seqs`."""
+        """An empty schedule.
+
+        Args:
+            capacity: what the executor holds.
+            max_num_batched_tokens: most tokens a step, at least `capacity.max_num_seqs`.
+            prefix_caching: share the full pages of equal beginnings.
+            num_drafts: most drafts that a request proposes a step; 0 for no speculation.
+        """
         assert max_num_batched_tokens >= capacity.max_num_seqs, "a decode row could starve"
         self._capacity = capacity
         self._max_num_batched_tokens = max_num_batched_tokens
+        self._num_drafts = num_drafts
         self._kv = KVCacheManager(
             capacity.num_pages, capacity.page_size, prefix_caching=prefix_caching
         )
@@ -99,7 +112,7 @@ class Scheduler:
     def schedule(self) -> SchedulerOutput:
         """Plan the next step; its output goes to `update` before the next call."""
         assert self._in_flight is None, "the step before has not been updated"
-        plan = StepPlan(self._max_num_batched_tokens)
+        plan = StepPlan(self._max_num_batched_tokens, self._num_drafts)
         num_waiting = len(self._waiting)
         self._schedule_running(plan)
         if len(self._waiting) == num_waiting:  # nobody was preempted: there may be room
@@ -176,7 +189,11 @@ class Scheduler:
                 continue  # preempted for an older one
             num_useful = state.max_tokens - state.num_output_tokens - 1
             draft_ids = state.draft_ids[: min(num_useful, num_draft_tokens_left)]
-            new_page_ids = self._kv.allocate(state, 1 + len(draft_ids))
+            # Slots for the drafts that follow this step, if there is room for them.
+            num_ahead = state.useful_drafts(self._num_drafts)
+            new_page_ids = self._kv.allocate(state, 1 + len(draft_ids) + num_ahead)
+            if new_page_ids is None:
+                new_page_ids = self._kv.allocate(state, 1 + len(draft_ids))
             if new_page_ids is None:
                 draft_ids = []
                 new_page_ids = self._make_room(state)

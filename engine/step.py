@@ -34,6 +34,7 @@ class ScheduledRow(msgspec.Struct):
         new_page_ids: pages appended to the request's page table before this step (on the first
             row of a request: its whole table, cached pages included).
         samples: whether logits of the last `1 + len(draft_ids)` tokens are sampled.
+        num_drafts: most drafts to propose for the step after this one.
     """
 
     request_id: str
@@ -42,6 +43,7 @@ class ScheduledRow(msgspec.Struct):
     new_page_ids: list[int]
     draft_ids: list[int]
     samples: bool
+    num_drafts: int = 0
 
 
 class SchedulerOutput(msgspec.Struct):

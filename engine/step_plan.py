@@ -12,9 +12,11 @@ class StepPlan:
 
     Attributes:
         num_tokens_left: what is left of the step's token budget.
+        num_drafts: most drafts that a request proposes after the step.
     """
 
     num_tokens_left: int
+    num_drafts: int = 0
     rows: list[ScheduledRow] = field(default_factory=list)
     states: list[RequestState] = field(default_factory=list)
     new_requests: list[NewRequest] = field(default_factory=list)
@@ -28,6 +30,7 @@ class StepPlan:
     ) -> None:
         """Compute the next `num_tokens` tokens of a request, `draft_ids` being the last of them."""
         start = state.num_computed_tokens
+        samples = start + num_tokens >= len(state.token_ids)
         self.num_tokens_left -= num_tokens
         self.states.append(state)
         self.rows.append(
@@ -37,7 +40,8 @@ class StepPlan:
                 num_tokens=num_tokens,
                 new_page_ids=new_page_ids,
                 draft_ids=draft_ids,
-                samples=start + num_tokens >= len(state.token_ids),
+                samples=samples,
+                num_drafts=state.useful_drafts(self.num_drafts) if samples else 0,
             )
         )
 

@@ -20,7 +20,7 @@ _DEFAULT, _TOOL_USE = "default", "tool_use"
 
 
 class ChatTemplate:
-    """A jinja template in a sandbox that can change nothing; equal to what transformers renders."""
+    """A jinja template in a sandbox that can change nothing; renders what transformers renders."""
 
     def __init__(self, sources: str | Mapping[str, str], variables: Mapping[str, Any]) -> None:
         """Compile a template, or several by name, `default` among them.
@@ -58,7 +58,10 @@ class ChatTemplate:
         path, config_path = directory / "chat_template.jinja", directory / "tokenizer_config.json"
         config = read_json_object(config_path, TemplateError) if config_path.exists() else {}
         if path.exists():
-            return cls(path.read_text(encoding="utf-8"), special_tokens(config))
+            try:
+                return cls(path.read_text(encoding="utf-8"), special_tokens(config))
+            except (OSError, UnicodeDecodeError) as error:
+                raise TemplateError(f"{path} cannot be read: {error}") from error
         sources = config.get("chat_template")
         if sources is None:
             return None
@@ -84,6 +87,9 @@ class ChatTemplate:
     ) -> str:
         """The prompt's text.
 
+        As in transformers, reasoning may stand in `reasoning_content`, `reasoning` or `thinking`.
+        A null stays null: DeepSeek's templates ask whether `content is none`.
+
         Args:
             messages: plain JSON values, in the form of OpenAI's API.
             tools: tool schemas in that form.
@@ -98,7 +104,7 @@ class ChatTemplate:
             **self._variables,
             "documents": None,
             **kwargs,
-            "messages": messages,
+            "messages": [_with_reasoning(message) for message in messages],
             "tools": tools,
             "add_generation_prompt": add_generation_prompt,
         }
@@ -110,6 +116,14 @@ class ChatTemplate:
             raise TemplateError(
                 f"the chat template fails on these messages: {type(error).__name__}: {error}"
             ) from error
+
+
+def _with_reasoning(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The message with its reasoning under the names that templates read."""
+    for name in ("reasoning_content", "thinking", "reasoning"):
+        if (reasoning := message.get(name)) is not None:
+            return {"thinking": reasoning, **message, "reasoning_content": reasoning}
+    return message
 
 
 def _environment() -> ImmutableSandboxedEnvironment:

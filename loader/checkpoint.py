@@ -5,7 +5,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -49,7 +49,8 @@ class StoredTensor:
 
     def slice_bytes(self, slices: tuple[slice, ...]) -> int:
         """Bytes of a part of it."""
-        return math.prod(part.stop - part.start for part in slices) * _ITEM_BYTES[self.dtype]
+        num_elements: int = math.prod(part.stop - part.start for part in slices)
+        return num_elements * _ITEM_BYTES[self.dtype]
 
 
 class Checkpoint:
@@ -76,7 +77,7 @@ class Checkpoint:
         self._open_files: dict[Path, Any] = {}
 
     @classmethod
-    def open(cls, directory: Path) -> "Checkpoint":
+    def open(cls, directory: Path) -> Self:
         """Read the headers of all files.
 
         Shards that are absent or damaged are kept as `file_problems`, so that `check` can list
@@ -87,7 +88,8 @@ class Checkpoint:
                 a single file that is damaged or truncated.
         """
         if (directory / INDEX_FILE).exists():
-            return _open_sharded(directory, _read_index(directory))
+            tensors, problems, unreadable = _read_shards(directory, _read_index(directory))
+            return cls(directory, tensors, file_problems=problems, unreadable=unreadable)
         path = directory / SINGLE_FILE
         if not path.exists():
             raise CheckpointError(
@@ -122,16 +124,31 @@ class Checkpoint:
             problems += self._check_tensor(name, spec, stored, config)
             if stored.is_fp8:
                 scales.add(name + SCALE_SUFFIX)
-        known = expected.keys() | scales
-        problems += [
-            f"{name} is unexpected (shape {list(stored.shape)}); "
-            "by config.json there is no such tensor"
-            for name, stored in sorted(self.tensors.items())
+        return problems + self._unexpected(expected.keys() | scales, config)
+
+    def _unexpected(self, known: Collection[str], config: ModelConfig) -> list[str]:
+        names = [
+            name
+            for name in sorted(self.tensors)
             if name not in known
             and not name.endswith(IGNORED_SUFFIXES)
             and name.removesuffix(SCALE_SUFFIX) not in self._unreadable
         ]
-        return problems
+        problems = []
+        prefix = mtp_prefix(config)
+        if config.num_nextn_predict_layers == 0 and any(n.startswith(prefix) for n in names):
+            beyond = [name for name in names if name.startswith(prefix)]
+            names = [name for name in names if not name.startswith(prefix)]
+            problems.append(
+                f"{len(beyond)} tensors of {prefix.removesuffix('.')} are unexpected, {beyond[0]} "
+                f"and others: config.json has num_hidden_layers = {config.num_hidden_layers} and "
+                "num_nextn_predict_layers = 0; if it is the MTP layer, the latter must be 1"
+            )
+        return problems + [
+            f"{name} is unexpected (shape {list(self.tensors[name].shape)}); "
+            "by config.json there is no such tensor"
+            for name in names
+        ]
 
     def _check_tensor(
         self, name: str, spec: TensorSpec, stored: StoredTensor, config: ModelConfig
@@ -209,17 +226,24 @@ def _read_index(directory: Path) -> dict[str, str]:
         index = json.loads((directory / INDEX_FILE).read_text(encoding="utf-8"))["weight_map"]
         if not isinstance(index, dict):
             raise TypeError("weight_map is no object")
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(directory, [f"{INDEX_FILE} cannot be read: {error!r}"]) from error
     return {str(name): str(file) for name, file in index.items()}
 
 
-def _open_sharded(directory: Path, index: Mapping[str, str]) -> Checkpoint:
+def _read_shards(
+    directory: Path, index: Mapping[str, str]
+) -> tuple[dict[str, StoredTensor], list[str], set[str]]:
+    """The tensors, what is wrong, and the names in the index that cannot be had."""
     tensors: dict[str, StoredTensor] = {}
     problems: list[str] = []
     unreadable: set[str] = set()
     for file in sorted(set(index.values())):
         named = {name for name, place in index.items() if place == file}
+        if Path(file).name != file:
+            problems.append(f"{INDEX_FILE} names {file!r}; allowed: files beside it")
+            unreadable |= named
+            continue
         try:
             held = _read_header(directory / file)
         except FileNotFoundError:
@@ -237,4 +261,4 @@ def _open_sharded(directory: Path, index: Mapping[str, str]) -> Checkpoint:
             place = f"has in {index[name]}" if name in index else "does not name"
             problems.append(f"{file} holds {name}, which {INDEX_FILE} {place}")
         tensors |= {name: held[name] for name in named & held.keys()}
-    return Checkpoint(directory, tensors, file_problems=problems, unreadable=unreadable)
+    return tensors, problems, unreadable

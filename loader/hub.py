@@ -7,8 +7,8 @@ from pathlib import Path
 from leadline.loader.errors import ModelNotFoundError
 
 BUILTIN_MODEL = "leadline-demo"
+_HUB_NAME = re.compile(r"[^/]+/[^/]+")
 _BUILTIN_DIRECTORY = Path(__file__).parent / "builtin"
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _NEEDED = ["*.safetensors", "*.json", "*.jinja", "tiktoken.model"]
 _NOT_NEEDED = ["*/*"]  # other formats and example code live in subfolders
 
@@ -26,14 +26,14 @@ def resolve_model(name: str, *, cache_directory: Path | None = None) -> Path:
     if name == BUILTIN_MODEL:
         return _builtin()
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         return path
-    if path.exists():
+    if path.is_file():
         raise ModelNotFoundError(f"{name} is a file; give the directory that holds config.json")
-    if _HUB_NAME.fullmatch(name):
-        return _cached(name, cache_directory) or _download(name, cache_directory)
+    if _HUB_NAME.fullmatch(name) and (found := _from_hub(name, cache_directory)):
+        return found
     raise ModelNotFoundError(
-        f"there is no directory {name}; give the directory of a checkpoint, a Hugging Face name "
+        f"there is no directory {name!r}; give the directory of a checkpoint, a Hugging Face name "
         f"(org/name), or {BUILTIN_MODEL}"
     )
 
@@ -45,6 +45,16 @@ def _builtin() -> Path:
             f"the built-in model is missing from {directory}; install leadline again"
         )
     return directory
+
+
+def _from_hub(name: str, cache_directory: Path | None) -> Path | None:
+    """The model's directory, from the cache or downloaded; None if no model can have the name."""
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return _cached(name, cache_directory) or _download(name, cache_directory)
+    except HFValidationError:
+        return None
 
 
 def _cached(name: str, cache_directory: Path | None) -> Path | None:
@@ -89,8 +99,8 @@ def _download(name: str, cache_directory: Path | None) -> Path:
             f"{name} is neither a directory nor complete in the Hugging Face cache, and offline "
             "mode is on; unset HF_HUB_OFFLINE to download it, or give a directory"
         )
-    transport_error = HfHubHTTPError.__mro__[1]  # of httpx or httpx2, by the hub's version
-
+    # Of httpx or of httpx2, by the hub's version; raised where a connection breaks off.
+    transport_error: type[Exception] = HfHubHTTPError.__bases__[0]
     try:
         return Path(
             snapshot_download(

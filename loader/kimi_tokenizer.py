@@ -76,6 +76,8 @@ def read_ranks(path: Path) -> dict[bytes, int]:
     """
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        if not line:
+            continue
         fields = line.split()
         try:
             data, rank = base64.b64decode(fields[0], validate=True), int(fields[1])
@@ -114,14 +116,16 @@ def _added_tokens(num_ranks: int, config: dict[str, Any]) -> dict[int, AddedToke
         token_id: AddedToken(f"<|reserved_token_{token_id}|>", normalized=False, special=True)
         for token_id in range(num_ranks, num_ranks + NUM_RESERVED_TOKENS)
     }
-    for key, entry in config.get("added_tokens_decoder", {}).items():
-        try:
-            token_id, content = int(key), entry["content"]
-        except (ValueError, TypeError, KeyError):
+    named = config.get("added_tokens_decoder") or {}
+    if not isinstance(named, dict):
+        raise TokenizerError("tokenizer_config.json: added_tokens_decoder must be an object")
+    for key, entry in named.items():
+        content = entry.get("content") if isinstance(entry, dict) else None
+        if not key.isdecimal() or not isinstance(content, str):
             raise TokenizerError(
                 f"tokenizer_config.json: added_tokens_decoder has {key!r}: {entry!r}; expected a "
                 "token id and an object with `content`"
-            ) from None
+            )
         special = bool(entry.get("special", False))
-        tokens[token_id] = AddedToken(content, normalized=False, special=special)
+        tokens[int(key)] = AddedToken(content, normalized=False, special=special)
     return dict(sorted(tokens.items()))

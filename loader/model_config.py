@@ -4,7 +4,6 @@ Written by DeepSeek, by transformers 4 or by transformers 5: `rope_scaling` or `
 scoring function and top-k method given or implied by the architecture.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 
 from leadline.loader.config_reader import ConfigReader
 from leadline.loader.errors import ConfigFileError, UnsupportedModelError
+from leadline.loader.json_files import read_json_object
+from leadline.loader.moe_fields import moe_fields
 
 V2, V3 = "DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM"
 ARCHITECTURES = (V2, V3)
@@ -125,17 +126,11 @@ def read_model_config(directory: Path) -> ModelConfig:
         UnsupportedModelError: an architecture or option that is not supported.
     """
     path = directory / "config.json"
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.is_file():
         raise ConfigFileError(
             f"{path} does not exist; give the directory of a checkpoint in Hugging Face format"
-        ) from None
-    except ValueError as error:
-        raise ConfigFileError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(raw, dict):
-        raise ConfigFileError(f"{path} holds no JSON object")
-    return parse_model_config(raw)
+        )
+    return parse_model_config(read_json_object(path, ConfigFileError))
 
 
 def parse_model_config(raw: Mapping[str, Any]) -> ModelConfig:
@@ -147,7 +142,7 @@ def parse_model_config(raw: Mapping[str, Any]) -> ModelConfig:
     architecture = _architecture(raw)
     reader = ConfigReader(raw)
     _refuse_unsupported(reader, architecture)
-    moe = _moe_fields(reader, architecture)
+    moe = moe_fields(reader, is_v3=architecture == V3)
     rope = _rope_fields(reader)
     config = ModelConfig(
         architecture=architecture,
@@ -159,7 +154,7 @@ def parse_model_config(raw: Mapping[str, Any]) -> ModelConfig:
         q_lora_rank=reader.optional_integer("q_lora_rank"),
         kv_lora_rank=reader.integer("kv_lora_rank"),
         qk_nope_head_dim=reader.integer("qk_nope_head_dim"),
-        qk_rope_head_dim=reader.integer("qk_rope_head_dim"),
+        qk_rope_head_dim=reader.integer("qk_rope_head_dim", low=2),
         v_head_dim=reader.integer("v_head_dim"),
         intermediate_size=reader.integer("intermediate_size"),
         rms_norm_eps=reader.number("rms_norm_eps", default=1e-6),
@@ -194,7 +189,11 @@ def _architecture(raw: Mapping[str, Any]) -> str:
 
 
 def _refuse_unsupported(reader: ConfigReader, architecture: str) -> None:
-    """Options that would change the numbers and that the model code does not have."""
+    """Options that would change the numbers and that the model code does not have.
+
+    `num_key_value_heads` is not among them: MLA expands one latent into keys and values of every
+    head, whatever it says; nor are `ep_size`, dropout and losses, which belong to training.
+    """
     reader.require("hidden_act", "silu")
     reader.require("attention_bias", False)
     reader.require("mlp_bias", False)
@@ -211,55 +210,15 @@ def _num_mtp_layers(reader: ConfigReader) -> int:
     return reader.integer(name, default=0, low=0, high=1)
 
 
-def _moe_fields(reader: ConfigReader, architecture: str) -> dict[str, Any]:
-    """The router and the experts; what is not written is what the architecture implies."""
-    is_v3 = architecture == V3
-    num_experts = reader.optional_integer("n_routed_experts") or 0
-    if num_experts == 0:
-        return _NO_MOE
-    methods = ("noaux_tc",) if is_v3 else ("greedy", "group_limited_greedy")
-    return {
-        "moe_intermediate_size": reader.integer("moe_intermediate_size"),
-        "n_routed_experts": num_experts,
-        "n_shared_experts": reader.optional_integer("n_shared_experts", low=0) or 0,
-        "num_experts_per_tok": reader.integer("num_experts_per_tok", high=num_experts),
-        "n_group": reader.optional_integer("n_group") or 1,
-        "topk_group": reader.optional_integer("topk_group") or 1,
-        "first_k_dense_replace": reader.integer("first_k_dense_replace", default=0, low=0),
-        "moe_layer_freq": reader.integer("moe_layer_freq", default=1),
-        "scoring_func": "sigmoid" if is_v3 else "softmax",
-        "topk_method": reader.choice("topk_method", methods, default=methods[0]),
-        "norm_topk_prob": reader.boolean("norm_topk_prob", default=is_v3),
-        "routed_scaling_factor": reader.number("routed_scaling_factor", default=1.0),
-    }
-
-
-_NO_MOE: dict[str, Any] = {
-    "moe_intermediate_size": 0,
-    "n_routed_experts": 0,
-    "n_shared_experts": 0,
-    "num_experts_per_tok": 0,
-    "n_group": 1,
-    "topk_group": 1,
-    "first_k_dense_replace": 0,
-    "moe_layer_freq": 1,
-    "scoring_func": "softmax",
-    "topk_method": "greedy",
-    "norm_topk_prob": False,
-    "routed_scaling_factor": 1.0,
-}
-
-
 def _rope_fields(reader: ConfigReader) -> dict[str, Any]:
     name = "rope_parameters" if reader.has("rope_parameters") else "rope_scaling"
     rope = reader.section(name)
     theta_source = rope if rope.has("rope_theta") else reader
     theta = theta_source.number("rope_theta", default=10_000.0)
-    rope_type = "default"
-    if not rope.is_empty:
-        key = "rope_type" if rope.has("rope_type") else "type"
-        rope_type = rope.choice(key, _ROPE_TYPES, default="default")
-    if rope_type == "default":
+    key = "rope_type" if rope.has("rope_type") else "type"
+    if rope.has("factor") and not rope.has(key):
+        rope.problem(f"{name} has a factor but no rope_type; allowed: {', '.join(_ROPE_TYPES)}")
+    if rope.choice(key, _ROPE_TYPES, default="default") == "default":
         return {"rope_theta": theta, "yarn": None}
     return {"rope_theta": theta, "yarn": _yarn(rope)}
 
@@ -268,9 +227,10 @@ def _yarn(rope: ConfigReader) -> YarnConfig:
     rope.require("attention_factor", None)
     rope.require("truncate", True)
     if rope.has("mscale") != rope.has("mscale_all_dim"):
-        # DeepSeek's code and transformers would compute different angles and scales from one alone
+        # from one alone, DeepSeek's code and transformers compute different magnitudes
         rope.unsupported(
-            "rope scaling with only one of mscale and mscale_all_dim; give both or none"
+            "rope scaling with only one of mscale and mscale_all_dim is not supported; "
+            "give both or none"
         )
     return YarnConfig(
         factor=rope.number("factor", low=1.0),
@@ -301,37 +261,12 @@ def _fp8(reader: ConfigReader) -> Fp8Config | None:
 
 
 def _check_consistency(reader: ConfigReader, config: ModelConfig) -> None:
-    if config.qk_rope_head_dim % 2 and reader.sound("qk_rope_head_dim"):
+    if config.qk_rope_head_dim % 2:
         reader.problem(f"qk_rope_head_dim is {config.qk_rope_head_dim}; it must be even")
-    if config.n_routed_experts == 0:
-        return
-    if reader.sound("n_routed_experts", "n_group", "topk_group", "num_experts_per_tok"):
-        _check_groups(reader, config)
     dense = config.first_k_dense_replace
     comparable = reader.sound("first_k_dense_replace", "num_hidden_layers")
     if dense > config.num_hidden_layers and comparable:
         reader.problem(
             f"first_k_dense_replace is {dense}; allowed: 0 to num_hidden_layers = "
             f"{config.num_hidden_layers}"
-        )
-
-
-def _check_groups(reader: ConfigReader, config: ModelConfig) -> None:
-    experts, groups, top_groups = config.n_routed_experts, config.n_group, config.topk_group
-    if experts % groups:
-        reader.problem(f"n_group is {groups}; it must divide n_routed_experts = {experts}")
-        return
-    if top_groups > groups:
-        reader.problem(f"topk_group is {top_groups}; allowed: 1 to n_group = {groups}")
-        return
-    size = experts // groups
-    if config.topk_method == "noaux_tc" and groups > 1 and size < 2:
-        reader.problem(
-            f"n_group is {groups}; allowed: 1 to n_routed_experts / 2 = {experts // 2}, since a "
-            "group is scored by its two best experts"
-        )
-    if config.topk_method != "greedy" and config.num_experts_per_tok > size * top_groups:
-        reader.problem(
-            f"num_experts_per_tok is {config.num_experts_per_tok}, but {top_groups} groups of "
-            f"{size} experts hold {size * top_groups}"
         )

@@ -101,7 +101,9 @@ class Tokenizer:
         table = self._bytes_by_id
         data = bytearray()
         for token_id in token_ids:
-            if token_id < len(table) and not (skip_special_tokens and token_id in self.special_ids):
+            if 0 <= token_id < len(table) and not (
+                skip_special_tokens and token_id in self.special_ids
+            ):
                 data += table[token_id]
         return data.decode("utf-8", "replace")
 
@@ -111,7 +113,7 @@ class Tokenizer:
         Models have rows beyond their tokenizer's last token: those add nothing either.
         """
         table = self._text_by_id
-        return table[token_id] if token_id < len(table) else b""
+        return table[token_id] if 0 <= token_id < len(table) else b""
 
     def _id_of(self, name: str) -> int | None:
         token = self.special_tokens.get(name)
@@ -124,8 +126,8 @@ class Tokenizer:
         vocabulary = self._backend.get_vocab(with_added_tokens=True)
         table = [b""] * (max(vocabulary.values(), default=-1) + 1)
         for text, token_id in vocabulary.items():
-            if token_id in added:
-                table[token_id] = text.encode()
+            if token_id in added or not BYTE_OF_CHARACTER.keys() >= set(text):
+                table[token_id] = text.encode()  # written as it is
             else:
                 table[token_id] = bytes(BYTE_OF_CHARACTER[character] for character in text)
         return table

@@ -5,14 +5,14 @@ What a command needs is imported when it runs, so that help comes at once.
 
 import argparse
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from leadline.engine.config import EngineConfig
-from leadline.server.config import ServerConfig
+from leadline.server.config import DEFAULT_URL, ServerConfig
 from leadline.server.flags import add_flags, config_from, integer
 
-_DEFAULT_URL = "http://127.0.0.1:8000"
 _NUMBERS = (
     "Numbers may end in k, m or g (thousands, millions, billions) or in K, M or G (powers of 1024)."
 )
@@ -76,8 +76,8 @@ def _add_serve(commands: "argparse._SubParsersAction[_Parser]") -> None:
         default=model.default,
         help=f"{model.metadata['help']} (default: {model.default})",
     )
-    add_flags(parser, EngineConfig)
-    add_flags(parser, ServerConfig)
+    add_flags(parser, EngineConfig, title="engine", skip=("model",))
+    add_flags(parser, ServerConfig, title="server")
     parser.set_defaults(command=_serve)
 
 
@@ -89,7 +89,7 @@ def _add_chat(commands: "argparse._SubParsersAction[_Parser]") -> None:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--url", default=_DEFAULT_URL, help=f"address of the server (default: {_DEFAULT_URL})"
+        "--url", default=DEFAULT_URL, help=f"address of the server (default: {DEFAULT_URL})"
     )
     parser.add_argument("--model", metavar="NAME", help="model (default: the server's first)")
     parser.add_argument("--system", metavar="TEXT", help="system message (default: none)")
@@ -121,9 +121,11 @@ def _add_kernels(commands: "argparse._SubParsersAction[_Parser]") -> None:
 
 
 def _serve(args: argparse.Namespace) -> int:
+    begin_s = time.monotonic()  # importing is part of the start
     from leadline.server.serve import serve
 
-    return serve(config_from(args, EngineConfig), config_from(args, ServerConfig))
+    engine_config = config_from(args, EngineConfig)
+    return serve(engine_config, config_from(args, ServerConfig), begin_s=begin_s)
 
 
 def _chat(args: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from typing import Any
 
 from leadline.engine.errors import ConfigError
 
+DEFAULT_URL = "http://127.0.0.1:8000"  # where a server with the defaults listens
 MAX_PORT = 65535
 
 

@@ -1,21 +1,19 @@
-"""Command line flags from the fields of config dataclasses, so that neither can lack what the
-other has.
-"""
+"""Command line flags from the fields of config dataclasses: neither lacks what the other has."""
 
 import argparse
 import dataclasses
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from fractions import Fraction
 from typing import Any, TypeVar
 
 Config = TypeVar("Config")
 
 _NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kmgKMG]?)")
-_FACTORS = {"": 1, **{unit: 1000**i for i, unit in enumerate("kmg", 1)}}
-_FACTORS |= {unit: 1024**i for i, unit in enumerate("KMG", 1)}
-_SWITCHES = (None, "auto")  # defaults that the help text explains itself
+_FACTORS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
+_OPEN = (None, "auto")  # defaults that the help text explains itself
 
 
 def integer(text: str) -> int:
@@ -25,13 +23,12 @@ def integer(text: str) -> int:
         argparse.ArgumentTypeError: anything else.
     """
     match = _NUMBER.fullmatch(text)
-    if match and (match[2] or "." not in match[1]):
-        whole, _, part = match[1].partition(".")
-        value, rest = divmod(int(whole + part) * _FACTORS[match[2]], 10 ** len(part))
-        if not rest:
-            return value
+    if match:
+        value = Fraction(match[1]) * _FACTORS[match[2]]
+        if value.denominator == 1:
+            return value.numerator
     raise argparse.ArgumentTypeError(
-        f"{text!r} is no whole number; write it as 4096, 4k (4000) or 4K (4096)"
+        f"{text!r} is no whole number from 0 on; write it as 4096, 4k (4000) or 4K (4096)"
     )
 
 
@@ -54,13 +51,21 @@ def flag_of(name: str) -> str:
     return "--" + name.removesuffix("_s").replace("_", "-")
 
 
-def add_flags(parser: argparse.ArgumentParser, config_type: type) -> None:
-    """A flag for each field that the parser does not have yet; flags not given stay unset."""
-    known = {action.dest for action in parser._actions}
+def add_flags(
+    parser: argparse.ArgumentParser, config_type: type, *, title: str, skip: Collection[str] = ()
+) -> None:
+    """Add a flag for each field; flags that are not given stay unset.
+
+    Args:
+        parser: gets the flags, as a group.
+        config_type: dataclass whose fields have `help` and `choices` in their metadata.
+        title: of the group.
+        skip: fields that the parser has already.
+    """
     hints = typing.get_type_hints(config_type)
-    group = parser.add_argument_group((config_type.__doc__ or "").partition("\n")[0].rstrip("."))
+    group = parser.add_argument_group(title)
     for field in dataclasses.fields(config_type):
-        if field.name not in known:
+        if field.name not in skip:
             group.add_argument(
                 flag_of(field.name),
                 dest=field.name,
@@ -101,7 +106,7 @@ def _without_none(hint: Any) -> Any:
 
 def _help(field: "dataclasses.Field[Any]") -> str:
     text: str = field.metadata["help"]
-    if field.default is dataclasses.MISSING or field.default in _SWITCHES:
+    if field.default is dataclasses.MISSING or field.default in _OPEN:
         return text.replace("%", "%%")
     default = {True: "on", False: "off"}.get(field.default, field.default)
     return f"{text} (default: {default})".replace("%", "%%")

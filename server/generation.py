@@ -18,6 +18,7 @@ from leadline.server.sampling_types import SamplingFields
 from leadline.server.state import ServerState
 
 _SEED_MASK = 2**64 - 1
+MAX_CHOICES_IN_ALL = 1024
 
 
 @dataclass(slots=True)
@@ -50,7 +51,7 @@ class Generation:
 
     Attributes:
         response_id: the answer's `id`.
-        seed: the request's, or the one drawn for it.
+        seed: the request's, which may be negative, or the one drawn for it.
         requests: one for each choice, by index: all choices of the first prompt come first.
         usage: as of the last delta.
     """
@@ -179,18 +180,20 @@ def make_generation(
         BadRequestError: a prompt is too long or has ids that are no tokens.
     """
     response_id = f"{id_prefix}-{uuid.uuid4().hex}"
-    seed = (state.seed_source() if fields.seed is None else fields.seed) & _SEED_MASK
-    num_choices = fields.n or 1
+    seed = state.seed_source() if fields.seed is None else fields.seed
+    num_choices = _num_choices(fields, len(prompts))
     created_s = time.time()
     requests: list[EngineRequest] = []
     for prompt_ids in prompts:
-        _check_ids(prompt_ids, state.tokenizer.vocab_size, "prompt")
+        _check_prompt(prompt_ids, state.tokenizer.vocab_size)
         max_tokens = _max_tokens(state, fields, len(prompt_ids), default_max_tokens)
         for choice in range(num_choices):
             request = EngineRequest(
                 request_id=f"{response_id}-{len(requests)}",
                 prompt_ids=prompt_ids,
-                params=_params(state, fields, max_tokens, choice_seed(seed, prompt_ids, choice)),
+                params=_params(
+                    state, fields, max_tokens, choice_seed(seed & _SEED_MASK, prompt_ids, choice)
+                ),
                 arrival_s=created_s,
                 cache_salt=fields.cache_salt or "",
             )
@@ -212,6 +215,19 @@ def make_generation(
     )
 
 
+def _num_choices(fields: SamplingFields, num_prompts: int) -> int:
+    """Choices of each prompt."""
+    num_choices = fields.n or 1
+    if num_prompts * num_choices > MAX_CHOICES_IN_ALL:
+        raise BadRequestError(
+            f"'n' times the number of prompts is {num_prompts * num_choices}; "
+            f"allowed: at most {MAX_CHOICES_IN_ALL}; send fewer prompts at once",
+            param="n",
+            code="invalid_value",
+        )
+    return num_choices
+
+
 def _params(
     state: ServerState, fields: SamplingFields, max_tokens: int, seed: int
 ) -> SamplingParams:
@@ -230,6 +246,14 @@ def _params(
         eos_token_ids=defaults.eos_token_ids,
         ignore_eos=bool(fields.ignore_eos),
     )
+
+
+def _check_prompt(prompt_ids: Sequence[int], vocab_size: int) -> None:
+    if not prompt_ids:
+        raise BadRequestError(
+            "the prompt is empty; give at least one token", param="prompt", code="invalid_value"
+        )
+    _check_ids(prompt_ids, vocab_size, "prompt")
 
 
 def _check_ids(token_ids: Sequence[int], vocab_size: int, param: str) -> None:

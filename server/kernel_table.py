@@ -1,9 +1,9 @@
 """`leadline kernels`: the one command that imports torch."""
 
-from rich.console import Console
 from rich.table import Table
 
 from leadline.kernels.select import Choice, Platform, select_kernels
+from leadline.server.console import make_console
 
 
 def kernel_table(choices: list[Choice]) -> Table:
@@ -17,6 +17,5 @@ def kernel_table(choices: list[Choice]) -> Table:
 
 def print_kernel_table(device: str, *, batch_invariant: bool) -> None:
     """Print the table for a platform (`cpu` or `cuda`)."""
-    console = Console(highlight=False, markup=False)
     _, choices = select_kernels(Platform(device, batch_invariant))
-    console.print(kernel_table(choices))
+    make_console().print(kernel_table(choices))

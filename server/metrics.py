@@ -69,6 +69,8 @@ class _AliasCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         for metric in self._source.collect():
+            # Creation times are of use to nobody and double the number of families.
+            metric.samples = [s for s in metric.samples if not s.name.endswith("_created")]
             yield metric
             alias = Metric(
                 metric.name.replace(_PREFIX, _ALIAS_PREFIX, 1), metric.documentation, metric.type

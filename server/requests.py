@@ -1,5 +1,7 @@
 """A request's body: read within its limit, validated, and meant for a model that is here."""
 
+import re
+
 from starlette.requests import ClientDisconnect, Request
 
 from leadline.server.errors import ApiError, ClientDisconnectedError
@@ -7,7 +9,9 @@ from leadline.server.sampling_types import Fields, parse_body
 from leadline.server.state import ServerState
 
 MAX_BODY_BYTES = 32 * 2**20
+_MAX_LENGTH_DIGITS = 20
 _MAX_NAMED_FIELDS = 32
+_FIELD_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")  # others do not belong in a header
 
 
 async def read_fields(request: Request, fields_type: type[Fields]) -> tuple[Fields, dict[str, str]]:
@@ -25,8 +29,8 @@ async def read_fields(request: Request, fields_type: type[Fields]) -> tuple[Fiel
     if not unknown:
         return fields, {}
     state.metrics.count_ignored_fields(len(unknown))
-    names = [name for name in unknown if name.isascii() and name.isidentifier()]
-    return fields, {"x-ignored-fields": ", ".join(names[:_MAX_NAMED_FIELDS])}
+    names = [name for name in unknown if _FIELD_NAME.fullmatch(name)][:_MAX_NAMED_FIELDS]
+    return fields, {"x-ignored-fields": ", ".join(names)} if names else {}
 
 
 def model_not_found(state: ServerState, name: str) -> ApiError:
@@ -53,16 +57,23 @@ async def _read_body(request: Request) -> bytes:
         raise ApiError(
             415, "send the body without 'Content-Encoding'", code="unsupported_content_encoding"
         )
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced[:_MAX_LENGTH_DIGITS]) > MAX_BODY_BYTES:
+        raise _too_large()
     body = bytearray()
     try:
         async for chunk in request.stream():
             body += chunk
             if len(body) > MAX_BODY_BYTES:
-                raise ApiError(
-                    413,
-                    f"the body is larger than {MAX_BODY_BYTES} bytes; send less",
-                    code="request_too_large",
-                )
+                raise _too_large()
     except ClientDisconnect as error:
         raise ClientDisconnectedError from error
     return bytes(body)
+
+
+def _too_large() -> ApiError:
+    return ApiError(
+        413,
+        f"the body is larger than {MAX_BODY_BYTES} bytes; send less",
+        code="request_too_large",
+    )

@@ -1,7 +1,7 @@
 """The fields that chat and text completions share, and how a body becomes one of them."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,6 +14,7 @@ MAX_STOP_CHARS = 1024
 MAX_STOP_TOKEN_IDS = 256
 MAX_CACHE_SALT_CHARS = 512
 _INT64_MAX = 2**63 - 1
+_MAX_SHOWN_CHARS = 40
 _TOKEN_ID_MAX = 2**31 - 1
 
 StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
@@ -76,12 +77,13 @@ NOT_HONOURED: Mapping[str, IsHarmless] = {
 
 
 class StreamOptions(BaseModel):
-    """What a stream carries beside the text."""
+    """What a stream carries beside the text; padding against eavesdroppers is not among it."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
     include_usage: bool = False
     continuous_usage_stats: bool = False
+    include_obfuscation: Literal[False] | None = None
 
 
 class SamplingFields(BaseModel):
@@ -134,8 +136,12 @@ class SamplingFields(BaseModel):
                 raise unsupported(name, "leave it out")
         if self.stream_options is not None and not self.stream:
             raise BadRequestError(
-                "'stream_options' is only allowed when 'stream' is true", param="stream_options"
+                "'stream_options' is only allowed when 'stream' is true",
+                param="stream_options",
+                code="invalid_value",
             )
+        if self.stream_options is not None:
+            unknown += [f"stream_options.{name}" for name in self.stream_options.model_extra or {}]
         return unknown
 
 
@@ -163,21 +169,36 @@ def parse_body(body: bytes, fields: type[Fields]) -> Fields:
 
 
 def _from_validation(error: ValidationError) -> BadRequestError:
-    """What is wrong with the first bad field; of a union's branches, the one that fits best."""
-    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    """What is wrong with the first bad field: of a union, with the branch that fits best."""
+    problems = error.errors(include_url=False, include_context=False)
     field = problems[0]["loc"][0]
     problems = [problem for problem in problems if problem["loc"][0] == field]
+    # A branch that the value has the type of says more than one that it does not.
+    of_right_type = [problem for problem in problems if not problem["type"].endswith("_type")]
+    problems = of_right_type or problems
     deepest = max(len(problem["loc"]) for problem in problems)
     problems = [problem for problem in problems if len(problem["loc"]) == deepest]
-    param = _param(problems[0]["loc"])
-    if problems[0]["type"] == "missing":
+    problem = problems[0]
+    param = _param(problem["loc"])
+    if problem["type"] == "missing":
         return BadRequestError(
             f"'{param}' is required", param=param, code="missing_required_parameter"
         )
-    messages = dict.fromkeys(
-        problem["msg"].replace("Input should", "should") for problem in problems
+    wanted = dict.fromkeys(other["msg"] for other in problems)
+    return BadRequestError(
+        f"'{param}'{_shown(problem['input'])}: {', or '.join(wanted)}",
+        param=param,
+        code="invalid_value",
     )
-    return BadRequestError(f"'{param}' {', or '.join(messages)}", param=param, code="invalid_value")
+
+
+def _shown(value: Any) -> str:
+    """A value at fault, if it is short."""
+    if value is None or isinstance(value, bool | int | float | str):
+        text = msgspec.json.encode(value).decode()
+        if len(text) <= _MAX_SHOWN_CHARS:
+            return f" is {text}"
+    return ""
 
 
 def _param(location: tuple[int | str, ...]) -> str:

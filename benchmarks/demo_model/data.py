@@ -11,20 +11,25 @@ from benchmarks.demo_model.chats import build_corpus
 from benchmarks.demo_model.packing import PackedBatch, pack
 from benchmarks.demo_model.tokenizer import encode_chat, train_tokenizer, write_tokenizer
 
+NUM_ROWS = 8  # a batch
+ROW_LENGTH = 512  # tokens
 SHARE_JOINED = 0.15  # of chats that continue the one before, so that long talks are known too
 MAX_JOINED_MESSAGES = 40
 
 
 def training_batches(
-    directory: Path, seed: int, *, num_rows: int, length: int
+    directory: Path, seed: int, *, phase: int = 0
 ) -> Iterator[PackedBatch]:
-    """Trains the tokenizer, writes its files to `directory`, and yields batches without end."""
+    """Trains the tokenizer, writes its files to `directory`, and yields batches without end.
+
+    Each phase of a training sees the facts in other words and another order.
+    """
     corpus = build_corpus()
     tokenizer = train_tokenizer(corpus, seed)
     write_tokenizer(tokenizer, directory)
-    rng = random.Random(seed)
-    chats = _join(corpus.iter_training_chats(random.Random(f"training {seed}")), rng)
-    return pack(_encoded(tokenizer, chats), num_rows, length)
+    rng = random.Random(f"joining {seed} {phase}")
+    chats = corpus.iter_training_chats(random.Random(f"training {seed} {phase}"))
+    return pack(_encoded(tokenizer, _join(chats, rng)), NUM_ROWS, ROW_LENGTH)
 
 
 def _encoded(tokenizer: Tokenizer, chats: Iterator[Chat]) -> Iterator[tuple[list[int], list[int]]]:

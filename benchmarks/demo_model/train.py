@@ -9,7 +9,7 @@ import argparse
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from benchmarks.demo_model.packing import PackedBatch, PackedMemory
 from benchmarks.demo_model.parameters import (
     Initializer,
     correction_biases,
+    load_parameters,
     save_parameters,
     trainable,
 )
@@ -41,8 +42,10 @@ BIAS_UPDATE_SPEED = 0.003  # the paper has 0.001, over three hundred times as ma
 ADAM_LEARNING_RATE = 3e-3
 MUON_LEARNING_RATE = 0.02
 PARAMETERS_FILE = "parameters.safetensors"
+PLATEAU_FILE = "plateau.safetensors"
 WARMUP_STEPS = 50
-DECAY_SHARE = 0.5  # the last part of the steps, over which the learning rate falls to zero
+NUM_PLATEAU_STEPS = 1000
+NUM_DECAY_STEPS = 800
 
 
 def linear_bf16(x_TK: Tensor, weight_NK: Tensor) -> Tensor:
@@ -107,21 +110,22 @@ def losses(model: DeepseekModel, config: ModelConfig, batch: PackedBatch) -> tup
     return main, mtp
 
 
-def learning_rate_share(step: int, num_steps: int) -> float:
-    """Warm-up, plateau, then a straight fall to zero."""
-    decay_start = (1 - DECAY_SHARE) * num_steps
-    if step < WARMUP_STEPS:
-        return (step + 1) / WARMUP_STEPS
-    return min(1.0, (num_steps - step) / (num_steps - decay_start))
+def plateau_share(step: int) -> float:
+    """Share of the learning rate in the first phase: warm-up, then all of it."""
+    return min(1.0, (step + 1) / WARMUP_STEPS)
+
+
+def decay_share(step: int) -> float:
+    """Share of the learning rate in the second phase: a straight fall to zero."""
+    return 1 - step / NUM_DECAY_STEPS
 
 
 class Trainer:
     """Parameters, optimisers and the loop over steps."""
 
-    def __init__(self, config: ModelConfig, seed: int, num_steps: int) -> None:
+    def __init__(self, config: ModelConfig, weights: ModelWeights) -> None:
         self._config = config
-        self._num_steps = num_steps
-        self.weights: ModelWeights = Initializer(config, seed).model()
+        self.weights = weights
         kernels, self._counter = training_kernels()
         self.model = DeepseekModel(
             config, self.weights, kernels, ParallelContext(), max_len=MAX_LENGTH
@@ -134,11 +138,10 @@ class Trainer:
         self._biases = correction_biases(self.weights)
         self.load_ratio = math.nan
 
-    def step(self, index: int, batch: PackedBatch) -> tuple[float, float]:
-        """One update; returns the two losses."""
+    def step(self, share: float, batch: PackedBatch) -> tuple[float, float]:
+        """One update at a share of the learning rates; returns the two losses."""
         main, mtp = losses(self.model, self._config, batch)
         torch.autograd.backward(main + MTP_LOSS_WEIGHT * mtp)
-        share = learning_rate_share(index, self._num_steps)
         self._muon.learning_rate = share * MUON_LEARNING_RATE
         self._adam.param_groups[0]["lr"] = share * ADAM_LEARNING_RATE
         self._muon.step()
@@ -162,21 +165,43 @@ def _is_lookup(name: str) -> bool:
     return name in ("embed_tokens", "lm_head") or name.endswith(".gate")
 
 
-def train(trainer: Trainer, batches: Iterator[PackedBatch], num_steps: int, out: Path) -> None:
-    """Runs all steps under a progress bar and saves the parameters at the end."""
+def train(
+    trainer: Trainer,
+    batches: Iterator[PackedBatch],
+    num_steps: int,
+    share: Callable[[int], float],
+    name: str,
+) -> None:
+    """Runs one phase under a progress bar."""
     started = time.perf_counter()
     with Progress() as progress:
-        task = progress.add_task("training", total=num_steps)
+        task = progress.add_task(name, total=num_steps)
         for index in range(num_steps):
-            main, mtp = trainer.step(index, next(batches))
+            main, mtp = trainer.step(share(index), next(batches))
             text = f"loss {main:.3f}  mtp {mtp:.3f}  load max/mean {trainer.load_ratio:.2f}"
-            progress.update(task, advance=1, description=text)
+            progress.update(task, advance=1, description=f"{name}  {text}")
             if index % 50 == 0 or index == num_steps - 1:
                 elapsed = time.perf_counter() - started
-                progress.console.print(f"step {index}  {elapsed:.0f} s  {text}")
-            if index % 500 == 499:
-                save_parameters(trainer.weights, out / PARAMETERS_FILE)
-    save_parameters(trainer.weights, out / PARAMETERS_FILE)
+                progress.console.print(f"{name} step {index}  {elapsed:.0f} s  {text}")
+
+
+def train_both_phases(out: Path, seed: int, *, only_decay: bool) -> None:
+    """The plateau, its parameters written to a file, then the decay from that file.
+
+    Optimisers and data begin anew in the second phase, so that it can be repeated by itself.
+    """
+    config = parse_model_config(demo_config())
+    weights = Initializer(config, seed).model()
+    num_parameters = sum(p.numel() for p in trainable(weights).values())
+    print(f"{num_parameters / 1e6:.2f} million parameters")
+    if not only_decay:
+        batches = training_batches(out, seed)
+        train(Trainer(config, weights), batches, NUM_PLATEAU_STEPS, plateau_share, "plateau")
+        save_parameters(weights, out / PLATEAU_FILE)
+    load_parameters(weights, out / PLATEAU_FILE)
+    batches = training_batches(out, seed, phase=1)
+    train(Trainer(config, weights), batches, NUM_DECAY_STEPS, decay_share, "decay")
+    save_parameters(weights, out / PARAMETERS_FILE)
 
 
 def main() -> None:
@@ -184,20 +209,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for tokenizer and weights")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=2600)
-    parser.add_argument("--rows", type=int, default=16, help="rows a batch")
-    parser.add_argument("--length", type=int, default=256, help="tokens a row")
+    parser.add_argument("--only-decay", action="store_true", help="go on from the plateau's file")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(arguments.seed)
-    config = parse_model_config(demo_config())
-    trainer = Trainer(config, arguments.seed, arguments.steps)
-    num_parameters = sum(p.numel() for p in trainable(trainer.weights).values())
-    print(f"{num_parameters / 1e6:.2f} million parameters")
-    batches = training_batches(
-        arguments.out, arguments.seed, num_rows=arguments.rows, length=arguments.length
-    )
-    train(trainer, batches, arguments.steps, arguments.out)
+    train_both_phases(arguments.out, arguments.seed, only_decay=arguments.only_decay)
 
 
 if __name__ == "__main__":

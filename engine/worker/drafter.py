@@ -14,7 +14,7 @@ from leadline.engine.model.attention import StepContext
 from leadline.engine.model.deepseek import DeepseekModel
 from leadline.engine.model.mtp import MTPLayer
 from leadline.engine.model.paged_memory import PagedMemory
-from leadline.engine.worker.input_batch import ForwardBatch, make_meta, make_sampling_batch
+from leadline.engine.worker.input_batch import ForwardBatch, Span, make_meta, make_sampling_batch
 from leadline.engine.worker.requests import HeldRequest
 from leadline.kernels.api import KernelSet
 
@@ -51,6 +51,7 @@ class Drafter:
         *,
         num_pages: int,
         page_size: int,
+        max_len: int,
         hidden_size: int,
         dtype: torch.dtype,
     ) -> None:
@@ -60,6 +61,7 @@ class Drafter:
         self._memory = memory
         self._kernels = kernels
         self._page_size = page_size
+        self._max_len = max_len
         self.page_hidden_PD = torch.zeros(num_pages, hidden_size, dtype=dtype)
 
     def write_entries(
@@ -98,11 +100,11 @@ class Drafter:
         """Fill the rows' `draft_ids`, one pass of the MTP layer for each depth.
 
         The first pass takes the main model's hidden state; later ones the MTP layer's own, and
-        write entries that the next step replaces. A row's chain ends where its pages end, at an
-        end token, or at a draft that is unlikely to be right.
+        write entries that the next step replaces. A row's chain ends where its pages or the model's
+        positions end, at an end token, or at a draft that is unlikely to be right.
         """
         for row in rows:
-            capacity = len(row.request.page_ids) * self._page_size
+            capacity = min(len(row.request.page_ids) * self._page_size, self._max_len)
             position = len(row.request.token_ids) - 1
             row.num_drafts = min(row.num_drafts, capacity - position)
         live = [row for row in rows if row.num_drafts > 0]
@@ -122,7 +124,7 @@ class Drafter:
             row.draft_ids[-1] if row.draft_ids else ids[-1]
             for ids, row in zip(known, rows, strict=True)
         ]
-        spans = [(row.request.page_ids, at, 1) for row, at in zip(rows, positions, strict=True)]
+        spans = [Span(row.request.page_ids, at, 1) for row, at in zip(rows, positions, strict=True)]
         meta = make_meta(spans, self._page_size)
         self._memory.plan(meta)
         step = self._model.step_context(meta.positions_T, self._memory)

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from leadline.engine.request import SamplingParams
-from leadline.engine.step import ModelOutput, NewRequest, SchedulerOutput
+from leadline.engine.step import NewRequest, SchedulerOutput
 
 
 @dataclass(slots=True)
@@ -13,11 +15,14 @@ class HeldRequest:
     Attributes:
         token_ids: every known token; sampled ones are appended after each step.
         page_ids: the page table, in order.
+        last_hidden: the main model's hidden state [D] of the last token that it has computed and
+            that is known to be right; kept while there is a drafter.
     """
 
     token_ids: list[int]
     params: SamplingParams
     page_ids: list[int] = field(default_factory=list)
+    last_hidden: Tensor | None = None
 
 
 class HeldRequests:
@@ -40,11 +45,6 @@ class HeldRequests:
             self._held[new.request_id] = _hold(new)
         for row in plan.rows:
             self._held[row.request_id].page_ids.extend(row.new_page_ids)
-
-    def append(self, plan: SchedulerOutput, output: ModelOutput) -> None:
-        """Remember the tokens that a step sampled."""
-        for row, result in zip(plan.rows, output.rows, strict=True):
-            self._held[row.request_id].token_ids.extend(result.token_ids)
 
 
 def _hold(new: NewRequest) -> HeldRequest:

@@ -42,7 +42,7 @@ def merge_attention(
     o1_THV: Tensor, lse1_TH: Tensor, o2_THV: Tensor, lse2_TH: Tensor
 ) -> tuple[Tensor, Tensor]:
     """See `api.MergeAttention`."""
-    # Not torch.logaddexp, which rounds the last elements of a tensor in another way than the others.
+    # torch.logaddexp rounds the last elements of a tensor in another way than the others.
     limits = torch.finfo(lse1_TH.dtype)
     top = torch.maximum(lse1_TH, lse2_TH).clamp(min=limits.min)
     share1, share2 = torch.exp(lse1_TH - top), torch.exp(lse2_TH - top)

@@ -244,4 +244,4 @@ def test_unknown_fields_are_named(service: Any) -> None:
     response = service.chat(**{"temprature": 1, "guided\r\nx": 1, "foo": 2})
     assert response.status_code == 200
     assert response.headers["x-ignored-fields"] == "temprature, foo"
-    assert b"leadline:ignored_fields_total{model_name=\"tiny\"} 3.0" in service.state.metrics.render()
+    assert b'leadline:ignored_fields_total{model_name="tiny"} 3.0' in service.state.metrics.render()

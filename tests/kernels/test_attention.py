@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from leadline.kernels.reference.cache import read_latent
 from leadline.kernels.reference.mla import ReferenceMLA, attend, merge_attention
 from leadline.kernels.reference.mla_tiled import TiledMLA

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from leadline.kernels.select import Implementation, Platform, implementations
 from leadline.kernels.testing import (
     FLOAT32_TOLERANCE,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from leadline.kernels.attention import AttentionMeta
 from leadline.kernels.latent_cache import LatentCacheLayer, LatentLayout
 from leadline.kernels.sampling import gumbel_noise
@@ -51,8 +52,8 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-def rowwise_inputs(operation: str, dtype: torch.dtype) -> list[tuple[list[Any], list[Any]]]:
-    """(arguments with a row for each token, the others), over widths that fill no register."""
+def rowwise_inputs(dtype: torch.dtype) -> dict[str, list[tuple[list[Any], list[Any]]]]:
+    """Per operation (arguments with a row for each token, the others); odd widths among them."""
 
     def rows(*shape: int) -> torch.Tensor:
         return torch.randn(NUM_ROWS, *shape).to(dtype)
@@ -60,45 +61,27 @@ def rowwise_inputs(operation: str, dtype: torch.dtype) -> list[tuple[list[Any], 
     def some(*shape: int) -> torch.Tensor:
         return torch.randn(NUM_ROWS, *shape)
 
+    norms = (5, 64, 72, 1027)
+    products = [(1, 5), (3, 7), (72, 160), (200, 64), (512, 96), (33, 1030)]
+    biases = (None, torch.randn(16) / 10)
     routers = (V3_ROUTER, V2_ROUTER, PLAIN_ROUTER)
-    match operation:
-        case "rms_norm":
-            return [([rows(n)], [torch.rand(n), 1e-6]) for n in (5, 64, 72, 1027)]
-        case "add_rms_norm":
-            return [([rows(n), rows(n)], [torch.rand(n), 1e-6]) for n in (5, 64, 72, 1027)]
-        case "apply_rope":
-            return [([rows(h, r), some(r // 2), some(r // 2)], []) for h, r in ((1, 6), (3, 64))]
-        case "linear":
-            shapes = [(1, 5), (3, 7), (72, 160), (200, 64), (512, 96), (33, 1030)]
-            return [([rows(k)], [torch.randn(n, k).to(dtype)]) for n, k in shapes]
-        case "router_logits":
-            return [([rows(k)], [torch.randn(n, k)]) for n, k in ((16, 64), (13, 160))]
-        case "linear_fp8":
-            return [([rows(k)], [random_quant(n, k)]) for n, k in ((40, 64), (200, 160))]
-        case "quantize_fp8":
-            return [([rows(n)], [f]) for n in (5, 128, 300) for f in ("fp32", "ue8m0")]
-        case "swiglu":
-            return [([rows(2 * n)], []) for n in (1, 5, 40, 129)]
-        case "route":
-            biases = (None, torch.randn(16) / 10)
-            return [([some(16)], [bias, config]) for bias in biases for config in routers]
-        case "merge_attention":
-            return [([some(h, 5), some(h), some(h, 5), some(h)], []) for h in (1, 3)]
-    raise AssertionError(operation)
+    return {
+        "rms_norm": [([rows(n)], [torch.rand(n), 1e-6]) for n in norms],
+        "add_rms_norm": [([rows(n), rows(n)], [torch.rand(n), 1e-6]) for n in norms],
+        "apply_rope": [
+            ([rows(h, r), some(r // 2), some(r // 2)], []) for h, r in ((1, 6), (3, 64))
+        ],
+        "linear": [([rows(k)], [torch.randn(n, k).to(dtype)]) for n, k in products],
+        "router_logits": [([rows(k)], [torch.randn(n, k)]) for n, k in ((16, 64), (13, 160))],
+        "linear_fp8": [([rows(k)], [random_quant(n, k)]) for n, k in ((40, 64), (200, 160))],
+        "quantize_fp8": [([rows(n)], [f]) for n in (5, 128, 300) for f in ("fp32", "ue8m0")],
+        "swiglu": [([rows(2 * n)], []) for n in (1, 5, 40, 129)],
+        "route": [([some(16)], [bias, config]) for bias in biases for config in routers],
+        "merge_attention": [([some(h, 5), some(h), some(h, 5), some(h)], []) for h in (1, 3)],
+    }
 
 
-ROWWISE = (
-    "rms_norm",
-    "add_rms_norm",
-    "apply_rope",
-    "linear",
-    "router_logits",
-    "linear_fp8",
-    "quantize_fp8",
-    "swiglu",
-    "route",
-    "merge_attention",
-)
+ROWWISE = tuple(rowwise_inputs(torch.float32))
 TOGETHER = ("permute", "grouped_mlp", "unpermute", "write_latent", "read_latent")
 OTHERS = ("mla_attention", "sample")
 
@@ -119,7 +102,7 @@ def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @flagged(*ROWWISE)
 def test_rowwise(operation: str, candidate: Implementation, dtype: torch.dtype) -> None:
-    for per_row, others in rowwise_inputs(operation, dtype):
+    for per_row, others in rowwise_inputs(dtype)[operation]:
         whole = results(candidate.function(*per_row, *others))
         for part in PARTS:
             cut = [argument[part].clone() for argument in per_row]

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from leadline.kernels.latent_cache import LatentCache, LatentCacheLayer, LatentLayout
 from leadline.kernels.reference.cache import read_latent, write_latent
 from leadline.kernels.reference.quant import dequantize_groups, quantize_fp8

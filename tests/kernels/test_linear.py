@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from leadline.kernels.api import LinearFP8
 from leadline.kernels.reference.linear import (
     linear,

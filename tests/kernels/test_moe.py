@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from leadline.kernels.api import RouterConfig
 from leadline.kernels.reference.moe import GroupedMLP, permute, route, sigmoid, swiglu, unpermute
 from leadline.kernels.testing import FLOAT32_TOLERANCE, random_quant, relative_error

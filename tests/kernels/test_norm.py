@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from leadline.kernels.reference.norm import add_rms_norm, rms_norm
 from leadline.kernels.testing import FLOAT32_TOLERANCE, relative_error
 

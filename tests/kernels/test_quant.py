@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from leadline.kernels.reference.quant import (
     FP8,
     FP8_MAX,

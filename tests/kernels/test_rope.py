@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from leadline.kernels.reference.rope import apply_rope
 from leadline.kernels.testing import FLOAT32_TOLERANCE, relative_error
 

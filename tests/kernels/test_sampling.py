@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from leadline.kernels.reference.sample import process_logits, sample
 from leadline.kernels.sampling import gumbel_noise, philox_4x32
 from leadline.kernels.testing import sampling_batch

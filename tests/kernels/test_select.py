@@ -3,6 +3,7 @@
 from dataclasses import fields
 
 import pytest
+
 from leadline.kernels import select
 from leadline.kernels.api import KernelSet
 from leadline.kernels.select import (
@@ -70,12 +71,12 @@ def test_override_is_taken() -> None:
 
 
 def test_override_of_an_unknown_operation() -> None:
-    with pytest.raises(KernelError, match="unknown operation lineer; there is .*linear_fp8"):
+    with pytest.raises(KernelError, match=r"unknown operation lineer; there is .*linear_fp8"):
         select_kernels(Platform(), {"lineer": "tiled"})
 
 
 def test_override_with_an_unknown_name() -> None:
-    with pytest.raises(KernelError, match="cublas.*reference, tiled"):
+    with pytest.raises(KernelError, match=r"cublas.*reference, tiled"):
         select_kernels(Platform(), {"linear": "cublas"})
 
 

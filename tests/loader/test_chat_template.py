@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers.utils.chat_template_utils import render_jinja_template
+
 from leadline.loader.chat_template import ChatTemplate
 from leadline.loader.errors import TemplateError
 from leadline.loader.hub import resolve_model
-from transformers.utils.chat_template_utils import render_jinja_template
 
 MESSAGES = [
     {"role": "system", "content": "Be brief."},
@@ -28,8 +29,8 @@ TOOLS = [
 ]
 
 
-def oracle(source: str, **variables: Any) -> str:
-    rendered, _ = render_jinja_template([MESSAGES], chat_template=source, **variables)
+def oracle(source: str, messages: Any = MESSAGES, **variables: Any) -> str:
+    rendered, _ = render_jinja_template([messages], chat_template=source, **variables)
     return str(rendered[0])
 
 
@@ -41,7 +42,7 @@ def test_built_in_equals_transformers(variables: dict[str, Any], tools: Any) -> 
     arguments = {"add_generation_prompt": True} | variables
     config = json.loads((resolve_model("leadline-demo") / "tokenizer_config.json").read_text())
     specials = {"bos_token": config["bos_token"], "eos_token": config["eos_token"]}
-    expected = oracle(template.source, tools=tools, **arguments, **specials)
+    expected = oracle(config["chat_template"], tools=tools, **arguments, **specials)
     assert template.render(MESSAGES, tools=tools, **arguments) == expected
 
 
@@ -51,11 +52,28 @@ def test_built_in_equals_transformers(variables: dict[str, Any], tools: Any) -> 
         "{% for m in messages %}\n  {{ m.role }}: {{ m | tojson }}\n{% endfor %}",
         "{% for m in messages %}{% if loop.index > 2 %}{% break %}{% endif %}x{% endfor %}",
         "{{ tools | tojson(indent=2) }}{{ messages[0]['content'].split(' ')[0] }}",
+        "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}\n{% endfor %}",
+        "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}"
+        "{% if m.role == 'user' %}{% continue %}{% endif %}{{ ns.n }}{% endfor %}",
+        "{{ documents }} {{ strftime_now('%Y') }} {{ absent | default('-') }} {{ dict(a=1) }}",
     ],
 )
 def test_features_equal_transformers(source: str) -> None:
     expected = oracle(source, tools=TOOLS, add_generation_prompt=True)
-    assert ChatTemplate(source).render(MESSAGES, tools=TOOLS) == expected
+    assert ChatTemplate(source, {}).render(MESSAGES, tools=TOOLS) == expected
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
+def test_names_of_reasoning_equal_transformers(name: str) -> None:
+    messages = [{"role": "assistant", "content": "4", name: "2 + 2"}]
+    source = "{{ messages[0].reasoning_content }} {{ messages[0].thinking }}"
+    assert ChatTemplate(source, {}).render(messages) == oracle(source, messages)
+    assert "2 + 2" in oracle(source, messages)
+
+
+def test_null_stays_null() -> None:
+    source = "{% if messages[0]['content'] is none %}null{% endif %}"
+    assert ChatTemplate(source, {}).render([{"role": "assistant", "content": None}]) == "null"
 
 
 def test_sources_by_priority(tmp_path: Path) -> None:
@@ -65,6 +83,7 @@ def test_sources_by_priority(tmp_path: Path) -> None:
     template = ChatTemplate.from_dir(tmp_path)
     assert template is not None
     assert template.render([]) == "d"
+    assert template.render([], tools=TOOLS) == "t"
     (tmp_path / "chat_template.jinja").write_text("file {{ bos_token }}")
     config = {"chat_template": "other", "bos_token": {"content": "<s>"}}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
@@ -75,7 +94,7 @@ def test_sources_by_priority(tmp_path: Path) -> None:
 
 def test_syntax_error_names_the_line() -> None:
     with pytest.raises(TemplateError, match="line 2"):
-        ChatTemplate("ok\n{% if %}")
+        ChatTemplate("ok\n{% if %}", {})
 
 
 @pytest.mark.parametrize(
@@ -90,4 +109,19 @@ def test_syntax_error_names_the_line() -> None:
 )
 def test_failures_are_template_errors(source: str) -> None:
     with pytest.raises(TemplateError):
-        ChatTemplate(source).render(MESSAGES)
+        ChatTemplate(source, {}).render(MESSAGES)
+
+
+@pytest.mark.parametrize(
+    "sources", [3, [1], [{"name": "default"}], [{"name": "x", "template": ""}]]
+)
+def test_malformed_configs_are_named(tmp_path: Path, sources: Any) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": sources}))
+    with pytest.raises(TemplateError, match=r"chat_template must be|no chat template named"):
+        ChatTemplate.from_dir(tmp_path)
+
+
+def test_unreadable_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(TemplateError, match=r"chat_template\.jinja cannot be read"):
+        ChatTemplate.from_dir(tmp_path)

@@ -2,18 +2,12 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
 from leadline.loader.errors import ConfigFileError
 from leadline.loader.generation_config import GenerationConfig, read_generation_config
-
-
-def read(directory: Path, eos_token: str | None = None) -> GenerationConfig:
-    model: Any = SimpleNamespace(eos_token_ids=(1,))
-    tokenizer: Any = SimpleNamespace(eos_token=eos_token, token_id={"<end>": 9}.get)
-    return read_generation_config(directory, model, tokenizer)
 
 
 def write(directory: Path, **values: Any) -> None:
@@ -21,29 +15,80 @@ def write(directory: Path, **values: Any) -> None:
 
 
 def test_absent_file_is_neutral(tmp_path: Path) -> None:
-    assert read(tmp_path) == GenerationConfig(eos_token_ids=(1,))
+    expected = GenerationConfig(eos_token_ids=(1,))
+    assert read_generation_config(tmp_path, other_eos_ids=[1, None]) == expected
+
+
+def test_as_deepseek_v3_has_it(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        _from_model_config=True,
+        bos_token_id=0,
+        eos_token_id=1,
+        do_sample=True,
+        temperature=0.6,
+        top_p=0.95,
+        transformers_version="4.39.3",
+    )
+    assert read_generation_config(tmp_path) == GenerationConfig(
+        temperature=0.6, top_p=0.95, eos_token_ids=(1,)
+    )
 
 
 def test_end_tokens_are_joined(tmp_path: Path) -> None:
-    write(tmp_path, eos_token_id=[5, 1], temperature=0.6, top_p=0.95, top_k=40)
-    config = read(tmp_path, "<end>")
+    write(tmp_path, eos_token_id=[5, 1], top_k=40)
+    config = read_generation_config(tmp_path, other_eos_ids=(9, 1))
     assert config.eos_token_ids == (1, 5, 9)
-    assert (config.temperature, config.top_p, config.top_k) == (0.6, 0.95, 40)
+    assert config.top_k == 40
+
+
+@pytest.mark.parametrize("top_k", [0, -1, None])
+def test_all_tokens_are_kept(tmp_path: Path, top_k: int | None) -> None:
+    write(tmp_path, top_k=top_k, temperature=None)
+    assert read_generation_config(tmp_path) == GenerationConfig()
 
 
 def test_greedy_checkpoint(tmp_path: Path) -> None:
     write(tmp_path, do_sample=False, temperature=0.6)
-    assert read(tmp_path).temperature == 0.0
+    assert read_generation_config(tmp_path).temperature == 0.0
 
 
-@pytest.mark.parametrize("values", [{"temperature": -1}, {"top_p": "x"}, {"top_k": 1.5}])
-def test_bad_values_are_named(tmp_path: Path, values: dict[str, Any]) -> None:
-    write(tmp_path, **values)
-    with pytest.raises(ConfigFileError, match=rf"generation_config\.json.*{next(iter(values))}"):
-        read(tmp_path)
+def test_what_is_not_honoured_is_named(tmp_path: Path) -> None:
+    write(tmp_path, repetition_penalty=1.05, no_repeat_ngram_size=0, typical_p=0.9, num_beams=1)
+    expected = ("repetition_penalty=1.05", "typical_p=0.9")
+    assert read_generation_config(tmp_path).not_honoured == expected
 
 
-def test_no_json(tmp_path: Path) -> None:
-    (tmp_path / "generation_config.json").write_text("[")
-    with pytest.raises(ConfigFileError, match="not valid JSON"):
-        read(tmp_path)
+def test_every_bad_value_is_listed(tmp_path: Path) -> None:
+    bad = {"temperature": -1, "top_p": "x", "top_k": 1.5, "min_p": 2, "eos_token_id": "end"}
+    write(tmp_path, **bad)
+    with pytest.raises(ConfigFileError, match=r"generation_config\.json") as caught:
+        read_generation_config(tmp_path)
+    for name in bad:
+        assert f"{name} is" in str(caught.value)
+    assert "min_p is 2; allowed: 0 to 1" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"top_k": True},
+        {"temperature": float("inf")},
+        {"temperature": float("nan")},
+        {"top_p": 0},
+        {"do_sample": "no"},
+        {"do_sample": 1},
+        {"eos_token_id": [True]},
+    ],
+)
+def test_odd_values_are_named(tmp_path: Path, bad: dict[str, Any]) -> None:
+    write(tmp_path, **bad)
+    with pytest.raises(ConfigFileError, match=f"{next(iter(bad))} is"):
+        read_generation_config(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[", "[1]"])
+def test_no_object(tmp_path: Path, content: str) -> None:
+    (tmp_path / "generation_config.json").write_text(content)
+    with pytest.raises(ConfigFileError, match=r"generation_config\.json"):
+        read_generation_config(tmp_path)

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from leadline.server.chat_types import ChatRequest
-from leadline.server.errors import InvalidRequest
+from leadline.server.errors import BadRequestError
 from leadline.server.sampling_types import parse_body
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -57,7 +57,7 @@ def test_a_developer_speaks_as_the_system() -> None:
     ],
 )
 def test_what_is_wrong_with_a_message_is_named(messages: Any, param: str) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(BadRequestError) as caught:
         template_messages(messages)
     assert caught.value.param == param
 
@@ -80,14 +80,14 @@ def test_what_is_wrong_with_a_message_is_named(messages: Any, param: str) -> Non
     ],
 )
 def test_a_known_field_that_is_not_honoured_is_refused_by_name(fields: dict[str, Any]) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(BadRequestError) as caught:
         parse(**fields).check()
     assert caught.value.param == next(iter(fields))
 
 
 @pytest.mark.parametrize("name", ["tokenize", "messages", "chat_template", "add_generation_prompt"])
 def test_template_settings_that_belong_to_the_server_are_refused(name: str) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(BadRequestError) as caught:
         parse(chat_template_kwargs={name: True}).check()
     assert caught.value.param is not None
     assert name in caught.value.param

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from leadline.server.completion_types import MAX_PROMPTS, CompletionRequest
-from leadline.server.errors import InvalidRequest
+from leadline.server.errors import BadRequestError
 from leadline.server.sampling_types import parse_body
 
 
@@ -45,13 +45,13 @@ def test_the_four_forms_of_a_prompt(prompt: Any, prompts: list[Any]) -> None:
     ],
 )
 def test_other_prompts_are_refused(prompt: Any) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(BadRequestError) as caught:
         parse(prompt)
     assert caught.value.param is not None
     assert caught.value.param.startswith("prompt")
 
 
 def test_a_missing_prompt_is_named() -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(BadRequestError) as caught:
         parse_body(b'{"model": "m"}', CompletionRequest)
     assert (caught.value.param, caught.value.code) == ("prompt", "missing_required_parameter")

@@ -9,15 +9,15 @@ from leadline.engine.errors import (
     PromptTooLongError,
     QueueFullError,
 )
-from leadline.server.errors import ApiError, InvalidRequest, Unavailable, from_engine_error
+from leadline.server.errors import ApiError, BadRequestError, UnavailableError, from_engine_error
 
 
 @pytest.mark.parametrize(
     "error",
     [
         ApiError(404, "no such thing"),
-        InvalidRequest("n is 0; allowed: 1 to 128", param="n", code="invalid_value"),
-        Unavailable("later", code="server_draining"),
+        BadRequestError("n is 0; allowed: 1 to 128", param="n", code="invalid_value"),
+        UnavailableError("later", code="server_draining"),
     ],
 )
 def test_the_envelope_has_its_four_members(error: ApiError) -> None:
@@ -31,7 +31,7 @@ def test_the_envelope_has_its_four_members(error: ApiError) -> None:
 
 
 def test_try_again_later_says_when() -> None:
-    response = Unavailable("later", code="server_draining").response()
+    response = UnavailableError("later", code="server_draining").response()
     assert response.status_code == 503
     assert int(response.headers["retry-after"]) >= 1
 

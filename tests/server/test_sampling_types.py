@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from leadline.server.completion_types import CompletionRequest
-from leadline.server.errors import InvalidRequest
+from leadline.server.errors import BadRequestError
 from leadline.server.sampling_types import MAX_STOP_STRINGS, parse_body
 
 
@@ -33,7 +33,7 @@ def parse(**fields: Any) -> CompletionRequest:
     ],
 )
 def test_what_is_no_json_object_is_refused(body: bytes) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(BadRequestError) as caught:
         parse_body(body, CompletionRequest)
     assert caught.value.status == 400
     assert len(str(caught.value)) < 500
@@ -76,14 +76,14 @@ def test_what_is_no_json_object_is_refused(body: bytes) -> None:
     ],
 )
 def test_a_value_out_of_range_is_named(fields: dict[str, Any], param: str) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(BadRequestError) as caught:
         parse(**fields).check()
     assert caught.value.param == param
     assert len(str(caught.value)) < 300
 
 
 def test_a_missing_field_is_named() -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(BadRequestError) as caught:
         parse_body(b'{"prompt": "x"}', CompletionRequest)
     assert (caught.value.param, caught.value.code) == ("model", "missing_required_parameter")
 
@@ -114,7 +114,7 @@ def test_a_missing_field_is_named() -> None:
     ],
 )
 def test_a_known_field_that_is_not_honoured_is_refused_by_name(fields: dict[str, Any]) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(BadRequestError) as caught:
         parse(**fields).check()
     assert caught.value.param == next(iter(fields))
     assert caught.value.code == "unsupported_parameter"

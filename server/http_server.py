@@ -1,0 +1,50 @@
+"""uvicorn, run within a loop and with signals that are not its own."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+
+from leadline.server.app import create_app
+from leadline.server.state import ServerState
+
+LAST_WORDS_S = 5  # for answers that only have to be written out
+_IDLE_CONNECTION_S = 75  # longer than clients keep a connection in their pools
+
+
+class HttpServer(uvicorn.Server):
+    """Serves the application on a listening socket until it is told to stop."""
+
+    def __init__(self, state: ServerState, *, access_log: bool) -> None:
+        """`access_log`: a log line for each request."""
+        config = uvicorn.Config(
+            create_app(state),
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=access_log,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=_IDLE_CONNECTION_S,
+            timeout_graceful_shutdown=LAST_WORDS_S,
+        )
+        super().__init__(config)
+        self._task: asyncio.Task[None] | None = None
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the caller."""
+        yield
+
+    def start(self, listener: socket.socket) -> None:
+        """Answer what comes in on a socket that listens already."""
+        self._task = asyncio.create_task(self.serve([listener]))
+
+    async def stop(self) -> None:
+        """Close the socket and all connections, those that are being answered last."""
+        assert self._task is not None, "a server is started before it is stopped"
+        self.should_exit = True
+        await self._task

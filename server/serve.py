@@ -1,0 +1,205 @@
+"""`leadline serve`: from the two configs to a server that has ended."""
+
+import asyncio
+import contextlib
+import logging
+import random
+import signal
+import socket
+import sys
+import time
+
+import uvloop
+
+from leadline.engine.client import EngineClient
+from leadline.engine.config import ConfigLine, EngineConfig, ResolvedConfig, resolve
+from leadline.engine.errors import EngineDeadError, EngineError
+from leadline.engine.platform_facts import cpu_facts
+from leadline.engine.request import EngineRequest, SamplingParams
+from leadline.loader.errors import LoaderError
+from leadline.loader.hub import resolve_model
+from leadline.server.config import ServerConfig
+from leadline.server.console import make_console
+from leadline.server.http_server import LAST_WORDS_S, HttpServer
+from leadline.server.listener import bind, listen, url_of
+from leadline.server.served_model import ServedModel, read_served_model
+from leadline.server.startup_screen import print_ready, stages
+from leadline.server.state import ServerState
+from leadline.server.stop_signal import StopSignal
+
+logger = logging.getLogger(__name__)
+
+BUILDER = "leadline.engine.build:build_core"
+_SEED_LIMIT = 2**53  # integers below it survive JavaScript
+_LIFE_CHECK_S = 0.2
+
+
+def serve(
+    engine_config: EngineConfig,
+    server_config: ServerConfig,
+    *,
+    builder: str = BUILDER,
+    begin_s: float | None = None,
+) -> int:
+    """Serve a model until a signal ends it.
+
+    The first SIGINT or SIGTERM drains: new requests get a 503, running ones may finish. The second
+    ends at once.
+
+    Args:
+        engine_config: what to load and how to run it.
+        server_config: where to listen.
+        builder: `module:function` that makes the engine in its process.
+        begin_s: when start-up began (`time.monotonic()`); None for now.
+
+    Returns:
+        The exit status: 0 after a drain; 1 if the start failed or the engine died, the cause and
+        what to do being the last line on standard error; 128 + signal if one ended it early.
+    """
+    begin_s = time.monotonic() if begin_s is None else begin_s
+    try:
+        server_config.check()
+        _set_up_logging(server_config)
+        with bind(server_config.host, server_config.port) as listener:
+            served = read_served_model(resolve_model(engine_config.model))
+            if served.generation.not_honoured:
+                settings = ", ".join(served.generation.not_honoured)
+                logger.warning(
+                    "generation_config.json asks for what is not supported: %s", settings
+                )
+            resolved, lines = resolve(
+                engine_config, served.config, cpu_facts(), model_path=str(served.directory)
+            )
+            run = _Run(server_config, served, resolved, lines, listener, begin_s)
+            return uvloop.run(run.run(builder))
+    except (EngineError, LoaderError, OSError) as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:  # before the loop took the signal over
+        return 128 + signal.SIGINT
+
+
+class _Run:
+    """One life of the server, from loading the engine to the end."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        served: ServedModel,
+        resolved: ResolvedConfig,
+        lines: list[ConfigLine],
+        listener: socket.socket,
+        begin_s: float,
+    ) -> None:
+        self._config = config
+        self._served = served
+        self._resolved = resolved
+        self._lines = lines
+        self._listener = listener
+        self._begin_s = begin_s
+        self._console = make_console()
+
+    async def run(self, builder: str) -> int:
+        """Load, serve, drain; returns the exit status.
+
+        Raises:
+            EngineError: the start failed.
+        """
+        client = EngineClient(builder=builder)
+        stop = StopSignal()
+        try:
+            with stop:
+                return await self._load_and_serve(client, stop)
+        except asyncio.CancelledError:
+            if stop.number is None:
+                raise
+            # The second signal: that answers are cancelled from here on is no news.
+            logging.getLogger("uvicorn.error").disabled = True
+            return stop.status
+        finally:
+            await client.shutdown(timeout_s=0)
+
+    async def _load_and_serve(self, client: EngineClient, stop: StopSignal) -> int:
+        with stages(self._console) as on_stage:
+            ready = await stop.run_until(client.start(self._resolved, on_stage))
+        if ready is None:
+            return stop.status
+        state = make_state(self._resolved, self._served, client)
+        listen(self._listener)
+        server = HttpServer(state, access_log=self._config.access_log)
+        server.start(self._listener)
+        print_ready(
+            self._console,
+            url=url_of(self._listener),
+            model_name=self._resolved.served_model_name,
+            served=self._served,
+            ready=ready,
+            lines=self._lines,
+            started_in_s=time.monotonic() - self._begin_s,
+        )
+        cause = await stop.run_until(_cause_of_death(client))
+        if cause is None:
+            await self._drain(state)
+            await client.shutdown()
+        await _wait_until_idle(state, LAST_WORDS_S)
+        await server.stop()
+        return 0 if cause is None else _fail(f"the engine has ended: {cause}; start again")
+
+    async def _drain(self, state: ServerState) -> None:
+        """Let running requests finish; those that do not are aborted by the engine's end."""
+        state.draining = True
+        timeout_s = self._config.drain_timeout_s
+        if state.in_flight.count:
+            self._console.print(
+                f"Stopping: running requests ({state.in_flight.count}) have {timeout_s:g} s to "
+                "finish; a second signal ends them at once.",
+                soft_wrap=True,
+            )
+        await _wait_until_idle(state, timeout_s)
+        if state.in_flight.count:
+            logger.warning("requests that did not finish in time: %d", state.in_flight.count)
+
+
+def make_state(resolved: ResolvedConfig, served: ServedModel, client: EngineClient) -> ServerState:
+    """What the handlers need of a started engine."""
+    seeds = random.Random(resolved.seed)
+    return ServerState(
+        engine=client,
+        tokenizer=served.tokenizer,
+        template=served.template,
+        model_names=(resolved.served_model_name,),
+        max_model_len=client.ready.max_model_len,
+        seed_source=lambda: seeds.randrange(_SEED_LIMIT),
+        defaults=served.generation,
+        prompt_prefix_ids=served.tokenizer.prefix_ids,
+    )
+
+
+async def _wait_until_idle(state: ServerState, timeout_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await state.in_flight.wait_until_idle()
+
+
+async def _cause_of_death(client: EngineClient) -> str:
+    """Wait until the engine is gone; returns why."""
+    while client.alive:
+        await asyncio.sleep(_LIFE_CHECK_S)
+    params = SamplingParams(seed=0, max_tokens=1)
+    request = EngineRequest(request_id="", prompt_ids=[0], params=params, arrival_s=0.0)
+    try:
+        await anext(client.generate(request))  # a dead engine answers every request with the cause
+    except EngineDeadError as error:
+        return str(error)
+    raise AssertionError("a dead engine has no outputs")
+
+
+def _set_up_logging(config: ServerConfig) -> None:
+    level = getattr(logging, config.log_level.upper())
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Its news of starting and stopping would only repeat ours.
+    logging.getLogger("uvicorn.error").setLevel(max(level, logging.WARNING))
+
+
+def _fail(message: str) -> int:
+    sys.stderr.write(f"leadline serve: {message}\n")
+    return 1

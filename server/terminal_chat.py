@@ -1,0 +1,149 @@
+"""`leadline chat`: a conversation in the terminal, or over a pipe."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+
+from leadline.server.chat_stream import ChatClient, ChatError
+from leadline.server.console import make_console
+
+_HELP = """\
+/reset   forget the conversation
+/help    this text
+/quit    end (Ctrl-D does too)
+Ctrl-C stops an answer. Everything else is said to the model."""
+# A model's text must not move the cursor or change the terminal's settings.
+_CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatOptions:
+    """Whom to talk to, and how; None leaves a choice to the server."""
+
+    url: str
+    model: str | None = None
+    system: str | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+
+
+@dataclass(slots=True)
+class _Conversation:
+    """The messages so far, and the fields that every request has."""
+
+    client: ChatClient
+    console: Console
+    system: str | None
+    fields: dict[str, Any]
+    messages: list[dict[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self.messages = []
+        if self.system is not None:
+            self.messages.append({"role": "system", "content": self.system})
+
+    def say(self, text: str) -> None:
+        """Print the answer as it comes, and remember it. Ctrl-C stops it.
+
+        A question without any answer is forgotten.
+
+        Raises:
+            ChatError: there is no answer, or none to its end.
+        """
+        self.messages.append({"role": "user", "content": text})
+        pieces: list[str] = []
+        try:
+            with closing(self.client.answer(self.messages, self.fields)) as answer:
+                for piece in answer:
+                    pieces.append(piece)
+                    self._write(piece.translate(_CONTROLS))
+            self._write("\n")
+        except KeyboardInterrupt:
+            self._write(" [stopped]\n")
+        except ChatError:
+            if pieces:
+                self._write("\n")
+            self.messages.pop()
+            raise
+        if pieces:
+            self.messages.append({"role": "assistant", "content": "".join(pieces)})
+        else:
+            self.messages.pop()
+
+    def _write(self, text: str) -> None:
+        self.console.file.write(text)
+        self.console.file.flush()
+
+
+def chat(options: ChatOptions) -> int:
+    """Talk until the user has had enough; returns the exit status.
+
+    On a terminal an error is shown and the conversation goes on; over a pipe it is the end, with
+    status 1.
+    """
+    console = make_console()
+    try:
+        with ChatClient(options.url) as client:
+            fields = {
+                "model": options.model or client.first_model(),
+                "max_tokens": options.max_tokens,
+                "temperature": options.temperature,
+            }
+            fields = {name: value for name, value in fields.items() if value is not None}
+            conversation = _Conversation(client, console, options.system, fields)
+            if sys.stdin.isatty():
+                console.print(f"{fields['model']} at {client.url}; /help says more", style="dim")
+                _talk(conversation)
+            else:
+                for line in sys.stdin:
+                    if line.strip():
+                        conversation.say(line.strip())
+    except ChatError as error:
+        sys.stderr.write(f"leadline chat: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _talk(conversation: _Conversation) -> None:
+    for line in _typed_lines(conversation.console):
+        match line.strip():
+            case "":
+                pass
+            case "/quit" | "/exit":
+                return
+            case "/reset":
+                conversation.reset()
+                conversation.console.print("forgotten", style="dim")
+            case command if command.startswith("/"):
+                conversation.console.print(_HELP, style="dim")
+            case text:
+                try:
+                    conversation.say(text)
+                except ChatError as error:
+                    conversation.console.print(str(error), style="red", soft_wrap=True)
+
+
+def _typed_lines(console: Console) -> Iterator[str]:
+    """Lines from the terminal until Ctrl-D, with editing and history where there is readline."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 (`input` uses it from now on)
+    read: Callable[[str], str] = input
+    while True:
+        try:
+            yield read("> ")
+        except KeyboardInterrupt:
+            console.print()  # Ctrl-C throws away what has been typed
+        except EOFError:
+            console.print()
+            return

@@ -1,0 +1,33 @@
+"""Engines without a model for tests of the whole server: built in the engine process."""
+
+import time
+from collections.abc import Callable
+
+import simulated_builder
+
+from leadline.engine.core import EngineCore
+from leadline.engine.messages import Ready
+
+OnStage = Callable[[str], None]
+
+
+def paced(config: bytes, on_stage: OnStage) -> tuple[EngineCore, Ready]:
+    """A token every 10 ms."""
+    return simulated_builder.build(b'{"step_s": 0.01}', on_stage)
+
+
+def mortal(config: bytes, on_stage: OnStage) -> tuple[EngineCore, Ready]:
+    """Dies in its first step."""
+    return simulated_builder.build(b'{"failure": "step"}', on_stage)
+
+
+def broken(config: bytes, on_stage: OnStage) -> tuple[EngineCore, Ready]:
+    """Does not start."""
+    return simulated_builder.build(b'{"failure": "checkpoint"}', on_stage)
+
+
+def endless(config: bytes, on_stage: OnStage) -> tuple[EngineCore, Ready]:
+    """Loads for ever."""
+    on_stage("reading weights: 1 of 9 MB")
+    time.sleep(3600)
+    raise AssertionError

@@ -1,0 +1,151 @@
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from leadline.engine.config import EngineConfig
+from leadline.server.cli import main, make_parser
+from leadline.server.config import ServerConfig
+from leadline.server.flags import config_from, flag_of, integer
+
+CONFIGS = (EngineConfig, ServerConfig)
+FIELDS = [(config, field) for config in CONFIGS for field in dataclasses.fields(config)]
+Field = dataclasses.Field[Any]
+
+
+def configs_of(*flags: str) -> list[Any]:
+    args = make_parser().parse_args(["serve", *flags])
+    return [config_from(args, config) for config in CONFIGS]
+
+
+def other_value(config_type: type, field: Field) -> tuple[list[str], Any]:
+    """Flags that give a field a value that is not its default, and the value."""
+    flag, hint = flag_of(field.name), typing.get_type_hints(config_type)[field.name]
+    parts = typing.get_args(hint) or (hint,)
+    if field.name == "model":
+        return ["org/name"], "org/name"
+    if bool in parts:
+        return ([flag.replace("--", "--no-")], False) if field.default else ([flag], True)
+    if field.metadata["choices"]:
+        value = field.metadata["choices"][-1]
+        return [flag, value], value
+    if int in parts:
+        return [flag, "3k"], 3000
+    if float in parts:
+        return [flag, "1.5"], 1.5
+    if typing.get_origin(hint) is Mapping:
+        return [flag, "linear=a", flag, "route=b"], {"linear": "a", "route": "b"}
+    return [flag, "word"], "word"
+
+
+def test_without_flags_everything_is_the_default() -> None:
+    assert configs_of() == [EngineConfig(), ServerConfig()]
+
+
+@pytest.mark.parametrize(("config_type", "field"), FIELDS, ids=[f.name for _, f in FIELDS])
+def test_every_field_has_its_flag(config_type: type, field: Field) -> None:
+    flags, value = other_value(config_type, field)
+    for config in configs_of(*flags):
+        given = {field.name: value} if type(config) is config_type else {}
+        assert config == type(config)(**given)
+        assert given == {} or config != config_type()
+
+
+def test_switches_go_both_ways() -> None:
+    flags = ["--prefix-caching", "--no-batch-invariant", "--no-access-log"]
+    engine, server = configs_of(*flags, "--drain-timeout", "0")
+    assert engine == EngineConfig(prefix_caching=True, batch_invariant=False)
+    assert server == ServerConfig(access_log=False, drain_timeout_s=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0", 0),
+        ("512", 512),
+        ("4k", 4000),
+        ("4K", 4096),
+        ("0.5K", 512),
+        ("2M", 2**21),
+        ("1g", 10**9),
+    ],
+)
+def test_whole_numbers(text: str, value: int) -> None:
+    assert integer(text) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "-1", "1.5", "1e3", "k", "1kk", "0.0001k", " 1", "\u0661"]
+)
+def test_what_is_no_whole_number(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="whole number"):
+        integer(text)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ([], "COMMAND"),
+        (["fly"], "fly"),
+        (["serve", "--port", "http"], "--port: 'http' is no whole number"),
+        (["serve", "--drain-timeout", "long"], "--drain-timeout: 'long' is no number"),
+        (["serve", "--kernels", "tiled"], "--kernels: 'tiled' has not the form operation=name"),
+        (["serve", "--dtype", "int3"], "--dtype: invalid choice: 'int3' (choose from 'auto'"),
+        (["serve", "--max-model", "3"], "--max-model"),
+        (["serve", "a", "b"], "unrecognized arguments: b"),
+        (["chat", "--temperature", "hot"], "--temperature"),
+        (["kernels", "--device", "tpu"], "--device"),
+    ],
+)
+def test_a_bad_command_line_is_one_line(
+    argv: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert words in captured.err
+    assert captured.err.count("\n") == 1
+    assert "--help" in captured.err
+
+
+@pytest.mark.parametrize(
+    "argv", [["--version"], ["--help"], ["serve", "--help"], ["chat", "--help"], ["kernels", "-h"]]
+)
+def test_help_and_version_import_little(argv: list[str]) -> None:
+    program = (
+        "import json, sys\n"
+        "from leadline.server.cli import main\n"
+        "status = main(json.loads(sys.argv[1]))\n"
+        "sys.stderr.write(json.dumps([status, sorted(sys.modules)]))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(argv)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    status, modules = json.loads(result.stderr)
+    assert status == 0
+    assert "leadline" in result.stdout
+    heavy = {"torch", "tokenizers", "huggingface_hub", "pydantic", "starlette", "uvicorn", "httpx"}
+    assert not heavy & set(modules)
+
+
+def test_serving_needs_no_torch() -> None:
+    program = "import sys, leadline.server.serve; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def test_the_table_of_kernels(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["kernels", "--batch-invariant"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["operation", "chosen", "formats", "rejected"]
+    rows = {line.split()[0]: line for line in lines[1:]}
+    assert rows["route"].split() == ["route", "reference"]
+    assert "reference: its bits depend on the batch" in rows["linear"]

@@ -1,0 +1,291 @@
+"""The whole server in a process of its own, with an engine that has no model."""
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
+
+from leadline.engine.config import EngineConfig
+from leadline.server.config import ServerConfig
+from leadline.server.serve import serve
+
+TESTS = Path(__file__).parent.parent
+PROGRAM = """
+import sys
+from leadline.engine.config import EngineConfig
+from leadline.server.config import ServerConfig
+from leadline.server.serve import serve
+
+engine = EngineConfig(model=sys.argv[1], served_model_name="it's", kv_tokens=1024)
+server = ServerConfig(port=0, drain_timeout_s=float(sys.argv[3]))
+sys.exit(serve(engine, server, builder="paced_builder:" + sys.argv[2]))
+"""
+CONFIG = {
+    "architectures": ["DeepseekV3ForCausalLM"],
+    "model_type": "deepseek_v3",
+    "vocab_size": 512,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_nextn_predict_layers": 0,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "q_lora_rank": 32,
+    "kv_lora_rank": 32,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 16,
+    "v_head_dim": 16,
+    "intermediate_size": 128,
+    "moe_intermediate_size": 32,
+    "n_routed_experts": 16,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 4,
+    "n_group": 4,
+    "topk_group": 2,
+    "first_k_dense_replace": 1,
+    "moe_layer_freq": 1,
+    "scoring_func": "sigmoid",
+    "topk_method": "noaux_tc",
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 2.5,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000,
+    "max_position_embeddings": 400,
+    "bos_token_id": 300,
+    "eos_token_id": 301,
+}
+CHAT = {"model": "it's", "messages": [{"role": "user", "content": "Hi"}]}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint's directory without weights: a token a byte, and a template."""
+    directory = tmp_path_factory.mktemp("model")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {character: index for index, character in enumerate(alphabet)}
+    backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.save(str(directory / "tokenizer.json"))
+    (directory / "config.json").write_text(json.dumps(CONFIG))
+    template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    (directory / "chat_template.jinja").write_text(template)
+    return directory
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets other processes import the product and the builders."""
+    paths = [str(TESTS / "server"), str(TESTS / "engine"), *filter(None, sys.path)]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+
+
+class Server:
+    """A running server process.
+
+    Attributes:
+        head: what it has said up to the end of the start-up table and the lines to try.
+        url: where it listens.
+    """
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.process = process
+        self.head = ""
+        self.url = ""
+
+    def read_until(self, text: str) -> None:
+        assert self.process.stdout is not None
+        while text not in self.head:
+            line = self.process.stdout.readline()
+            assert line, self.process.communicate()[1]
+            self.head += line
+
+    def end(self) -> tuple[int, str]:
+        """Wait for the end; returns the status and what was said on standard error."""
+        errors = self.process.communicate(timeout=20)[1]
+        return self.process.returncode, errors
+
+
+@contextlib.contextmanager
+def launched(model: Path, builder: str, drain_timeout_s: float = 30.0) -> Iterator[Server]:
+    arguments = [str(model), builder, str(drain_timeout_s)]
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", PROGRAM, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield Server(process)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@contextlib.contextmanager
+def running(model: Path, builder: str = "paced", **options: float) -> Iterator[Server]:
+    with launched(model, builder, **options) as server:
+        server.read_until("leadline chat")
+        match = re.search(r"listens on (http://127\.0\.0\.1:\d+) \(started in", server.head)
+        assert match, server.head
+        server.url = match[1]
+        yield server
+
+
+@contextlib.contextmanager
+def streaming(server: Server, num_tokens: int) -> Iterator[Iterator[str]]:
+    """The events of a running answer, whose first has come."""
+    body = CHAT | {"stream": True, "max_tokens": num_tokens}
+    url = f"{server.url}/v1/chat/completions"
+    with (
+        httpx.Client(timeout=20) as http,
+        http.stream("POST", url, json=body) as response,
+    ):
+        assert response.status_code == 200
+        events = (line for line in response.iter_lines() if line.startswith("data: "))
+        next(events)
+        yield events
+
+
+def ask(server: Server, **fields: Any) -> httpx.Response:
+    url = f"{server.url}/v1/chat/completions"
+    return httpx.post(url, json=CHAT | {"max_tokens": 3} | fields, timeout=20)
+
+
+def test_running_requests_finish_while_new_ones_are_refused(model: Path) -> None:
+    with running(model) as server:
+        with streaming(server, num_tokens=100) as events:
+            server.process.send_signal(signal.SIGTERM)
+            server.read_until("Stopping: running requests (1)")
+            refused = ask(server)
+            rest = list(events)
+        status, _ = server.end()
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"]
+    assert rest[-1] == "data: [DONE]"
+    assert len(rest) > 10
+    assert status == 0
+
+
+def test_what_is_shown_at_the_start_can_be_pasted(model: Path) -> None:
+    with running(model) as server:
+        assert "simulated" in server.head
+        assert re.search(r"kv_tokens +1024 \(.* MiB\) +as given", server.head)
+        line = next(line for line in server.head.splitlines() if "curl" in line)
+        _, url, _, header, _, data = shlex.split(line)
+        name, _, value = header.partition(": ")
+        body = json.loads(data) | {"max_tokens": 3}
+        response = httpx.post(url, content=json.dumps(body), headers={name: value})
+        assert response.status_code == 200, response.text
+        assert response.json()["usage"]["completion_tokens"] == 3
+        server.process.send_signal(signal.SIGINT)
+        assert server.end() == (0, "")
+
+
+def test_requests_that_outlast_the_drain_are_aborted(model: Path) -> None:
+    with running(model, drain_timeout_s=0.1) as server:
+        with streaming(server, num_tokens=390) as events:
+            server.process.send_signal(signal.SIGTERM)
+            with pytest.raises(httpx.RemoteProtocolError):  # cut, not ended
+                list(events)
+        status, errors = server.end()
+    assert status == 0
+    assert "requests that did not finish in time: 1" in errors
+
+
+def test_a_second_signal_ends_at_once(model: Path) -> None:
+    with running(model) as server:
+        with streaming(server, num_tokens=390) as events:
+            server.process.send_signal(signal.SIGTERM)
+            server.read_until("Stopping: running requests (1)")
+            server.process.send_signal(signal.SIGTERM)
+            with pytest.raises(httpx.RemoteProtocolError):
+                list(events)
+        status, errors = server.end()
+    assert status == 128 + signal.SIGTERM
+    assert "Traceback" not in errors
+
+
+def test_a_signal_while_loading(model: Path) -> None:
+    with launched(model, "endless") as server:
+        server.read_until("reading weights: 1 of 9 MB")
+        server.process.send_signal(signal.SIGINT)
+        assert server.end() == (128 + signal.SIGINT, "")
+
+
+def test_an_engine_that_dies(model: Path) -> None:
+    with running(model, "mortal") as server:
+        response = ask(server)
+        status, errors = server.end()
+    assert response.status_code == 503
+    assert response.json()["error"]["code"] == "engine_dead"
+    assert status == 1
+    last = errors.splitlines()[-1]
+    assert last.startswith("leadline serve: the engine has ended: RuntimeError: the device is on")
+
+
+def last_line(capfd: pytest.CaptureFixture[str]) -> str:
+    return capfd.readouterr().err.splitlines()[-1]
+
+
+def test_an_engine_that_does_not_start(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    config = EngineConfig(model=str(model))
+    assert serve(config, ServerConfig(port=0), builder="paced_builder:broken") == 1
+    assert "model.norm.weight is missing" in last_line(capfd)
+
+
+def test_a_used_port_is_noticed_first(capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert serve(EngineConfig(model="/nowhere"), ServerConfig(port=port)) == 1
+    line = last_line(capfd)
+    assert f"cannot listen on port {port} of 127.0.0.1" in line
+    assert "--port" in line
+
+
+@pytest.mark.parametrize(
+    ("engine", "server", "words"),
+    [
+        ({"model": "/nowhere"}, {}, "/nowhere"),
+        ({"page_size": 0}, {}, "page_size is 0; allowed: 1 to"),
+        ({"max_model_len": 1000}, {}, "max_model_len is 1000"),
+        ({}, {"port": 70000}, "port is 70000; allowed: 0 to 65535"),
+        ({}, {"drain_timeout_s": -1.0}, "drain_timeout_s is -1.0; allowed: at least 0"),
+        ({}, {"host": "256.1.1.1"}, "'256.1.1.1' cannot be resolved"),
+        ({}, {"host": "203.0.113.1"}, "no such address"),
+    ],
+)
+def test_a_start_that_fails_says_why(
+    engine: dict[str, Any],
+    server: dict[str, Any],
+    words: str,
+    model: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    engine_config = EngineConfig(**{"model": str(model)} | engine)
+    assert serve(engine_config, ServerConfig(**{"port": 0} | server)) == 1
+    errors = capfd.readouterr().err
+    assert words in errors
+    assert errors.startswith("leadline serve: ")
+    assert errors.count("\n") == 1
+
+
+def test_a_directory_without_a_tokenizer(
+    model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text((model / "config.json").read_text())
+    assert serve(EngineConfig(model=str(tmp_path)), ServerConfig(port=0)) == 1
+    assert "no tokenizer" in last_line(capfd)
