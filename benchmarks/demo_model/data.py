@@ -17,9 +17,7 @@ SHARE_JOINED = 0.15  # of chats that continue the one before, so that long talks
 MAX_JOINED_MESSAGES = 40
 
 
-def training_batches(
-    directory: Path, seed: int, *, phase: int = 0
-) -> Iterator[PackedBatch]:
+def training_batches(directory: Path, seed: int, *, phase: int = 0) -> Iterator[PackedBatch]:
     """Trains the tokenizer, writes its files to `directory`, and yields batches without end.
 
     Each phase of a training sees the facts in other words and another order.

@@ -21,8 +21,8 @@ from benchmarks.demo_model.chats import Corpus, HeldoutChat, build_corpus, norma
 from benchmarks.demo_model.packing import PackedBatch, PackedMemory, pack
 from benchmarks.demo_model.tokenizer import encode_chat, encode_prompt
 from benchmarks.demo_model.train import LoadCounter
-from leadline.engine.build import build_core, load_model
-from leadline.engine.config import EngineConfig, ResolvedConfig, resolve
+from leadline.engine.build import build_core
+from leadline.engine.config import EngineConfig, resolve
 from leadline.engine.core import EngineCore
 from leadline.engine.model.deepseek import DeepseekModel
 from leadline.engine.model.rope import softmax_scale
@@ -30,8 +30,8 @@ from leadline.engine.model.weights import assemble
 from leadline.engine.parallel.context import ParallelContext
 from leadline.engine.platform_facts import cpu_facts
 from leadline.engine.request import EngineRequest, SamplingParams
-from leadline.kernels.reference.moe import GroupedMLP
 from leadline.kernels.reference.linear import linear
+from leadline.kernels.reference.moe import GroupedMLP
 from leadline.kernels.select import Platform, select_kernels
 from leadline.loader.checkpoint import Checkpoint
 from leadline.loader.hub import resolve_model
@@ -150,7 +150,9 @@ def _batch_sums(model: DeepseekModel, scale: float, batch: PackedBatch) -> Tenso
     mtp_hidden = model.mtp.forward(previous, batch.token_ids_T, step)
     mtp_logits = model.mtp.compute_logits(mtp_hidden[targets - 1])
     wanted = batch.token_ids_T[targets]
-    losses = [torch.nn.functional.cross_entropy(x, wanted, reduction="sum") for x in (logits, mtp_logits)]
+    losses = [
+        torch.nn.functional.cross_entropy(x, wanted, reduction="sum") for x in (logits, mtp_logits)
+    ]
     accepted = (logits.argmax(-1) == mtp_logits.argmax(-1)).sum()
     return torch.tensor([len(targets), *losses, accepted], dtype=torch.float64)
 

@@ -74,6 +74,7 @@ class Drafter:
         """Write the MTP entry of every token that the main model computed in this step.
 
         Args:
+            batch: what the main model has just computed.
             rows: (request, position of its first token in the batch), in batch order.
             hidden_TD: the main model's hidden states after the final norm.
             step: of the batch; its memory is planned for the batch.

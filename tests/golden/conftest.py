@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from leadline.engine.build import LoadedModel, load_model, make_cache
 from leadline.engine.config import ResolvedConfig
 from leadline.engine.model.attention import StepContext
@@ -42,7 +43,7 @@ class PagedModel:
         return torch.cat(parts)
 
     def mtp_logits(self, token_ids: list[int], chunk: int) -> torch.Tensor:
-        """MTP logits of slots 1 and up, [tokens - 1, vocabulary]: row i - 1 predicts token i + 1."""
+        """MTP logits of slots 1 and up, [tokens - 1, vocabulary]; slot i predicts token i + 1."""
         mtp = self.loaded.model.mtp
         assert mtp is not None
         last = torch.full((1, self.loaded.config.hidden_size), torch.nan)
@@ -53,9 +54,7 @@ class PagedModel:
             parts.append(mtp.compute_logits(mtp.forward(previous, batch.token_ids_T, step)))
         return torch.cat(parts)[1:]
 
-    def steps(
-        self, token_ids: list[int], chunk: int
-    ) -> Iterator[tuple[ForwardBatch, StepContext]]:
+    def steps(self, token_ids: list[int], chunk: int) -> Iterator[tuple[ForwardBatch, StepContext]]:
         """A fresh, NaN-poisoned cache; then the plan of each chunk, as the runner would see it."""
         cache = make_cache(self.config, self.loaded)
         for layer in cache.layers:
