@@ -19,6 +19,7 @@ from leadline.engine.model.rope import softmax_scale
 from leadline.engine.model.weights import assemble
 from leadline.engine.parallel.context import ParallelContext
 from leadline.engine.scheduler import Scheduler
+from leadline.engine.worker.drafter import Drafter
 from leadline.engine.worker.model_runner import ModelRunner
 from leadline.kernels.api import KernelSet
 from leadline.kernels.latent_cache import LatentCache, LatentLayout
@@ -47,11 +48,6 @@ class LoadedModel:
     kernels: KernelSet
     has_mtp: bool
     summary: list[tuple[str, str]]
-
-    @property
-    def num_cached_layers(self) -> int:
-        """Layers that keep latents: all, the MTP layer included."""
-        return self.config.num_hidden_layers + int(self.has_mtp)
 
 
 def load_model(
@@ -117,10 +113,25 @@ def _mtp_line(config: ModelConfig, *, has_mtp: bool) -> str:
 
 
 def make_cache(config: ResolvedConfig, loaded: LoadedModel) -> LatentCache:
-    """The page pool of all layers."""
+    """The page pool of all layers, the MTP layer included where there is one."""
     model = loaded.config
+    num_layers = model.num_hidden_layers + int(loaded.has_mtp)
     layout = LatentLayout(model.kv_lora_rank, model.qk_rope_head_dim, config.kv_cache_dtype)
-    return LatentCache(loaded.num_cached_layers, config.num_pages, config.page_size, layout)
+    return LatentCache(num_layers, config.num_pages, config.page_size, layout)
+
+
+def make_drafter(config: ResolvedConfig, loaded: LoadedModel, memory: PagedMemory) -> Drafter:
+    """The MTP layer as drafter; only for a model that has one."""
+    return Drafter(
+        loaded.model,
+        memory,
+        loaded.kernels,
+        num_pages=config.num_pages,
+        page_size=config.page_size,
+        max_len=config.max_model_len,
+        hidden_size=loaded.config.hidden_size,
+        dtype=_DTYPES[config.dtype],
+    )
 
 
 def build_core(config_json: bytes, on_stage: OnStage) -> tuple[EngineCore, Ready]:
@@ -135,12 +146,20 @@ def build_core(config_json: bytes, on_stage: OnStage) -> tuple[EngineCore, Ready
     on_stage("allocating the latent cache")
     cache = make_cache(config, loaded)
     memory = PagedMemory(cache, loaded.kernels, scale=softmax_scale(loaded.config))
-    runner = ModelRunner(loaded.model, memory, loaded.kernels, page_size=config.page_size)
+    num_drafts = config.speculative_tokens if loaded.has_mtp else 0
+    runner = ModelRunner(
+        loaded.model,
+        memory,
+        loaded.kernels,
+        page_size=config.page_size,
+        drafter=make_drafter(config, loaded, memory) if num_drafts else None,
+    )
     executor = LocalExecutor(runner, config.capacity())
     scheduler = Scheduler(
         config.capacity(),
         max_num_batched_tokens=config.max_num_batched_tokens,
         prefix_caching=config.prefix_caching,
+        num_drafts=num_drafts,
     )
     num_tokens = config.num_pages * config.page_size
     pool = (
@@ -151,6 +170,10 @@ def build_core(config_json: bytes, on_stage: OnStage) -> tuple[EngineCore, Ready
         max_model_len=config.max_model_len,
         num_pages=config.num_pages,
         page_size=config.page_size,
-        summary=[*loaded.summary, ("latent cache", pool)],
+        summary=[
+            *loaded.summary,
+            ("latent cache", pool),
+            ("speculation", f"up to {num_drafts} drafts a step" if num_drafts else "off"),
+        ],
     )
     return EngineCore(scheduler, executor), ready

@@ -3,20 +3,19 @@
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import msgspec
 
+from leadline.engine.cache_size import ModelSizes, latent_bytes_per_token, settle_cache_size
 from leadline.engine.errors import ConfigError
 from leadline.engine.executor.base import Capacity
 from leadline.engine.platform_facts import PlatformFacts
 from leadline.engine.request import MAX_SEED
 
 MAX_PAGE_SIZE = 1024
-_CACHE_MEMORY_SHARE = 0.25
-_CPU_CACHE_BYTES = 4 * 2**30
-_BYTES = {"float32": 4, "bfloat16": 2}
-_FP8_GROUP = 128  # latent values that share a float32 scale
+MAX_SPECULATIVE_TOKENS = 8
+DEFAULT_SPECULATIVE_TOKENS = 1
 
 
 def _option(default: Any, help_text: str, *, choices: tuple[str, ...] | None = None) -> Any:
@@ -49,6 +48,11 @@ class EngineConfig:
         None, "most tokens in one step (default: 512 on a CPU, 8192 on a GPU)"
     )
     prefix_caching: bool = _option(True, "reuse the cached pages of equal prompt beginnings")
+    speculative_tokens: int | None = _option(
+        None,
+        f"most MTP drafts a step, 0 to {MAX_SPECULATIVE_TOKENS}; 0 is off "
+        f"(default: {DEFAULT_SPECULATIVE_TOKENS} if the model has an MTP layer)",
+    )
     seed: int | None = _option(
         None, "source of the seeds of requests that give none (default: drawn at start)"
     )
@@ -73,6 +77,7 @@ class ResolvedConfig(msgspec.Struct, frozen=True, kw_only=True):
         max_model_len: most tokens of a request.
         num_pages: pages in the cache.
         kernels: operation -> implementation, where the user chose one.
+        speculative_tokens: most MTP drafts a step; 0 for none.
     """
 
     model: str
@@ -90,6 +95,7 @@ class ResolvedConfig(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str
     kernels: dict[str, str]
     batch_invariant: bool
+    speculative_tokens: int = 0
 
     def capacity(self) -> Capacity:
         """The sizes that the scheduler plans within."""
@@ -101,51 +107,12 @@ class ResolvedConfig(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class ModelSizes(Protocol):
-    """What `resolve` reads of a checkpoint's config (`loader.model_config.ModelConfig`)."""
-
-    @property
-    def max_position_embeddings(self) -> int:
-        """Positions that the model was made for."""
-        ...
-
-    @property
-    def num_hidden_layers(self) -> int:
-        """Main layers."""
-        ...
-
-    @property
-    def num_nextn_predict_layers(self) -> int:
-        """MTP layers."""
-        ...
-
-    @property
-    def kv_lora_rank(self) -> int:
-        """Values of a token's latent."""
-        ...
-
-    @property
-    def qk_rope_head_dim(self) -> int:
-        """Values of a token's rotated key."""
-        ...
-
-
 class ConfigLine(NamedTuple):
     """One resolved value, for the start-up table."""
 
     name: str
     value: str
     reason: str
-
-
-def latent_bytes_per_token(model: ModelSizes, kv_cache_dtype: str) -> int:
-    """Cache bytes of one token in all layers, the MTP layer included."""
-    num_layers = model.num_hidden_layers + model.num_nextn_predict_layers
-    latent, rope = model.kv_lora_rank, model.qk_rope_head_dim
-    if kv_cache_dtype == "fp8":
-        num_scales = -(-latent // _FP8_GROUP)
-        return num_layers * (latent + num_scales * _BYTES["float32"] + rope * _BYTES["bfloat16"])
-    return num_layers * (latent + rope) * _BYTES[kv_cache_dtype]
 
 
 def resolve(
@@ -170,7 +137,15 @@ def resolve(
     dtype = _either(config.dtype, "float32" if is_cpu else "bfloat16")
     kv_cache_dtype = _either(config.kv_cache_dtype, dtype)
     token_bytes = latent_bytes_per_token(model, kv_cache_dtype)
-    max_model_len, num_pages, sizes = _resolve_sizes(config, model, facts, token_bytes)
+    size = settle_cache_size(
+        model=model,
+        facts=facts,
+        token_bytes=token_bytes,
+        page_size=config.page_size,
+        max_num_seqs=config.max_num_seqs,
+        max_model_len=config.max_model_len,
+        kv_tokens=config.kv_tokens,
+    )
     num_batched = config.max_num_batched_tokens
     if num_batched is None:
         num_batched = max(512 if is_cpu else 8192, config.max_num_seqs)
@@ -178,30 +153,50 @@ def resolve(
         model=model_path,
         served_model_name=config.served_model_name or config.model,
         device=facts.device,
-        max_model_len=max_model_len,
+        max_model_len=size.max_model_len,
         page_size=config.page_size,
-        num_pages=num_pages,
+        num_pages=size.num_pages,
         kv_cache_dtype=kv_cache_dtype,
         max_num_seqs=config.max_num_seqs,
         max_num_batched_tokens=num_batched,
         prefix_caching=config.prefix_caching,
+        speculative_tokens=_speculative_tokens(config, model),
         seed=secrets.randbits(64) if config.seed is None else config.seed,
         num_threads=config.num_threads or facts.num_cores,
         dtype=dtype,
         kernels=dict(config.kernels),
         batch_invariant=is_cpu if config.batch_invariant is None else config.batch_invariant,
     )
-    return resolved, [*sizes, *_lines(config, resolved)]
+    num_tokens = size.num_pages * config.page_size
+    cache_text = f"{num_tokens} ({num_tokens * token_bytes / 2**20:.0f} MiB)"
+    len_reason = size.model_len_reason or "as given"
+    return resolved, [
+        ConfigLine("max_model_len", str(size.max_model_len), len_reason),
+        ConfigLine("kv_tokens", cache_text, size.cache_reason),
+        *_lines(config, resolved),
+    ]
 
 
 def _lines(config: EngineConfig, resolved: ResolvedConfig) -> list[ConfigLine]:
-    """A line for each value that `_resolve_sizes` has not explained."""
+    """A line for each value that `settle_cache_size` has not explained."""
     explained = ("model", "max_model_len", "num_pages")
     return [
         ConfigLine(name, _shown(getattr(resolved, name)), _reason(config, name))
         for name in ResolvedConfig.__struct_fields__
         if name not in explained
     ]
+
+
+def _speculative_tokens(config: EngineConfig, model: ModelSizes) -> int:
+    has_mtp = model.num_nextn_predict_layers > 0
+    if config.speculative_tokens is None:
+        return DEFAULT_SPECULATIVE_TOKENS if has_mtp else 0
+    if config.speculative_tokens > 0 and not has_mtp:
+        raise ConfigError(
+            f"speculative_tokens is {config.speculative_tokens}, but the model has no MTP layer; "
+            "leave it out or set it to 0"
+        )
+    return config.speculative_tokens
 
 
 def _check_ranges(config: EngineConfig) -> None:
@@ -213,6 +208,7 @@ def _check_ranges(config: EngineConfig) -> None:
         ("max_num_seqs", 1, None),
         ("max_num_batched_tokens", config.max_num_seqs, None),
         ("num_threads", 1, None),
+        ("speculative_tokens", 0, MAX_SPECULATIVE_TOKENS),
         ("seed", 0, MAX_SEED),
     ):
         value = getattr(config, name)
@@ -225,52 +221,6 @@ def _check_ranges(config: EngineConfig) -> None:
             problems.append(f"{name} is {getattr(config, name)!r}; allowed: {', '.join(choices)}")
     if problems:
         raise ConfigError("; ".join(problems))
-
-
-def _resolve_sizes(
-    config: EngineConfig, model: ModelSizes, facts: PlatformFacts, token_bytes: int
-) -> tuple[int, int, list[ConfigLine]]:
-    """The model length, the number of pages, and why."""
-    longest = model.max_position_embeddings
-    if config.max_model_len is not None and config.max_model_len > longest:
-        raise ConfigError(
-            f"max_model_len is {config.max_model_len}, but the model's positions end at {longest}; "
-            f"allowed: 2 to {longest}"
-        )
-    wanted_len = config.max_model_len or longest
-    if config.kv_tokens is not None:
-        num_pages, cache_reason = config.kv_tokens // config.page_size, "as given"
-    else:
-        budget_bytes = int(facts.available_bytes * _CACHE_MEMORY_SHARE)
-        if facts.device == "cpu":
-            budget_bytes = min(budget_bytes, _CPU_CACHE_BYTES)
-        most_pages = budget_bytes // (token_bytes * config.page_size)
-        useful_pages = config.max_num_seqs * -(-wanted_len // config.page_size)
-        num_pages = min(most_pages, useful_pages)
-        cache_reason = (
-            "enough for max_num_seqs requests of max_model_len"
-            if num_pages == useful_pages
-            else f"what {budget_bytes / 2**30:.1f} GiB hold"
-        )
-    num_tokens = num_pages * config.page_size
-    if num_tokens < 2 or (config.max_model_len is not None and num_tokens < wanted_len):
-        raise ConfigError(
-            f"the cache holds {num_tokens} tokens ({cache_reason}), but a request may have "
-            f"{wanted_len}; lower max_model_len, or raise kv_tokens ({token_bytes} bytes a token)"
-        )
-    max_model_len = min(wanted_len, num_tokens)
-    len_reason = _reason(config, "max_model_len")
-    if config.max_model_len is None:
-        len_reason = "the model's" if max_model_len == longest else "what the cache holds"
-    size_text = f"{num_tokens} ({num_tokens * token_bytes / 2**20:.0f} MiB)"
-    return (
-        max_model_len,
-        num_pages,
-        [
-            ConfigLine("max_model_len", str(max_model_len), len_reason),
-            ConfigLine("kv_tokens", size_text, cache_reason),
-        ],
-    )
 
 
 def _either(asked: str, default: str) -> str:

@@ -149,7 +149,9 @@ def parse_model_config(raw: Mapping[str, Any]) -> ModelConfig:
         vocab_size=reader.integer("vocab_size"),
         hidden_size=reader.integer("hidden_size"),
         num_hidden_layers=reader.integer("num_hidden_layers"),
-        num_nextn_predict_layers=_num_mtp_layers(reader),
+        num_nextn_predict_layers=reader.integer(
+            "num_nextn_predict_layers", default=0, low=0, high=1
+        ),
         num_attention_heads=reader.integer("num_attention_heads"),
         q_lora_rank=reader.optional_integer("q_lora_rank"),
         kv_lora_rank=reader.integer("kv_lora_rank"),
@@ -203,11 +205,6 @@ def _refuse_unsupported(reader: ConfigReader, architecture: str) -> None:
     reader.require("scoring_func", "sigmoid" if architecture == V3 else "softmax")
     if architecture == V2:
         reader.require("norm_topk_prob", False)
-
-
-def _num_mtp_layers(reader: ConfigReader) -> int:
-    name = "num_mtp_layers" if reader.has("num_mtp_layers") else "num_nextn_predict_layers"
-    return reader.integer(name, default=0, low=0, high=1)
 
 
 def _rope_fields(reader: ConfigReader) -> dict[str, Any]:

@@ -34,6 +34,8 @@ TEMPLATE = (
     "{% if add_generation_prompt %}assistant:{% if thinking %}<think>{% endif %}{% endif %}"
 )
 WAIT_S = 10.0
+# Reading the system's certificates takes longer than all the rest of a test.
+NO_TLS: Any = {"verify": False, "trust_env": False}
 
 
 def make_tokenizer() -> Tokenizer:
@@ -220,9 +222,15 @@ def serve(switchboard: Switchboard) -> Iterator[Callable[..., Service]]:
             engine = ScriptedEngine(**script)
             server_state = make_state(engine, **(state or {}))
             url = switchboard.add(create_app(server_state))
-            http = stack.enter_context(httpx.Client(base_url=url, timeout=WAIT_S))
+            http = stack.enter_context(httpx.Client(base_url=url, timeout=WAIT_S, **NO_TLS))
             client = stack.enter_context(
-                openai.OpenAI(base_url=f"{url}/v1", api_key="-", max_retries=0, timeout=WAIT_S)
+                openai.OpenAI(
+                    base_url=f"{url}/v1",
+                    api_key="-",
+                    max_retries=0,
+                    timeout=WAIT_S,
+                    http_client=openai.DefaultHttpxClient(**NO_TLS),
+                )
             )
             return Service(url, server_state, engine, http, client)
 
@@ -237,6 +245,10 @@ def service(serve: Callable[..., Service]) -> Service:
 @pytest_asyncio.fixture
 async def async_client(service: Service) -> AsyncIterator[openai.AsyncOpenAI]:
     async with openai.AsyncOpenAI(
-        base_url=f"{service.url}/v1", api_key="-", max_retries=0, timeout=WAIT_S
+        base_url=f"{service.url}/v1",
+        api_key="-",
+        max_retries=0,
+        timeout=WAIT_S,
+        http_client=openai.DefaultAsyncHttpxClient(**NO_TLS),
     ) as client:
         yield client

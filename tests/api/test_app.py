@@ -1,6 +1,7 @@
 """The small routes, request ids and draining."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -73,7 +74,7 @@ def test_draining_refuses_new_requests_and_finishes_the_running(serve: Callable[
     running = threading.Thread(target=lambda: texts.append(service.chat(stream=True).text))
     running.start()
     while service.state.in_flight.count == 0:
-        pass
+        time.sleep(0.005)
     service.state.draining = True
     refused = service.complete()
     assert refused.status_code == 503

@@ -245,3 +245,9 @@ def test_unknown_fields_are_named(service: Any) -> None:
     assert response.status_code == 200
     assert response.headers["x-ignored-fields"] == "temprature, foo"
     assert b'leadline:ignored_fields_total{model_name="tiny"} 3.0' in service.state.metrics.render()
+
+
+def test_an_unknown_field_whose_name_cannot_be_sent_has_no_header(service: Any) -> None:
+    response = service.chat(**{"a\r\nb": 1})
+    assert response.status_code == 200
+    assert "x-ignored-fields" not in response.headers

@@ -70,7 +70,7 @@ def test_json_may_name_its_character_set(service: Any) -> None:
 def test_a_body_beyond_the_limit(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("leadline.server.requests.MAX_BODY_BYTES", 1000)
     check(service.post(TEXT, b"x" * 1001), 413, "request_too_large")
-    chunks = iter([b"x" * 500] * 3)
+    chunks = iter([b"x" * 500] * 3)  # sent without a Content-Length
     check(service.http.post(TEXT, content=chunks, headers=JSON), 413, "request_too_large")
     assert service.complete().status_code == 200
 

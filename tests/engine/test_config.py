@@ -6,11 +6,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from leadline.engine.cache_size import latent_bytes_per_token
 from leadline.engine.config import (
     ConfigLine,
     EngineConfig,
     ResolvedConfig,
-    latent_bytes_per_token,
     resolve,
 )
 from leadline.engine.errors import ConfigError

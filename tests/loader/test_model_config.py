@@ -199,6 +199,11 @@ def test_null_groups_and_no_experts() -> None:
     assert not any(dense.is_moe_layer(i) for i in range(3))
 
 
+def test_every_other_layer_has_experts() -> None:
+    config = parse_model_config(tiny_v2_lite() | {"num_hidden_layers": 6, "moe_layer_freq": 2})
+    assert [config.is_moe_layer(i) for i in range(6)] == [False, False, True, False, True, False]
+
+
 def test_several_end_tokens() -> None:
     assert parse_model_config(tiny_kimi() | {"eos_token_id": [5, 7]}).eos_token_ids == (5, 7)
     assert parse_model_config(tiny_kimi() | {"eos_token_id": None}).eos_token_ids == ()

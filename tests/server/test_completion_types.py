@@ -1,4 +1,5 @@
 import json
+import re
 from typing import Any
 
 import pytest
@@ -41,14 +42,19 @@ def test_the_four_forms_of_a_prompt(prompt: Any, prompts: list[Any]) -> None:
         [True],
         [1.5],
         [[[1]]],
-        ["x"] * (MAX_PROMPTS + 1),
     ],
 )
 def test_other_prompts_are_refused(prompt: Any) -> None:
     with pytest.raises(BadRequestError) as caught:
         parse(prompt)
     assert caught.value.param is not None
-    assert caught.value.param.startswith("prompt")
+    assert re.fullmatch(r"prompt(\[\d+\]){0,2}", caught.value.param)
+
+
+def test_too_many_prompts_are_refused_with_the_limit() -> None:
+    with pytest.raises(BadRequestError, match=str(MAX_PROMPTS)) as caught:
+        parse(["x"] * (MAX_PROMPTS + 1))
+    assert caught.value.param == "prompt"
 
 
 def test_a_missing_prompt_is_named() -> None:

@@ -149,6 +149,11 @@ def test_a_field_that_nobody_knows_is_reported() -> None:
     assert parse(frobnicate=1, user="u").check() == ["frobnicate"]
 
 
+def test_stream_options_that_nobody_knows_are_reported() -> None:
+    request = parse(stream=True, stream_options={"include_usage": True, "include_x": True})
+    assert request.check() == ["stream_options.include_x"]
+
+
 def test_the_last_of_equal_keys_counts() -> None:
     request = parse_body(b'{"model": "a", "model": "b", "prompt": "x"}', CompletionRequest)
     assert request.model == "b"
