@@ -11,6 +11,7 @@ import statistics
 import time
 from pathlib import Path
 
+from leadline.engine.draft_policy import DraftPolicy
 from leadline.engine.executor.base import Capacity
 from leadline.engine.request import EngineRequest, SamplingParams
 from leadline.engine.scheduler import Scheduler
@@ -20,7 +21,7 @@ PROMPT_TOKENS = 500
 PAGE_SIZE = 64
 
 
-def decoding_scheduler(num_running: int, num_steps: int) -> Scheduler:
+def decoding_scheduler(num_running: int, num_steps: int, num_drafts: int) -> Scheduler:
     """A scheduler with `num_running` admitted requests that go on for `num_steps` steps."""
     max_tokens = 4 * num_steps + 10
     pages_each = -(-(PROMPT_TOKENS + max_tokens) // PAGE_SIZE)
@@ -30,7 +31,11 @@ def decoding_scheduler(num_running: int, num_steps: int) -> Scheduler:
         max_model_len=PROMPT_TOKENS + max_tokens,
         max_num_seqs=num_running,
     )
-    scheduler = Scheduler(capacity, max_num_batched_tokens=PROMPT_TOKENS * num_running)
+    scheduler = Scheduler(
+        capacity,
+        max_num_batched_tokens=PROMPT_TOKENS * num_running,
+        draft_policy=DraftPolicy(num_drafts, adaptive=False),
+    )
     for i in range(num_running):
         params = SamplingParams(seed=i, max_tokens=max_tokens, eos_token_ids=(1,))
         scheduler.add(
@@ -49,7 +54,7 @@ def result_of(plan: SchedulerOutput, num_drafts: int) -> ModelOutput:
 
 def measure(num_running: int, num_drafts: int, num_steps: int) -> dict[str, float]:
     """Median microseconds of `schedule` and `update`."""
-    scheduler = decoding_scheduler(num_running, num_steps)
+    scheduler = decoding_scheduler(num_running, num_steps, num_drafts)
     plan = scheduler.schedule()
     scheduler.update(plan, result_of(plan, num_drafts))
     schedule_us, update_us = [], []

@@ -10,6 +10,7 @@ import torch
 
 from leadline.engine.config import ResolvedConfig
 from leadline.engine.core import EngineCore
+from leadline.engine.draft_policy import DraftPolicy
 from leadline.engine.errors import ConfigError
 from leadline.engine.executor.local import LocalExecutor
 from leadline.engine.messages import Ready
@@ -159,7 +160,7 @@ def build_core(config_json: bytes, on_stage: OnStage) -> tuple[EngineCore, Ready
         config.capacity(),
         max_num_batched_tokens=config.max_num_batched_tokens,
         prefix_caching=config.prefix_caching,
-        num_drafts=num_drafts,
+        draft_policy=DraftPolicy(num_drafts),
     )
     num_tokens = config.num_pages * config.page_size
     pool = (

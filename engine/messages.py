@@ -81,6 +81,8 @@ class EngineStats(msgspec.Struct, kw_only=True):
 
     Attributes:
         page_usage: share of pages in use by running requests, 0..1.
+        num_drafts: rows that verified at least one draft.
+        num_accepted_per_pos: accepted drafts at each position of a chain.
     """
 
     num_running: int = 0
@@ -92,6 +94,14 @@ class EngineStats(msgspec.Struct, kw_only=True):
     generation_tokens: int = 0
     prefix_cache_queries: int = 0
     prefix_cache_hits: int = 0
+    num_drafts: int = 0
+    num_draft_tokens: int = 0
+    num_accepted_per_pos: list[int] = msgspec.field(default_factory=list)
+
+    @property
+    def num_accepted_tokens(self) -> int:
+        """Accepted drafts at all positions together."""
+        return sum(self.num_accepted_per_pos)
 
 
 class StepOutputs(msgspec.Struct, tag="outputs"):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from leadline.engine.admission import check_fits
+from leadline.engine.draft_policy import DraftPolicy
 from leadline.engine.errors import InvalidRequestError
 from leadline.engine.executor.base import Capacity
 from leadline.engine.kv_cache_manager import KVCacheManager
@@ -37,7 +38,7 @@ class Scheduler:
         *,
         max_num_batched_tokens: int,
         prefix_caching: bool = True,
-        num_drafts: int = 0,
+        draft_policy: DraftPolicy | None = None,
     ) -> None:
         """An empty schedule.
 
@@ -45,12 +46,12 @@ class Scheduler:
             capacity: what the executor holds.
             max_num_batched_tokens: most tokens a step, at least `capacity.max_num_seqs`.
             prefix_caching: share the full pages of equal beginnings.
-            num_drafts: most drafts that a request proposes a step; 0 for no speculation.
+            draft_policy: how many drafts a request proposes a step; None for no speculation.
         """
         assert max_num_batched_tokens >= capacity.max_num_seqs, "a decode row could starve"
         self._capacity = capacity
         self._max_num_batched_tokens = max_num_batched_tokens
-        self._num_drafts = num_drafts
+        self._drafts = draft_policy or DraftPolicy(0)
         self._kv = KVCacheManager(
             capacity.num_pages, capacity.page_size, prefix_caching=prefix_caching
         )
@@ -112,7 +113,8 @@ class Scheduler:
     def schedule(self) -> SchedulerOutput:
         """Plan the next step; its output goes to `update` before the next call."""
         assert self._in_flight is None, "the step before has not been updated"
-        plan = StepPlan(self._max_num_batched_tokens, self._num_drafts)
+        num_drafts = self._drafts.depth(len(self._running))
+        plan = StepPlan(self._max_num_batched_tokens, num_drafts)
         num_waiting = len(self._waiting)
         self._schedule_running(plan)
         if len(self._waiting) == num_waiting:  # nobody was preempted: there may be room
@@ -139,6 +141,7 @@ class Scheduler:
         assert plan.step_id == output.step_id == self._next_step_id - 1, "outputs of another step"
         self._in_flight = None
         self._stats.num_steps += 1
+        self._drafts.observe(plan, output)
         outputs = []
         for state, row, result in zip(states, plan.rows, output.rows, strict=True):
             state.num_steps_in_flight -= 1
@@ -167,6 +170,9 @@ class Scheduler:
             page_usage=self._kv.num_referenced_pages / self._kv.num_pages,
             prefix_cache_queries=self._kv.num_queried_tokens,
             prefix_cache_hits=self._kv.num_hit_tokens,
+            num_drafts=self._drafts.counts.num_drafts,
+            num_draft_tokens=self._drafts.counts.num_draft_tokens,
+            num_accepted_per_pos=list(self._drafts.counts.num_accepted_per_pos),
         )
 
     def check(self) -> None:
@@ -190,7 +196,7 @@ class Scheduler:
             num_useful = state.max_tokens - state.num_output_tokens - 1
             draft_ids = state.draft_ids[: min(num_useful, num_draft_tokens_left)]
             # Slots for the drafts that follow this step, if there is room for them.
-            num_ahead = state.useful_drafts(self._num_drafts)
+            num_ahead = state.useful_drafts(plan.num_drafts)
             new_page_ids = self._kv.allocate(state, 1 + len(draft_ids) + num_ahead)
             if new_page_ids is None:
                 new_page_ids = self._kv.allocate(state, 1 + len(draft_ids))

@@ -82,8 +82,10 @@ class ModelOutput(msgspec.Struct):
 
     Attributes:
         elapsed_s: seconds the executor worked.
+        draft_s: how many of them went into drafts.
     """
 
     step_id: int
     rows: list[RowOutput]
     elapsed_s: float
+    draft_s: float = 0.0

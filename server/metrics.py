@@ -26,7 +26,11 @@ _COUNTERS = (
     ("num_preemptions", "num_preemptions", "Requests put back for want of cache pages."),
     ("prefix_cache_queries", "prefix_cache_queries", "Prompt tokens looked up in the cache."),
     ("prefix_cache_hits", "prefix_cache_hits", "Prompt tokens found in the cache."),
+    ("spec_decode_num_drafts", "num_drafts", "Drafts that were verified, of a token or more."),
+    ("spec_decode_num_draft_tokens", "num_draft_tokens", "Draft tokens that were verified."),
+    ("spec_decode_num_accepted_tokens", "num_accepted_tokens", "Draft tokens accepted."),
 )
+_ACCEPTED_PER_POSITION = "spec_decode_num_accepted_tokens_per_pos"
 _LABELS = ("model_name",)
 _TTFT_BUCKETS_S = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
@@ -59,6 +63,14 @@ class _EngineCollector(Collector):
             counter = CounterMetricFamily(_PREFIX + name, help_text, labels=_LABELS)
             counter.add_metric([self._model_name], getattr(stats, attribute))
             yield counter
+        accepted = CounterMetricFamily(
+            _PREFIX + _ACCEPTED_PER_POSITION,
+            "Draft tokens accepted, by their position in the draft.",
+            labels=(*_LABELS, "position"),
+        )
+        for position, count in enumerate(stats.num_accepted_per_pos):
+            accepted.add_metric([self._model_name, str(position)], count)
+        yield accepted
 
 
 class _AliasCollector(Collector):

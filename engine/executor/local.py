@@ -1,6 +1,6 @@
 """The executor of one device in this process."""
 
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from leadline.engine.executor.base import Capacity
 from leadline.engine.step import ModelOutput, SchedulerOutput
@@ -8,11 +8,12 @@ from leadline.engine.worker.model_runner import ModelRunner
 
 
 class LocalExecutor:
-    """`base.Executor` that runs each step at once, in the caller's thread."""
+    """`base.Executor` that runs each step in a thread, so that messages are handled meanwhile."""
 
     def __init__(self, runner: ModelRunner, capacity: Capacity) -> None:
         self._runner = runner
         self._capacity = capacity
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="leadline-step")
 
     def capacity(self) -> Capacity:
         """See `base.Executor.capacity`."""
@@ -20,9 +21,8 @@ class LocalExecutor:
 
     def execute(self, plan: SchedulerOutput) -> Future[ModelOutput]:
         """See `base.Executor.execute`."""
-        future: Future[ModelOutput] = Future()
-        future.set_result(self._runner.run(plan))
-        return future
+        return self._thread.submit(self._runner.run, plan)
 
     def close(self) -> None:
-        """Nothing is held that the process's end does not free."""
+        """End the thread after the step that it is in."""
+        self._thread.shutdown()

@@ -57,7 +57,6 @@ class SimulatedExecutor:
         clock: VirtualClock | None = None,
         seed: int = 0,
         vocab_size: int = 1000,
-        num_drafts: int = 0,
         draft_acceptance: float = 0.0,
         fault: Fault = lambda row: None,
     ) -> None:
@@ -69,7 +68,6 @@ class SimulatedExecutor:
             clock: moved on by each step's duration.
             seed: changes every text.
             vocab_size: sampled tokens are 0..vocab_size - 1.
-            num_drafts: drafts offered after each sampled token.
             draft_acceptance: probability that a draft is right, if those before it are.
             fault: a sentence for a row that is to fail, else None; its slots are then garbage.
         """
@@ -78,7 +76,6 @@ class SimulatedExecutor:
         self._clock = clock or VirtualClock()
         self._seed = seed
         self._vocab_size = vocab_size
-        self._num_drafts = num_drafts
         self._draft_acceptance = draft_acceptance
         self._fault = fault
         self._held: dict[str, _Held] = {}
@@ -164,7 +161,7 @@ class SimulatedExecutor:
         sampled = self._verify(held, hashes[-1 - len(row.draft_ids) :], row.draft_ids)
         self._append(held, sampled)
         held.num_computed_tokens = len(held.token_ids) - 1
-        held.draft_ids = self._draft(held)
+        held.draft_ids = self._draft(held, row.num_drafts)
         return RowOutput(token_ids=sampled, draft_ids=list(held.draft_ids))
 
     def _check_row(self, row: ScheduledRow, held: _Held) -> None:
@@ -225,10 +222,10 @@ class SimulatedExecutor:
                 break
         return sampled
 
-    def _draft(self, held: _Held) -> list[int]:
+    def _draft(self, held: _Held, num_drafts: int) -> list[int]:
         drafts: list[int] = []
         prefix = held.prefix_hashes[-1]
-        for _ in range(self._num_drafts):
+        for _ in range(num_drafts):
             is_right = _mix(prefix, self._seed, 2) < self._draft_acceptance * _HASH_RANGE
             draft = (self._sample(held, prefix) + (0 if is_right else 1)) % self._vocab_size
             drafts.append(draft)

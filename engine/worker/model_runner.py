@@ -40,7 +40,11 @@ class ModelRunner:
         started_s = time.perf_counter()
         self._held.apply(plan)
         rows = self._compute(plan) if plan.rows else []
-        return ModelOutput(plan.step_id, rows, time.perf_counter() - started_s)
+        computed_s = time.perf_counter()
+        if self._drafter is not None:
+            self._draft(plan, rows, self._drafter)
+        ended_s = time.perf_counter()
+        return ModelOutput(plan.step_id, rows, ended_s - started_s, ended_s - computed_s)
 
     def _compute(self, plan: SchedulerOutput) -> list[RowOutput]:
         batch = make_batch(plan, self._held, self._page_size)
@@ -54,8 +58,6 @@ class ModelRunner:
             self._keep_hidden(plan, rows, hidden_TD)
         for row, result in zip(plan.rows, rows, strict=True):
             self._held[row.request_id].token_ids += result.token_ids
-        if self._drafter is not None:
-            self._draft(plan, rows, self._drafter)
         return rows
 
     def _sample(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from leadline.engine.core import EngineCore
+from leadline.engine.draft_policy import DraftPolicy
 from leadline.engine.executor.base import Capacity
 from leadline.engine.executor.simulated import SimulatedExecutor
 from leadline.engine.request import EngineRequest, RequestOutput, SamplingParams
@@ -49,6 +50,7 @@ def make_engine(
     max_num_seqs: int = 8,
     max_num_batched_tokens: int = 16,
     prefix_caching: bool = True,
+    num_drafts: int = 0,
     **simulation: Any,
 ) -> Engine:
     capacity = Capacity(
@@ -59,7 +61,10 @@ def make_engine(
     )
     executor = SimulatedExecutor(capacity, vocab_size=VOCAB_SIZE, **simulation)
     scheduler = Scheduler(
-        capacity, max_num_batched_tokens=max_num_batched_tokens, prefix_caching=prefix_caching
+        capacity,
+        max_num_batched_tokens=max_num_batched_tokens,
+        prefix_caching=prefix_caching,
+        draft_policy=DraftPolicy(num_drafts, adaptive=False),
     )
     return Engine(EngineCore(scheduler, executor), scheduler, executor)
 

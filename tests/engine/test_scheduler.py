@@ -32,7 +32,7 @@ class Script:
 
 @pytest.fixture
 def script(engine: Any) -> Callable[..., Script]:
-    return lambda **options: Script(engine(**options).scheduler)
+    return lambda **options: Script(engine(num_drafts=3, **options).scheduler)
 
 
 def test_trace_of_chunks_decodes_and_a_second_prompt(script: Any, request_of: Any) -> None:

@@ -35,6 +35,16 @@ def test_what_the_engine_says_is_shown_under_both_names() -> None:
         assert shown[f"{prefix}:prefix_cache_hits_total{{}}"] == 0
 
 
+def test_speculation_is_counted_by_position() -> None:
+    stats = EngineStats(num_drafts=10, num_draft_tokens=25, num_accepted_per_pos=[8, 4, 1])
+    shown = samples(Metrics("m", lambda: stats))
+    for prefix in ("leadline:spec_decode", "vllm:spec_decode"):
+        assert shown[f"{prefix}_num_drafts_total{{}}"] == 10
+        assert shown[f"{prefix}_num_draft_tokens_total{{}}"] == 25
+        assert shown[f"{prefix}_num_accepted_tokens_total{{}}"] == 13
+        assert shown[f"{prefix}_num_accepted_tokens_per_pos_total{{position=1}}"] == 4
+
+
 def test_a_choice_is_timed_and_counted() -> None:
     metrics = Metrics("m", EngineStats)
     timer = metrics.timer(0.0)

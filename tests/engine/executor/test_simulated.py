@@ -30,8 +30,9 @@ def row(
     pages: Sequence[int] = (),
     drafts: Sequence[int] = (),
     samples: bool = True,
+    num_drafts: int = 2,
 ) -> ScheduledRow:
-    return ScheduledRow(request_id, start, num_tokens, list(pages), list(drafts), samples)
+    return ScheduledRow(request_id, start, num_tokens, list(pages), list(drafts), samples, num_drafts)
 
 
 def plan(
@@ -46,7 +47,7 @@ def plan(
 @pytest.fixture
 def executor() -> SimulatedExecutor:
     """Holds request `a`: tokens 1, 2, 3 and one sampled, in pages 5 and 6."""
-    executor = SimulatedExecutor(CAPACITY, num_drafts=2, draft_acceptance=1.0)
+    executor = SimulatedExecutor(CAPACITY, draft_acceptance=1.0)
     executor.execute(plan(row("a", 0, 3, [5, 6]), new_requests=[new("a", [1, 2, 3])])).result()
     return executor
 
@@ -108,16 +109,17 @@ def test_drafts_are_right_as_often_as_asked() -> None:
     def num_accepted(acceptance: float) -> int:
         executor = SimulatedExecutor(
             Capacity(num_pages=200, page_size=8, max_model_len=1600, max_num_seqs=1),
-            num_drafts=1,
             draft_acceptance=acceptance,
         )
         output = executor.execute(
-            plan(row("a", 0, 1, range(200)), new_requests=[new("a", [1])])
+            plan(row("a", 0, 1, range(200), num_drafts=1), new_requests=[new("a", [1])])
         ).result()
         position, accepted = 1, 0
         for _ in range(400):
             drafts = output.rows[0].draft_ids
-            output = executor.execute(plan(row("a", position, 2, drafts=drafts))).result()
+            output = executor.execute(
+                plan(row("a", position, 2, drafts=drafts, num_drafts=1))
+            ).result()
             position += len(output.rows[0].token_ids)
             accepted += len(output.rows[0].token_ids) - 1
         return accepted
