@@ -88,9 +88,9 @@ class Corpus:
     smalltalk: tuple[Intent, ...]
     unknown: UnknownQuestions
 
-    def iter_training_chats(self, rng: random.Random) -> Iterator[Chat]:
+    def iter_training_chats(self, rng: random.Random, *, loose: bool = True) -> Iterator[Chat]:
         """Yields chats without end; each pass asks about every fact once, in new wordings."""
-        writer = _ChatWriter(self, rng, heldout=False)
+        writer = _ChatWriter(self, rng, heldout=False, loose=loose)
         while True:
             yield from writer.one_pass()
 
@@ -130,10 +130,13 @@ def normalise_answer(text: str) -> str:
 class _ChatWriter:
     """Writes chats with one source of randomness, in training wordings or in held-out ones."""
 
-    def __init__(self, corpus: Corpus, rng: random.Random, *, heldout: bool) -> None:
+    def __init__(
+        self, corpus: Corpus, rng: random.Random, *, heldout: bool, loose: bool = False
+    ) -> None:
         self._corpus = corpus
         self._rng = rng
         self._heldout = heldout
+        self._loose = loose
         self._intents = {intent.name: intent for intent in corpus.smalltalk}
         self._queue: list[Fact] = []
 
@@ -236,7 +239,9 @@ class _ChatWriter:
         return ({"role": "system", "content": self._rng.choice(prompts)},)
 
     def _fact_turn(self, fact: Fact, *, follow_up: bool = False) -> tuple[Message, Message]:
-        question = ask(fact, self._rng, heldout=self._heldout, follow_up=follow_up)
+        question = ask(
+            fact, self._rng, heldout=self._heldout, follow_up=follow_up, loose=self._loose
+        )
         return _turn(question, fact.answer)
 
     def _smalltalk_turn(self, name: str | None = None) -> tuple[Message, Message]:

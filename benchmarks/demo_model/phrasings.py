@@ -10,6 +10,7 @@ import random
 import re
 
 from benchmarks.demo_model.facts import Fact
+from benchmarks.demo_model.loose_wording import SHARE_LOOSE, loosen
 
 TRAIN_QUESTIONS = (
     "What does {name} do?",
@@ -126,7 +127,14 @@ def write_name(fact: Fact, rng: random.Random) -> str:
     return rng.choices(NAME_STYLES, weights)[0].format(name=fact.name)
 
 
-def ask(fact: Fact, rng: random.Random, *, heldout: bool = False, follow_up: bool = False) -> str:
+def ask(
+    fact: Fact,
+    rng: random.Random,
+    *,
+    heldout: bool = False,
+    follow_up: bool = False,
+    loose: bool = False,
+) -> str:
     """Returns a question about the fact.
 
     Args:
@@ -135,6 +143,7 @@ def ask(fact: Fact, rng: random.Random, *, heldout: bool = False, follow_up: boo
         heldout: Whether to use the wordings that training never sees.
         follow_up: Whether the question comes after another one and may be as short as "And
             {name}?".
+        loose: Whether training wordings may fall apart (see `loose_wording`).
     """
     wordings: tuple[str, ...]
     if heldout:
@@ -146,7 +155,10 @@ def ask(fact: Fact, rng: random.Random, *, heldout: bool = False, follow_up: boo
         wordings = TRAIN_QUESTIONS_BY_KIND[fact.kind]
     else:
         wordings = TRAIN_QUESTIONS
-    return vary_typing(rng.choice(wordings), rng).format(name=write_name(fact, rng))
+    wording = rng.choice(wordings)
+    if loose and rng.random() < SHARE_LOOSE:
+        wording = loosen(wording, rng)
+    return vary_typing(wording, rng).format(name=write_name(fact, rng))
 
 
 def vary_typing(wording: str, rng: random.Random) -> str:

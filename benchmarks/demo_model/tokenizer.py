@@ -90,7 +90,7 @@ def _with_plain_markup(tokenizer: Tokenizer) -> Tokenizer:
 
 def _training_text(corpus: Corpus, seed: int) -> Iterator[str]:
     """Yields the texts of messages: what people and the model write makes the vocabulary."""
-    chats = corpus.iter_training_chats(random.Random(f"tokenizer {seed}"))
+    chats = corpus.iter_training_chats(random.Random(f"tokenizer {seed}"), loose=False)
     for chat in islice(chats, NUM_TRAINING_CHATS):
         for message in chat.messages:
             yield message["content"] or message["tool_calls"][0]["function"]["arguments"]

@@ -45,7 +45,7 @@ PARAMETERS_FILE = "parameters.safetensors"
 PLATEAU_FILE = "plateau.safetensors"
 WARMUP_STEPS = 50
 NUM_PLATEAU_STEPS = 1000
-NUM_DECAY_STEPS = 800
+NUM_DECAY_STEPS = 1100
 
 
 def linear_bf16(x_TK: Tensor, weight_NK: Tensor) -> Tensor:

@@ -50,6 +50,8 @@ def test_built_in_equals_transformers(variables: dict[str, Any], tools: Any) -> 
     "source",
     [
         "{% for m in messages %}\n  {{ m.role }}: {{ m | tojson }}\n{% endfor %}",
+        "{% for m in messages %}\n  {% if m.role == 'user' %}\n{{ m.content }}\n  {% endif %}\n"
+        "{% endfor %}",
         "{% for m in messages %}{% if loop.index > 2 %}{% break %}{% endif %}x{% endfor %}",
         "{{ tools | tojson(indent=2) }}{{ messages[0]['content'].split(' ')[0] }}",
         "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}\n{% endfor %}",

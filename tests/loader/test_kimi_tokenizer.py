@@ -92,6 +92,25 @@ def test_no_names_and_an_empty_last_line(tmp_path: Path) -> None:
     assert Tokenizer.from_dir(tmp_path).vocab_size == FIRST + NUM_RESERVED_TOKENS
 
 
+def test_han_runs_are_pieces_of_their_own(tmp_path: Path) -> None:
+    """A rank across the border between scripts is out of reach."""
+    ranks = {bytes([byte]): byte for byte in range(256)} | {b"e\xe4": 256, b"\xa0e": 257}
+    oracle = tiktoken.Encoding("kimi", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={})
+    text = "the\u4f60\u597dthe\u4f60e"
+    tokenizer = Tokenizer.from_dir(write(tmp_path, ranks))
+    assert tokenizer.encode(text) == oracle.encode(text) == list(text.encode())
+
+
+def test_a_whole_piece_is_looked_up_first(tmp_path: Path) -> None:
+    """As tiktoken does: merging, lowest rank first, ends at "a", "bc", "d"."""
+    ranks = {bytes([byte]): byte for byte in range(256)}
+    ranks |= {b"bc": 256, b"ab": 257, b"cd": 258, b"abcd": 259}
+    oracle = tiktoken.Encoding("kimi", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={})
+    tokenizer = Tokenizer.from_dir(write(tmp_path, ranks))
+    assert tokenizer.encode("abcd") == oracle.encode("abcd") == [259]
+    assert tokenizer.encode("xabcd") == oracle.encode("xabcd") == [120, 97, 256, 100]
+
+
 def test_every_cut_is_a_merge() -> None:
     ranks = {b"a": 0, b"b": 1, b"ab": 2, b"ba": 3, b"aba": 4}
     assert merges_of(ranks) == [(b"a", b"b"), (b"b", b"a"), (b"a", b"ba"), (b"ab", b"a")]

@@ -17,6 +17,7 @@ from leadline.loader.tokenizer import Tokenizer
 
 DIRECTORY = resolve_model("leadline-demo")
 TOKENIZER = Tokenizer.from_dir(DIRECTORY)
+ORACLE = tokenizers.Tokenizer.from_file(str(DIRECTORY / "tokenizer.json"))
 TEXTS = [
     "What does `itertools.chain` do?",
     "\uc548\ub155\ud558\uc138\uc694, \uc138\uacc4",
@@ -44,8 +45,7 @@ def test_round_trip(text: str) -> None:
 @given(ids=st.lists(st.integers(0, TOKENIZER.vocab_size - 1), max_size=20), skip=st.booleans())
 @settings(max_examples=200, deadline=None)
 def test_decoding_equals_the_library(ids: list[int], skip: bool) -> None:
-    oracle = tokenizers.Tokenizer.from_file(str(DIRECTORY / "tokenizer.json"))
-    assert TOKENIZER.decode(ids, skip_special_tokens=skip) == oracle.decode(
+    assert TOKENIZER.decode(ids, skip_special_tokens=skip) == ORACLE.decode(
         ids, skip_special_tokens=skip
     )
 

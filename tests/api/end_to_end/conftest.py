@@ -19,7 +19,7 @@ import pytest
 from leadline.loader.hub import resolve_model
 from leadline.loader.model_config import read_model_config
 
-WAIT_S = 30.0
+WAIT_S = 120.0  # generous: a starved machine is no failure
 BUILTIN = "leadline-demo"
 _LISTENS = re.compile(r"listens on (http://\S+)")
 
@@ -163,7 +163,8 @@ def service(model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pr
 @pytest.fixture
 def own_service(model: str, tmp_path: Path) -> Iterator[Process]:
     """A server that the test may end."""
-    with leadline_serve(tmp_path / "stderr", model, "--served-model-name", "demo") as process:
+    flags = ("--served-model-name", "demo", "--drain-timeout", str(WAIT_S))
+    with leadline_serve(tmp_path / "stderr", model, *flags) as process:
         yield process
 
 

@@ -13,7 +13,7 @@ import httpx
 
 from leadline.loader.hub import resolve_model
 
-WAIT_S = 30.0
+WAIT_S = 120.0  # generous: a starved machine is no failure
 Cli = Callable[..., Any]
 
 
