@@ -232,6 +232,8 @@ def _reason(config: EngineConfig, name: str) -> str:
         return "what this machine has"
     default = EngineConfig.__dataclass_fields__[name].default
     asked = getattr(config, name)
+    if name == "seed" and asked is None:
+        return "drawn at start"
     if asked in (None, "auto"):
         return "chosen for this machine and model"
     return "default" if asked == default or asked == {} else "as given"

@@ -109,7 +109,9 @@ class DraftPolicy:
     def observe(self, plan: SchedulerOutput, output: ModelOutput) -> None:
         """Learn from a step: which drafts were accepted, and what it cost."""
         num_proposed = 0
-        is_decode = all(row.samples and row.num_tokens == 1 + len(row.draft_ids) for row in plan.rows)
+        is_decode = all(
+            row.samples and row.num_tokens == 1 + len(row.draft_ids) for row in plan.rows
+        )
         for row, result in zip(plan.rows, output.rows, strict=True):
             num_proposed += len(result.draft_ids)
             if row.draft_ids and result.token_ids:

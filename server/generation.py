@@ -245,6 +245,7 @@ def _params(
         stop_token_ids=tuple(stop_token_ids),
         eos_token_ids=defaults.eos_token_ids,
         ignore_eos=bool(fields.ignore_eos),
+        speculative_tokens=fields.speculative_tokens,
     )
 
 

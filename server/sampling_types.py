@@ -53,7 +53,6 @@ NOT_HONOURED: Mapping[str, IsHarmless] = {
     "use_beam_search": only(False),
     "include_stop_str_in_output": only(False),
     "thinking_token_budget": only(),
-    "speculative_tokens": only(),
     "priority": only(0),
     # Output
     "top_logprobs": only(0),
@@ -106,6 +105,7 @@ class SamplingFields(BaseModel):
     ignore_eos: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    speculative_tokens: Annotated[int, Field(ge=0, le=_TOKEN_ID_MAX)] | None = None
     cache_salt: Annotated[str, Field(max_length=MAX_CACHE_SALT_CHARS)] | None = None
 
     @property

@@ -9,10 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from leadline.engine import draft_policy
 from leadline.engine.build import build_core
 from leadline.engine.config import ResolvedConfig
 from leadline.engine.messages import EngineStats
 from leadline.engine.request import EngineRequest, FinishReason, RequestOutput, SamplingParams
+from leadline.engine.worker import drafter
 
 NUM_REQUESTS = 64
 VOCAB_SIZE = 512
@@ -179,3 +181,29 @@ def test_fp8_cache_preempted_and_chunked(checkpoint_of: CheckpointOf) -> None:
     )
     assert_same(result, alone)
     assert result.stats.num_preemptions > 0
+
+
+SPECULATION = {
+    "plain": {},
+    "page pool too small": {"num_pages": 30},
+    "chunks": {"max_num_batched_tokens": 16, "max_num_seqs": 8},
+    "prefix cache": {"prefix_caching": True},
+    "larger pages": {"page_size": 8, "num_pages": 300},
+}
+
+
+@pytest.mark.parametrize("changes", SPECULATION.values(), ids=SPECULATION)
+@pytest.mark.parametrize("depth", [1, 3])
+def test_drafts_never_change_a_token(
+    depth: int,
+    changes: dict[str, Any],
+    alone: Result,
+    checkpoint_of: CheckpointOf,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With drafts of any quality verified at every step: the same tokens and finish reasons."""
+    monkeypatch.setattr(drafter, "MIN_DRAFT_PROBABILITY", 0.0)
+    monkeypatch.setattr(draft_policy, "MIN_TIMED_STEPS", 10**9)
+    result = run(checkpoint_of("v3"), together=16, speculative_tokens=depth, **changes)
+    assert result.stats.num_drafts > 100
+    assert_same(result, alone)

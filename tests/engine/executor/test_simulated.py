@@ -32,7 +32,9 @@ def row(
     samples: bool = True,
     num_drafts: int = 2,
 ) -> ScheduledRow:
-    return ScheduledRow(request_id, start, num_tokens, list(pages), list(drafts), samples, num_drafts)
+    return ScheduledRow(
+        request_id, start, num_tokens, list(pages), list(drafts), samples, num_drafts
+    )
 
 
 def plan(
