@@ -135,8 +135,18 @@ def make_drafter(config: ResolvedConfig, loaded: LoadedModel, memory: PagedMemor
     )
 
 
-def build_core(config_json: bytes, on_stage: OnStage) -> tuple[EngineCore, Ready]:
-    """The engine of one device, from its `ResolvedConfig` as JSON.
+def build_core(
+    config_json: bytes,
+    on_stage: OnStage,
+    *,
+    make_policy: Callable[[int], DraftPolicy] = DraftPolicy,
+) -> tuple[EngineCore, Ready]:
+    """The engine of one device.
+
+    Args:
+        config_json: a `ResolvedConfig` as JSON.
+        on_stage: told what start-up is busy with.
+        make_policy: makes the draft policy from the most drafts a step.
 
     Raises:
         LoaderError, ConfigError: as `load_model`.
@@ -160,7 +170,7 @@ def build_core(config_json: bytes, on_stage: OnStage) -> tuple[EngineCore, Ready
         config.capacity(),
         max_num_batched_tokens=config.max_num_batched_tokens,
         prefix_caching=config.prefix_caching,
-        draft_policy=DraftPolicy(num_drafts),
+        draft_policy=make_policy(num_drafts),
     )
     num_tokens = config.num_pages * config.page_size
     pool = (
