@@ -1,13 +1,14 @@
 """Writes tensors as a checkpoint in the official format."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from leadline.kernels.types import QuantTensor
 from leadline.loader.checkpoint import INDEX_FILE, SINGLE_FILE
 from leadline.loader.fp8 import quantize_blocks
 from leadline.loader.model_config import ModelConfig
@@ -17,6 +18,7 @@ DEFAULT_SHARD_BYTES = 4 * 10**9
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 Named = Iterable[tuple[str, Tensor]]
+Quantize = Callable[[Tensor], QuantTensor]
 
 
 def write_weights(
@@ -25,6 +27,7 @@ def write_weights(
     tensors: Named,
     *,
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
+    quantize: Quantize | None = None,
 ) -> None:
     """Write tensors in the config's own format: FP8 with scales where it says so, else its dtype.
 
@@ -36,11 +39,12 @@ def write_weights(
         config: the format.
         tensors: (name, float tensor), by the checkpoint's names; read once, one at a time.
         max_shard_bytes: a larger sum of tensors starts the next file.
+        quantize: makes FP8 of a matrix; `fp8.quantize_blocks` if None.
     """
     shards: list[list[str]] = []
     pending: dict[str, Tensor] = {}
     num_bytes = total_bytes = 0
-    for name, tensor in _stored(config, tensors):
+    for name, tensor in _stored(config, tensors, quantize or _quantizer(config)):
         size = tensor.numel() * tensor.element_size()
         if pending and num_bytes + size > max_shard_bytes:
             shards.append(_write_shard(directory, len(shards), pending))
@@ -56,13 +60,20 @@ def write_weights(
         _write_index(directory, shards, total_bytes)
 
 
-def _stored(config: ModelConfig, tensors: Named) -> Iterator[tuple[str, Tensor]]:
+def _quantizer(config: ModelConfig) -> Quantize:
+    ue8m0 = config.fp8 is not None and config.fp8.scale_fmt == "ue8m0"
+    return lambda weight: quantize_blocks(weight, ue8m0=ue8m0)
+
+
+def _stored(
+    config: ModelConfig, tensors: Named, quantize: Quantize
+) -> Iterator[tuple[str, Tensor]]:
     """Each tensor as it is stored, FP8 weights followed by their scales."""
     specs = expected_tensors(config)
     dtype = _DTYPES[config.dtype]
     for name, tensor in tensors:
         if config.fp8 is not None and specs[name].quantized:
-            quantized = quantize_blocks(tensor, ue8m0=config.fp8.scale_fmt == "ue8m0")
+            quantized = quantize(tensor)
             yield name, quantized.data
             yield name + SCALE_SUFFIX, quantized.scale
         elif name.endswith("e_score_correction_bias"):

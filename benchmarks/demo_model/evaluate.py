@@ -109,10 +109,10 @@ class Losses:
 
 
 def heldout_batches(corpus: Corpus, tokenizer: Tokenizer) -> list[PackedBatch]:
-    """Sixteen batches of held-out conversations."""
-    chats = corpus.heldout_conversations(3000, SEED)
+    """Forty batches of held-out conversations, some 65,000 tokens to produce."""
+    chats = corpus.heldout_conversations(6000, SEED)
     stream = pack((encode_chat(tokenizer, chat) for chat in chats), 8, 512)
-    return [next(stream) for _ in range(16)]
+    return [next(stream) for _ in range(40)]
 
 
 def measure(path: Path, batches: list[PackedBatch], *, with_bias: bool = True) -> Losses:

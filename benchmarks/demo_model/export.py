@@ -15,6 +15,7 @@ from torch import Tensor
 
 from benchmarks.demo_model.model import demo_config
 from benchmarks.demo_model.parameters import Initializer, load_parameters
+from benchmarks.demo_model.quantize import quantize_best
 from benchmarks.demo_model.train import PARAMETERS_FILE
 from leadline.engine.model.weights import (
     AttentionWeights,
@@ -108,7 +109,7 @@ def export(run: Path, out: Path, fmt: str) -> None:
     weights = Initializer(config, seed=0).model()
     load_parameters(weights, run / PARAMETERS_FILE)
     out.mkdir(parents=True, exist_ok=True)
-    write_weights(out, config, checkpoint_tensors(weights, config))
+    write_weights(out, config, checkpoint_tensors(weights, config), quantize=quantize_best)
     (out / "config.json").write_text(json.dumps(raw, indent=2) + "\n")
     (out / "generation_config.json").write_text(json.dumps(GENERATION_CONFIG, indent=2) + "\n")
     for name in TOKENIZER_FILES:
