@@ -32,6 +32,7 @@ from leadline.loader.model_config import ModelConfig, read_model_config
 logger = logging.getLogger(__name__)
 
 OnStage = Callable[[str], None]
+_BAR_WIDTH = 30  # characters
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -78,7 +79,7 @@ def load_model(
     checkpoint = Checkpoint.open(path)
 
     def show(done_bytes: int, total_bytes: int) -> None:
-        on_stage(f"reading weights: {done_bytes / 1e6:.1f} of {total_bytes / 1e6:.1f} MB")
+        on_stage(f"reading weights: {progress_bar(done_bytes, total_bytes)}")
 
     weights = load_weights(
         checkpoint,
@@ -103,6 +104,13 @@ def load_model(
         ("kernels", ", ".join(chosen)),
     ]
     return LoadedModel(model_config, model, kernels, weights.has_mtp, summary)
+
+
+def progress_bar(done_bytes: int, total_bytes: int) -> str:
+    """A bar in plain characters, and the numbers, for example `|###-----| 4.5 of 12.0 MB`."""
+    filled = _BAR_WIDTH * done_bytes // max(total_bytes, 1)
+    bar = "#" * filled + "-" * (_BAR_WIDTH - filled)
+    return f"|{bar}| {done_bytes / 1e6:.1f} of {total_bytes / 1e6:.1f} MB"
 
 
 def _mtp_line(config: ModelConfig, *, has_mtp: bool) -> str:
