@@ -182,17 +182,19 @@ def plot(rows: list[Row], path: Path) -> None:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--chats", type=int, default=32, help="held-out chats a round")
+    parser.add_argument("--chats", type=int, default=32, help="held-out chats a round, at least as many as are at once")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="folder for speculation.json and speculation.png")
     arguments = parser.parse_args()
     tokenizer = Tokenizer.from_dir(resolve_model("leadline-demo"))
-    chats = build_corpus().heldout_chats(arguments.chats, seed=2, kind="fact")
-    prompts = [tokenizer.encode(render_prompt(heldout.chat)) for heldout in chats]
+    num_chats = max(arguments.chats, *CONCURRENCIES)
+    chats = build_corpus().heldout_chats(num_chats, seed=2, kind="fact")
+    everything = [tokenizer.encode(render_prompt(heldout.chat)) for heldout in chats]
     engines = {name: open_engine(name) for name in (*map(str, DEPTHS), "adaptive")}
     rows: list[Row] = []
     settings = [(c, t) for c in CONCURRENCIES for t in TEMPERATURES]
     for concurrency, temperature in track(settings, description="measuring"):
+        prompts = everything[: max(arguments.chats, concurrency)]
         for core in engines.values():  # warm-up
             measure(core, prompts[:concurrency], concurrency, temperature)
         rounds = [
