@@ -182,7 +182,12 @@ def plot(rows: list[Row], path: Path) -> None:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--chats", type=int, default=32, help="held-out chats a round, at least as many as are at once")
+    parser.add_argument(
+        "--chats",
+        type=int,
+        default=32,
+        help="held-out chats a round, at least as many as are at once",
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="folder for speculation.json and speculation.png")
     arguments = parser.parse_args()
