@@ -119,13 +119,12 @@ def measure(path: Path, batches: list[PackedBatch], *, with_bias: bool = True) -
     """Teacher-forced losses of a checkpoint, its weights dequantised to float32."""
     config = read_model_config(path)
     loaded = load_weights(Checkpoint.open(path), config, dtype=torch.float32, dequantize=True)
-    weights = assemble(loaded.tensors, config, has_mtp=loaded.has_mtp)
     if not with_bias:
         for name, tensor in loaded.tensors.items():
             if name.endswith("e_score_correction_bias"):
                 assert isinstance(tensor, Tensor)
                 tensor.zero_()
-        weights = assemble(loaded.tensors, config, has_mtp=loaded.has_mtp)
+    weights = assemble(loaded.tensors, config, has_mtp=loaded.has_mtp)
     reference, _ = select_kernels(Platform())
     counter = LoadCounter(reference)
     kernels = dataclasses.replace(reference, grouped_mlp=GroupedMLP(linear), route=counter)
