@@ -2,7 +2,9 @@
 
     python benchmarks/scheduler.py [--steps 200] [--json scheduler.json]
 
-Every request decodes with a context of about 500 tokens; the executor's part is not counted.
+Every request decodes with a context of about 500 tokens. `plan` is the time from one step's end to
+the next one's beginning where a step is planned only after the one before it; planned ahead, it is
+hidden behind the executor's work, and only `update` stands between two steps that wait for nothing.
 """
 
 import argparse
@@ -34,7 +36,7 @@ def decoding_scheduler(num_running: int, num_steps: int, num_drafts: int) -> Sch
     scheduler = Scheduler(
         capacity,
         max_num_batched_tokens=PROMPT_TOKENS * num_running,
-        draft_policy=DraftPolicy(num_drafts, adaptive=False),
+        draft_policy=DraftPolicy(num_drafts),
     )
     for i in range(num_running):
         params = SamplingParams(seed=i, max_tokens=max_tokens, eos_token_ids=(1,))
@@ -46,32 +48,42 @@ def decoding_scheduler(num_running: int, num_steps: int, num_drafts: int) -> Sch
     return scheduler
 
 
-def result_of(plan: SchedulerOutput, num_drafts: int) -> ModelOutput:
+def result_of(plan: SchedulerOutput) -> ModelOutput:
     """Every draft accepted, one more token, and new drafts."""
-    rows = [RowOutput([*row.draft_ids, 7], [7] * num_drafts) for row in plan.rows]
-    return ModelOutput(step_id=plan.step_id, rows=rows, elapsed_s=0.0)
+    rows = [
+        RowOutput(
+            [7] * (1 + row.num_verify), row.num_verify, row.num_verify, row.num_drafts
+        )
+        for row in plan.rows
+    ]
+    return ModelOutput(plan.step_id, rows, elapsed_s=0.02, draft_s=0.001, num_tokens=len(rows))
 
 
-def measure(num_running: int, num_drafts: int, num_steps: int) -> dict[str, float]:
-    """Median microseconds of `schedule` and `update`."""
+def measure(num_running: int, num_drafts: int, num_steps: int, *, ahead: bool) -> dict[str, float]:
+    """Median microseconds of `schedule` and `update`, one or two steps in flight."""
     scheduler = decoding_scheduler(num_running, num_steps, num_drafts)
-    plan = scheduler.schedule()
-    scheduler.update(plan, result_of(plan, num_drafts))
-    schedule_us, update_us = [], []
+    pending = [scheduler.schedule()]
+    assert pending[0] is not None
+    if not ahead:
+        scheduler.update(result_of(pending.pop()))
+    plan_us, update_us = [], []
     for _ in range(num_steps):
         begin = time.perf_counter()
         plan = scheduler.schedule()
         planned = time.perf_counter()
-        output = result_of(plan, num_drafts)
+        assert plan is not None
+        assert len(plan.rows) == num_running
+        pending.append(plan)
+        output = result_of(pending.pop(0))
         executed = time.perf_counter()
-        scheduler.update(plan, output)
-        schedule_us.append((planned - begin) * 1e6)
+        scheduler.update(output)
+        plan_us.append((planned - begin) * 1e6)
         update_us.append((time.perf_counter() - executed) * 1e6)
-    assert len(plan.rows) == num_running
     return {
         "running": num_running,
         "drafts": num_drafts,
-        "schedule_us": statistics.median(schedule_us),
+        "steps_in_flight": 2 if ahead else 1,
+        "plan_us": statistics.median(plan_us),
         "update_us": statistics.median(update_us),
     }
 
@@ -82,17 +94,17 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200, help="steps of each measurement")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
-    print(f"{'running':>8} {'drafts':>7} {'schedule':>12} {'update':>12} {'step':>12}")
+    print(f"{'running':>8} {'drafts':>7} {'in flight':>10} {'plan':>12} {'update':>12}")
     results = []
     for num_running in (256, 1024):
         for num_drafts in (0, 2):
-            result = measure(num_running, num_drafts, options.steps)
-            results.append(result)
-            schedule, update = result["schedule_us"], result["update_us"]
-            print(
-                f"{num_running:8} {num_drafts:7} {schedule:9.0f} us {update:9.0f} us "
-                f"{schedule + update:9.0f} us"
-            )
+            for ahead in (False, True):
+                result = measure(num_running, num_drafts, options.steps, ahead=ahead)
+                results.append(result)
+                print(
+                    f"{num_running:8} {num_drafts:7} {result['steps_in_flight']:10} "
+                    f"{result['plan_us']:9.0f} us {result['update_us']:9.0f} us"
+                )
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
 

@@ -1,8 +1,54 @@
-"""What a request must satisfy to be taken at all."""
+"""What a request must satisfy to be taken at all, and how many may wait."""
 
-from leadline.engine.errors import InvalidRequestError, PromptTooLongError
+from typing import Literal
+
+import msgspec
+
+from leadline.engine.errors import InvalidRequestError, PromptTooLongError, QueueFullError
 from leadline.engine.executor.base import Capacity
 from leadline.engine.request import EngineRequest
+
+RejectionReason = Literal["max_queued_requests", "max_queued_tokens"]
+
+
+class QueueLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How much may wait for room in the batch; None for as much as comes.
+
+    Attributes:
+        max_requests: requests beyond those for which the batch has seats.
+        max_tokens: prompt tokens of waiting requests.
+    """
+
+    max_requests: int | None = None
+    max_tokens: int | None = None
+
+    def rejection(
+        self, *, num_waiting: int, num_seats: int, num_tokens: int
+    ) -> RejectionReason | None:
+        """Why one more request cannot be taken, or None.
+
+        Args:
+            num_waiting: requests that wait.
+            num_seats: seats in the batch that nobody has.
+            num_tokens: tokens that would wait, the new request's included.
+        """
+        if self.max_requests is not None and num_waiting - num_seats >= self.max_requests:
+            return "max_queued_requests"
+        if self.max_tokens is not None and num_waiting > 0 and num_tokens > self.max_tokens:
+            return "max_queued_tokens"
+        return None
+
+
+def queue_full(
+    reason: RejectionReason, limits: QueueLimits, retry_after_s: float
+) -> QueueFullError:
+    """What a refused request is told."""
+    limit = limits.max_requests if reason == "max_queued_requests" else limits.max_tokens
+    unit = "requests" if reason == "max_queued_requests" else "prompt tokens"
+    return QueueFullError(
+        f"the queue is full ({reason} is {limit} {unit}); send the request again later",
+        retry_after_s=retry_after_s,
+    )
 
 
 def check_fits(request: EngineRequest, capacity: Capacity) -> None:

@@ -8,19 +8,25 @@ from pathlib import Path
 import msgspec
 import torch
 
+from leadline.engine.admission import QueueLimits
 from leadline.engine.config import ResolvedConfig
 from leadline.engine.core import EngineCore
 from leadline.engine.draft_policy import DraftPolicy
 from leadline.engine.errors import ConfigError
 from leadline.engine.executor.local import LocalExecutor
+from leadline.engine.grammar.compiler import GrammarStore
+from leadline.engine.kv_event_publisher import KVEventPublisher, parse_kv_events_config
+from leadline.engine.kv_events import KVEventLog
 from leadline.engine.messages import Ready
 from leadline.engine.model.deepseek import DeepseekModel
 from leadline.engine.model.paged_memory import PagedMemory
 from leadline.engine.model.rope import softmax_scale
 from leadline.engine.model.weights import assemble
 from leadline.engine.parallel.context import ParallelContext
+from leadline.engine.prefill_share import PrefillShare
 from leadline.engine.scheduler import Scheduler
 from leadline.engine.worker.drafter import Drafter
+from leadline.engine.worker.host_pages import HostPages
 from leadline.engine.worker.model_runner import ModelRunner
 from leadline.kernels.api import KernelSet
 from leadline.kernels.latent_cache import LatentCache, LatentLayout
@@ -134,13 +140,22 @@ def make_drafter(config: ResolvedConfig, loaded: LoadedModel, memory: PagedMemor
     return Drafter(
         loaded.model,
         memory,
-        loaded.kernels,
         num_pages=config.num_pages,
         page_size=config.page_size,
         max_len=config.max_model_len,
         hidden_size=loaded.config.hidden_size,
         dtype=_DTYPES[config.dtype],
     )
+
+
+def make_host_pages(
+    config: ResolvedConfig, cache: LatentCache, drafter: Drafter | None
+) -> HostPages | None:
+    """The host tier's memory, if there is one."""
+    if not config.num_host_pages:
+        return None
+    page_hidden = None if drafter is None else drafter.page_hidden_PD
+    return HostPages(cache, config.num_host_pages, page_hidden)
 
 
 def build_core(
@@ -166,20 +181,21 @@ def build_core(
     cache = make_cache(config, loaded)
     memory = PagedMemory(cache, loaded.kernels, scale=softmax_scale(loaded.config))
     num_drafts = config.speculative_tokens if loaded.has_mtp else 0
+    drafter = make_drafter(config, loaded, memory) if num_drafts else None
+    grammars = GrammarStore(Path(config.model))
     runner = ModelRunner(
         loaded.model,
         memory,
         loaded.kernels,
         page_size=config.page_size,
-        drafter=make_drafter(config, loaded, memory) if num_drafts else None,
+        vocab_size=loaded.config.vocab_size,
+        drafter=drafter,
+        host_pages=make_host_pages(config, cache, drafter),
+        grammars=grammars,
+        logprobs_mode=config.logprobs_mode,
     )
-    executor = LocalExecutor(runner, config.capacity())
-    scheduler = Scheduler(
-        config.capacity(),
-        max_num_batched_tokens=config.max_num_batched_tokens,
-        prefix_caching=config.prefix_caching,
-        draft_policy=make_policy(num_drafts),
-    )
+    executor = LocalExecutor(runner, config.capacity(), grammars)
+    scheduler, events = make_scheduler(config, make_policy(num_drafts))
     num_tokens = config.num_pages * config.page_size
     pool = (
         f"{config.num_pages} pages of {config.page_size}: {num_tokens} tokens, "
@@ -195,4 +211,42 @@ def build_core(
             ("speculation", f"up to {num_drafts} drafts a step" if num_drafts else "off"),
         ],
     )
-    return EngineCore(scheduler, executor), ready
+    return EngineCore(scheduler, executor, events=events), ready
+
+
+def make_scheduler(
+    config: ResolvedConfig, draft_policy: DraftPolicy
+) -> tuple[Scheduler, KVEventPublisher | None]:
+    """The scheduler of a config, and what publishes its cache events, if anything does.
+
+    Raises:
+        ConfigError: an address for events cannot be bound.
+    """
+    log = publisher = None
+    if config.kv_events_config is not None:
+        events_config = parse_kv_events_config(config.kv_events_config)
+        if events_config.is_on:
+            log = KVEventLog(config.page_size)
+            publisher = KVEventPublisher(events_config, log)
+    share = PrefillShare(
+        config.max_num_batched_tokens,
+        target_itl_s=_seconds(config.target_itl_ms),
+        target_ttft_s=_seconds(config.target_ttft_ms),
+    )
+    limits = QueueLimits(
+        max_requests=config.max_queued_requests, max_tokens=config.max_queued_tokens
+    )
+    scheduler = Scheduler(
+        config.capacity(),
+        max_num_batched_tokens=config.max_num_batched_tokens,
+        prefix_caching=config.prefix_caching,
+        draft_policy=draft_policy,
+        prefill_share=share,
+        queue_limits=limits,
+        events=log,
+    )
+    return scheduler, publisher
+
+
+def _seconds(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1e3

@@ -5,6 +5,7 @@ import contextlib
 import shutil
 import sys
 import tempfile
+from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
@@ -21,8 +22,10 @@ from leadline.engine.messages import (
     Hello,
     Launch,
     Loading,
+    PrefixCacheReset,
     Ready,
     Refused,
+    ResetPrefixCache,
     Shutdown,
     StepOutputs,
     Submit,
@@ -56,6 +59,7 @@ class EngineClient:
         self._last_words = ""
         self._death: EngineDeadError | None = None
         self._is_closing = False
+        self._resets: deque[asyncio.Future[int]] = deque()
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(FromEngine)
 
@@ -154,6 +158,19 @@ class EngineClient:
         if self.alive:
             self._send(Finish([request_id], reason))
 
+    async def reset_prefix_cache(self) -> int:
+        """Let the engine forget all cached pages; returns how many there were.
+
+        Raises:
+            EngineDeadError: the engine has ended.
+        """
+        if not self.alive:
+            raise self._death or EngineDeadError("the engine is not running")
+        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._resets.append(answer)
+        self._send(ResetPrefixCache())
+        return await answer
+
     async def shutdown(self, timeout_s: float = 5.0) -> None:
         """End the engine and release everything; open requests end with `abort`.
 
@@ -220,6 +237,9 @@ class EngineClient:
         assert self._started is not None
         if not self._started.done():
             self._started.set_exception(self._death)
+        for answer in self._resets:
+            if not answer.done():
+                answer.set_exception(self._death)
         reason = FinishReason.ABORT if self._is_closing else FinishReason.ERROR
         for request_id, queue in self._queues.items():
             queue.put_nowait(
@@ -244,5 +264,9 @@ class EngineClient:
                 assert self._started is not None
                 if not self._started.done():
                     self._started.set_result(message)
+            case PrefixCacheReset(num_pages):
+                answer = self._resets.popleft()
+                if not answer.done():
+                    answer.set_result(num_pages)
             case Failed(text):
                 self._last_words = text

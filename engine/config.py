@@ -10,11 +10,13 @@ import msgspec
 from leadline.engine.cache_size import ModelSizes, latent_bytes_per_token, settle_cache_size
 from leadline.engine.errors import ConfigError
 from leadline.engine.executor.base import Capacity
+from leadline.engine.kv_event_publisher import parse_kv_events_config
 from leadline.engine.platform_facts import PlatformFacts
 from leadline.engine.request import MAX_SEED
 
 MAX_PAGE_SIZE = 1024
 MAX_SPECULATIVE_TOKENS = 8
+MIN_TARGET_MS = 0.1
 DEFAULT_SPECULATIVE_TOKENS = 1
 
 
@@ -43,7 +45,26 @@ class EngineConfig:
     kv_tokens: int | None = _option(
         None, "tokens that the cache holds (default: as many as memory and requests call for)"
     )
+    host_kv_tokens: int = _option(
+        0, "tokens of evicted cache pages that are kept in host memory; 0 for none"
+    )
+    kv_events_config: str | None = _option(
+        None, "publish cached pages to routers on ZeroMQ, as JSON with vLLM's fields"
+    )
     max_num_seqs: int = _option(64, "most requests in one step")
+    max_queued_requests: int | None = _option(
+        None, "most requests that wait for a place in the step; more get 429 (default: no limit)"
+    )
+    max_queued_tokens: int | None = _option(
+        None, "most prompt tokens that wait; more get 429 (default: no limit)"
+    )
+    target_itl_ms: float | None = _option(
+        None, "step time to keep for running requests while prompts stream in (default: none)"
+    )
+    target_ttft_ms: float | None = _option(
+        None,
+        "time to the first token; prompts get no more of a step than that takes (default: none)",
+    )
     max_num_batched_tokens: int | None = _option(
         None, "most tokens in one step (default: 512 on a CPU, 8192 on a GPU)"
     )
@@ -52,6 +73,11 @@ class EngineConfig:
         None,
         f"most MTP drafts a step, 0 to {MAX_SPECULATIVE_TOKENS}; 0 is off "
         f"(default: {DEFAULT_SPECULATIVE_TOKENS} if the model has an MTP layer)",
+    )
+    logprobs_mode: str = _option(
+        "raw",
+        "log-probabilities of the model's logits, or of those that are sampled from",
+        choices=("raw", "processed"),
     )
     seed: int | None = _option(
         None, "source of the seeds of requests that give none (default: drawn at start)"
@@ -78,6 +104,8 @@ class ResolvedConfig(msgspec.Struct, frozen=True, kw_only=True):
         num_pages: pages in the cache.
         kernels: operation -> implementation, where the user chose one.
         speculative_tokens: most MTP drafts a step; 0 for none.
+        num_host_pages: evicted pages that the host tier holds.
+        kv_events_config: as given, JSON; None for no events.
     """
 
     model: str
@@ -96,6 +124,13 @@ class ResolvedConfig(msgspec.Struct, frozen=True, kw_only=True):
     kernels: dict[str, str]
     batch_invariant: bool
     speculative_tokens: int = 0
+    logprobs_mode: str = "raw"
+    num_host_pages: int = 0
+    kv_events_config: str | None = None
+    max_queued_requests: int | None = None
+    max_queued_tokens: int | None = None
+    target_itl_ms: float | None = None
+    target_ttft_ms: float | None = None
 
     def capacity(self) -> Capacity:
         """The sizes that the scheduler plans within."""
@@ -104,6 +139,7 @@ class ResolvedConfig(msgspec.Struct, frozen=True, kw_only=True):
             page_size=self.page_size,
             max_model_len=self.max_model_len,
             max_num_seqs=self.max_num_seqs,
+            num_host_pages=self.num_host_pages,
         )
 
 
@@ -166,6 +202,13 @@ def resolve(
         dtype=dtype,
         kernels=dict(config.kernels),
         batch_invariant=is_cpu if config.batch_invariant is None else config.batch_invariant,
+        logprobs_mode=config.logprobs_mode,
+        num_host_pages=config.host_kv_tokens // config.page_size,
+        kv_events_config=config.kv_events_config,
+        max_queued_requests=config.max_queued_requests,
+        max_queued_tokens=config.max_queued_tokens,
+        target_itl_ms=config.target_itl_ms,
+        target_ttft_ms=config.target_ttft_ms,
     )
     num_tokens = size.num_pages * config.page_size
     cache_text = f"{num_tokens} ({num_tokens * token_bytes / 2**20:.0f} MiB)"
@@ -210,15 +253,33 @@ def _check_ranges(config: EngineConfig) -> None:
         ("num_threads", 1, None),
         ("speculative_tokens", 0, MAX_SPECULATIVE_TOKENS),
         ("seed", 0, MAX_SEED),
+        ("host_kv_tokens", 0, None),
+        ("max_queued_requests", 0, None),
+        ("max_queued_tokens", 1, None),
+        ("target_itl_ms", MIN_TARGET_MS, None),
+        ("target_ttft_ms", MIN_TARGET_MS, None),
     ):
         value = getattr(config, name)
         if value is not None and (value < low or (high is not None and value > high)):
             allowed = f"{low} to {high}" if high is not None else f"at least {low}"
             problems.append(f"{name} is {value}; allowed: {allowed}")
-    for name in ("kv_cache_dtype", "dtype"):
+    for name in ("kv_cache_dtype", "dtype", "logprobs_mode"):
         choices = EngineConfig.__dataclass_fields__[name].metadata["choices"]
         if getattr(config, name) not in choices:
             problems.append(f"{name} is {getattr(config, name)!r}; allowed: {', '.join(choices)}")
+    if 0 < config.host_kv_tokens < config.page_size:
+        problems.append(
+            f"host_kv_tokens is {config.host_kv_tokens}; allowed: 0, or at least a page of "
+            f"{config.page_size}"
+        )
+    if not config.prefix_caching:
+        problems += [
+            f"{name} has no effect with prefix_caching off; leave one out"
+            for name in ("host_kv_tokens", "kv_events_config")
+            if getattr(config, name)
+        ]
+    if config.kv_events_config is not None:
+        parse_kv_events_config(config.kv_events_config)
     if problems:
         raise ConfigError("; ".join(problems))
 
@@ -228,6 +289,8 @@ def _either(asked: str, default: str) -> str:
 
 
 def _reason(config: EngineConfig, name: str) -> str:
+    if name == "num_host_pages":
+        return "host_kv_tokens"
     if name == "device":
         return "what this machine has"
     default = EngineConfig.__dataclass_fields__[name].default

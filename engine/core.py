@@ -1,25 +1,61 @@
 """The engine's loop body: schedule, execute, update."""
 
+from collections import deque
 from concurrent.futures import Future
+from typing import Protocol
 
 from leadline.engine.executor.base import Executor
 from leadline.engine.messages import EngineStats
 from leadline.engine.request import EngineRequest, FinishReason, RequestOutput
-from leadline.engine.scheduler import Scheduler
-from leadline.engine.step import ModelOutput, SchedulerOutput
+from leadline.engine.scheduler import MAX_STEPS_IN_FLIGHT, Scheduler
+from leadline.engine.step import ModelOutput
+
+
+class KVEventSink(Protocol):
+    """Publishes what the scheduler's event log has collected."""
+
+    def publish(self) -> None:
+        """Send what has been collected since the last call."""
+        ...
+
+    def close(self) -> None:
+        """Send no more."""
+        ...
 
 
 class EngineCore:
-    """One scheduler and one executor.
+    """One scheduler and one executor, which work at the same time.
+
+    While a step runs, the next one is planned and handed over, so that the executor goes from one
+    to the other without waiting for the bookkeeping.
 
     Each accepted request yields exactly one output with a finish reason: from `complete_step`,
-    `finish` or `finish_all`, whichever ends it.
+    `sweep`, `finish` or `finish_all`, whichever ends it.
     """
 
-    def __init__(self, scheduler: Scheduler, executor: Executor) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        executor: Executor,
+        *,
+        max_steps: int = MAX_STEPS_IN_FLIGHT,
+        events: KVEventSink | None = None,
+    ) -> None:
+        """An engine at rest.
+
+        Args:
+            scheduler: plans.
+            executor: carries plans out.
+            max_steps: steps in flight at most; 1 plans a step only after the one before it.
+            events: is told which pages the scheduler has cached and given away.
+        """
+        assert 1 <= max_steps <= MAX_STEPS_IN_FLIGHT
         self._scheduler = scheduler
         self._executor = executor
-        self._in_flight: tuple[SchedulerOutput, Future[ModelOutput]] | None = None
+        self._max_steps = max_steps
+        self._events = events
+        self._is_stalled = False
+        self._in_flight: deque[Future[ModelOutput]] = deque()
 
     def submit(self, request: EngineRequest) -> None:
         """Accept a request.
@@ -27,7 +63,8 @@ class EngineCore:
         Raises:
             RequestError: the request is refused; it will have no outputs.
         """
-        self._scheduler.add(request)
+        self._scheduler.add(request, self._executor.prepare(request.params))
+        self._is_stalled = False
 
     def finish(self, request_id: str, reason: FinishReason) -> RequestOutput | None:
         """End a request now; its final output, or None if it has had one or is unknown."""
@@ -37,31 +74,59 @@ class EngineCore:
         """End every request now; their final outputs."""
         return self._scheduler.finish_all(reason)
 
+    def sweep(self) -> list[RequestOutput]:
+        """End requests whose deadline has passed or that could not be prepared; their finals."""
+        return self._scheduler.sweep()
+
     def has_work(self) -> bool:
         """Whether a step is in flight or worth starting."""
-        return self._in_flight is not None or self._scheduler.has_work()
+        return bool(self._in_flight) or self._scheduler.has_work()
 
-    def start_step(self) -> None:
-        """Plan a step and hand it to the executor; requests may come and end while it runs."""
-        assert self._in_flight is None, "a step is in flight"
-        plan = self._scheduler.schedule()
-        self._in_flight = plan, self._executor.execute(plan)
+    @property
+    def num_steps_in_flight(self) -> int:
+        """Steps that were started and not completed."""
+        return len(self._in_flight)
+
+    def start_steps(self) -> None:
+        """Plan steps and hand them to the executor, as many as may be in flight.
+
+        Requests may come and end while they run. There may be nothing to start: all requests wait
+        for the step in flight, or to be prepared.
+        """
+        while len(self._in_flight) < self._max_steps and self._scheduler.has_work():
+            plan = self._scheduler.schedule()
+            self._is_stalled = plan is None and not self._in_flight
+            if plan is None:
+                return
+            self._in_flight.append(self._executor.execute(plan))
+
+    def can_step(self) -> bool:
+        """False where every request waits to be prepared."""
+        return not self._is_stalled
 
     def complete_step(self) -> list[RequestOutput]:
-        """Wait for the step in flight; the outputs of its rows.
+        """Wait for the oldest step in flight; the outputs of its rows.
 
         An error of the executor is raised as it is: the engine cannot go on after it.
         """
-        assert self._in_flight is not None, "no step is in flight"
-        plan, future = self._in_flight
-        output = future.result()
-        self._in_flight = None
-        return self._scheduler.update(plan, output)
+        output = self._in_flight[0].result()
+        self._in_flight.popleft()
+        return self._scheduler.update(output)
 
     def step(self) -> list[RequestOutput]:
-        """One whole step."""
-        self.start_step()
-        return self.complete_step()
+        """Start what can be started, and complete the oldest step if there is one."""
+        outputs = self.sweep()
+        self.start_steps()
+        return outputs + (self.complete_step() if self._in_flight else [])
+
+    def reset_prefix_cache(self) -> int:
+        """Forget all cached pages; returns how many there were."""
+        return self._scheduler.reset_prefix_cache()
+
+    def publish_events(self) -> None:
+        """Let routers know what has happened to cached pages, where somebody publishes it."""
+        if self._events is not None:
+            self._events.publish()
 
     def stats(self) -> EngineStats:
         """Gauges of this moment, and counters since start."""
@@ -70,3 +135,5 @@ class EngineCore:
     def close(self) -> None:
         """Release what the executor holds."""
         self._executor.close()
+        if self._events is not None:
+            self._events.close()

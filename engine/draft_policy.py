@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 
+from leadline.engine.request import SpeculationCounts
 from leadline.engine.step import ModelOutput, SchedulerOutput
 
 ACCEPTANCE_MEMORY = 200.0  # drafts over which an acceptance is averaged
+PRIOR_WEIGHT = 8.0  # drafts that the overall acceptance counts for, beside a request's own
 TIME_MEMORY = 50.0  # steps over which costs are fitted
 MIN_TIMED_STEPS = 8  # before this many, the cost of a step is taken as constant
 PROBE_INTERVAL_STEPS = 32  # at depth 0, so often a step drafts all the same
+PROBE_ROWS = 4  # and so many of its rows
 
 
 class Average:
@@ -41,15 +44,21 @@ class LinearCost:
         self._xx = self._xx * keep + size * size
         self._xy = self._xy * keep + size * seconds
 
-    def predict(self, size: float) -> float:
-        """Seconds of a step of this size; never negative, never falling with size."""
+    @property
+    def slope(self) -> float:
+        """Seconds for each unit of size; never negative."""
         if self._n == 0.0:
             return 0.0
         mean_x, mean_y = self._x / self._n, self._y / self._n
         variance = self._xx / self._n - mean_x * mean_x
         covariance = self._xy / self._n - mean_x * mean_y
-        slope = max(0.0, covariance / variance) if variance > 1e-9 else 0.0
-        return max(0.0, mean_y + slope * (size - mean_x))
+        return max(0.0, covariance / variance) if variance > 1e-9 else 0.0
+
+    def predict(self, size: float) -> float:
+        """Seconds of a step of this size; never negative, never falling with size."""
+        if self._n == 0.0:
+            return 0.0
+        return max(0.0, self._y / self._n + self.slope * (size - self._x / self._n))
 
 
 @dataclass(slots=True)
@@ -70,8 +79,10 @@ class DraftPolicy:
     """Depth of the next step's drafts: the one with the most tokens a second.
 
     A draft at position k is worth the product of the acceptances up to k; it costs a pass of the
-    MTP layer and one more token to verify. At depth 0 a step in 32 drafts once, so that the
-    acceptance stays known.
+    MTP layer and one more token to verify. First a depth is chosen for the step as a whole; then
+    each request, whose own acceptance may be better or worse than the mean, drafts as deep as a
+    draft of its own is worth the time that it adds. At depth 0 a few rows of a step in 32 draft
+    once, so that the acceptance stays known.
 
     Attributes:
         counts: totals since start.
@@ -85,15 +96,44 @@ class DraftPolicy:
         self._verify = LinearCost()
         self._draft = LinearCost()
         self._num_steps = 0
+        self._depth = 0
+        self._least_worth = 0.0  # accepted tokens that a draft has to bring to pay for its time
+        self._num_probes_left = 0
 
-    def depth(self, num_rows: int) -> int:
-        """Drafts that each of `num_rows` decoding requests should propose in the next step."""
+    def begin_step(self, num_rows: int) -> int:
+        """Choose the depth for a step of `num_rows` decoding requests; returns it."""
         self._num_steps += 1
+        self._num_probes_left = 0
+        self._least_worth = 0.0
+        self._depth = self._max_drafts
         if not self._adaptive or num_rows == 0 or self._verify.num_samples < MIN_TIMED_STEPS:
-            return self._max_drafts
-        best = max(range(self._max_drafts + 1), key=lambda depth: self.speed(depth, num_rows))
-        is_probe = self._num_steps % PROBE_INTERVAL_STEPS == 0
-        return 1 if best == 0 and is_probe and self._max_drafts > 0 else best
+            return self._depth
+        depths = range(self._max_drafts + 1)
+        best = max(depths, key=lambda depth: self.speed(depth, num_rows))
+        self._depth = best
+        if best == 0 and self._max_drafts > 0 and self._num_steps % PROBE_INTERVAL_STEPS == 0:
+            self._num_probes_left = PROBE_ROWS
+        draft_s = self._verify.slope + self._draft.slope
+        self._least_worth = num_rows * self.speed(best, num_rows) * draft_s
+        return self._depth
+
+    def depth_of(self, counts: SpeculationCounts) -> int:
+        """Drafts that a request should propose in the step that has begun.
+
+        Args:
+            counts: what drafts have done for this request so far.
+        """
+        if self._num_probes_left > 0:
+            self._num_probes_left -= 1
+            return 1
+        if self._least_worth == 0.0:
+            return self._depth
+        chain = 1.0
+        for position in range(self._depth):
+            chain *= self._acceptance_of(counts, position)
+            if chain < self._least_worth:
+                return position
+        return self._depth
 
     def speed(self, depth: int, num_rows: int) -> float:
         """Expected tokens a second of one row at a depth, by what has been measured."""
@@ -109,17 +149,23 @@ class DraftPolicy:
     def observe(self, plan: SchedulerOutput, output: ModelOutput) -> None:
         """Learn from a step: which drafts were accepted, and what it cost."""
         num_proposed = 0
-        is_decode = all(
-            row.samples and row.num_tokens == 1 + len(row.draft_ids) for row in plan.rows
-        )
-        for row, result in zip(plan.rows, output.rows, strict=True):
-            num_proposed += len(result.draft_ids)
-            if row.draft_ids and result.token_ids:
-                self._count(len(row.draft_ids), len(result.token_ids) - 1)
-        if plan.rows and is_decode:
-            self._verify.add(plan.num_tokens, output.elapsed_s - output.draft_s)
+        for result in output.rows:
+            num_proposed += result.num_drafts
+            if result.num_verified and result.token_ids:
+                self._count(result.num_verified, result.num_accepted)
+        is_decode = all(row.samples and row.num_tokens == 1 for row in plan.rows)
+        if output.num_tokens and is_decode:
+            self._verify.add(output.num_tokens, output.elapsed_s - output.draft_s)
             if num_proposed:
                 self._draft.add(num_proposed, output.draft_s)
+
+    def _acceptance_of(self, counts: SpeculationCounts, position: int) -> float:
+        """A request's own acceptance at a position, leaning on everybody's while it has few."""
+        overall = self._acceptance[position].value
+        if position >= len(counts.num_tried_per_pos):
+            return overall
+        accepted, tried = counts.num_accepted_per_pos[position], counts.num_tried_per_pos[position]
+        return (accepted + PRIOR_WEIGHT * overall) / (tried + PRIOR_WEIGHT)
 
     def _count(self, num_drafted: int, num_accepted: int) -> None:
         self.counts.num_drafts += 1

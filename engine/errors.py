@@ -35,7 +35,17 @@ class PromptTooLongError(RequestError):
 
 
 class QueueFullError(RequestError):
-    """Too many requests wait already."""
+    """Too many requests wait already.
+
+    Attributes:
+        retry_after_s: after how many seconds there is likely to be room.
+    """
+
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after_s: float = 5.0
+    ) -> None:
+        super().__init__(message, param=param)
+        self.retry_after_s = retry_after_s
 
 
 class ConfigError(EngineError):

@@ -1,8 +1,11 @@
-"""Page tables of requests, on top of the page pool and the prefix cache."""
+"""Page tables of requests, on top of the page pool, the prefix cache and the host tier."""
 
+from leadline.engine.host_tier import HostTier
+from leadline.engine.kv_events import MEDIUM_HOST, KVEventLog
 from leadline.engine.page_pool import PagePool
 from leadline.engine.prefix_cache import PrefixCache, chain_hash, root_hash
 from leadline.engine.request_state import RequestState
+from leadline.engine.step import MoveKind, PageMove
 
 
 class KVCacheManager:
@@ -11,15 +14,30 @@ class KVCacheManager:
     Attributes:
         num_queried_tokens: tokens looked up in the prefix cache since start.
         num_hit_tokens: tokens found there since start.
+        num_evictions: cached pages given away since start.
+        host: the host tier's books.
     """
 
-    def __init__(self, num_pages: int, page_size: int, *, prefix_caching: bool) -> None:
+    def __init__(
+        self,
+        num_pages: int,
+        page_size: int,
+        *,
+        prefix_caching: bool,
+        num_host_pages: int = 0,
+        events: KVEventLog | None = None,
+    ) -> None:
         self.page_size = page_size
         self.num_queried_tokens = 0
         self.num_hit_tokens = 0
+        self.num_evictions = 0
+        self.host = HostTier(num_host_pages if prefix_caching else 0)
+        self._events = events
         self._prefix_cache = PrefixCache()
         self._prefix_caching = prefix_caching
-        self._pool = PagePool(num_pages, on_reclaim=self._prefix_cache.evict)
+        self._pool = PagePool(num_pages, on_reclaim=self._on_reclaim)
+        self._moves: list[PageMove] = []
+        self._loads: dict[RequestState, list[int]] = {}
 
     @property
     def num_pages(self) -> int:
@@ -31,39 +49,79 @@ class KVCacheManager:
         """Pages that requests hold."""
         return self._pool.num_referenced
 
+    @property
+    def num_cached_pages(self) -> int:
+        """Pages of the pool that the prefix cache can find."""
+        return len(self._prefix_cache)
+
     def pages_for(self, num_tokens: int) -> int:
         """Pages that hold `num_tokens` tokens."""
         return -(-num_tokens // self.page_size)
 
-    def match(self, state: RequestState) -> None:
-        """Begin the page table with the cached pages of the request's known tokens.
+    def take_moves(self) -> list[PageMove]:
+        """The copies that have become due since the last call, in order."""
+        moves, self._moves = self._moves, []
+        return moves
 
-        At least one known token stays to be computed, since its logits are needed.
+    def admit(self, state: RequestState) -> bool:
+        """Give a request a slot for each known token, its leading pages from the caches.
+
+        At least one known token stays to be computed, since its logits are needed. A request that
+        wants log-probabilities of its prompt reads no cached page. Pages of the host tier are only
+        planned to be loaded: the request `is_loading` until `finish_load`.
+
+        Returns False, and changes nothing, if the pool lacks pages.
         """
         assert not state.page_ids, f"{state.request_id} has pages already"
-        if not self._prefix_caching:
-            return
-        num_full_pages = (len(state.token_ids) - 1) // self.page_size
-        self._extend_hashes(state, num_full_pages)
-        page_ids = self._prefix_cache.match(state.page_hashes[:num_full_pages])
-        for page_id in page_ids:
+        num_full_pages, hits = 0, list[int]()
+        wants_prompt = state.request.params.num_prompt_logprobs is not None
+        if self._prefix_caching and not (wants_prompt and state.num_output_tokens == 0):
+            num_full_pages = (len(state.token_ids) - 1) // self.page_size
+            self._extend_hashes(state, num_full_pages)
+            hits = self._prefix_cache.match(state.page_hashes[:num_full_pages])
+        for page_id in hits:
             self._pool.acquire(page_id)
-        state.page_ids = page_ids
-        state.num_committed_pages = len(page_ids)
-        state.num_computed_tokens = len(page_ids) * self.page_size
+        page_ids = self._pool.allocate(self.pages_for(len(state.token_ids)) - len(hits))
+        if page_ids is None:
+            self._pool.release(hits)
+            return False
+        state.page_ids = hits + page_ids
+        state.num_committed_pages = len(hits)
+        state.num_computed_tokens = len(hits) * self.page_size
+        # After the pool has given away what it had to: that may have stored pages of this chain.
+        host_ids = self.host.match(state.page_hashes[len(hits) : num_full_pages])
+        for page_id, host_id in zip(page_ids, host_ids, strict=False):
+            self._moves.append(PageMove(MoveKind.LOAD, page_id, host_id))
+        if host_ids:
+            state.is_loading = True
+            self._loads[state] = host_ids
+        self._record_lookup(state, num_full_pages - len(hits), len(host_ids))
+        return True
 
-    def record_lookup(self, state: RequestState) -> None:
-        """Count the match of a request that was admitted with it."""
-        if self._prefix_caching:
-            self.num_queried_tokens += len(state.token_ids)
-            self.num_hit_tokens += state.num_computed_tokens
+    def finish_load(self, state: RequestState, failed_host_ids: set[int]) -> None:
+        """Pages from the host tier have arrived, up to the first whose checksum was wrong."""
+        host_ids = self._loads.pop(state)
+        state.is_loading = False
+        num_good = 0
+        for host_id in host_ids:
+            if host_id in failed_host_ids:
+                break
+            num_good += 1
+        for host_id in failed_host_ids.intersection(host_ids):
+            page_hash = self.host.drop(host_id)
+            if page_hash is not None and self._events:
+                self._events.removed(page_hash, MEDIUM_HOST)
+        num_hit_tokens = (len(host_ids) - num_good) * self.page_size
+        self.host.num_hit_tokens -= num_hit_tokens
+        if state.page_ids:
+            state.num_computed_tokens += num_good * self.page_size
+            self.commit(state)
 
-    def allocate(self, state: RequestState, num_tokens: int) -> list[int] | None:
-        """Append pages so that `num_tokens` tokens after the computed ones have slots.
+    def allocate(self, state: RequestState, num_slots: int) -> list[int] | None:
+        """Append pages so that the first `num_slots` tokens have slots.
 
         Returns the appended page ids, or None (and no change) if the pool lacks them.
         """
-        num_slots = state.num_computed_tokens + num_tokens
         num_missing = self.pages_for(num_slots) - len(state.page_ids)
         if num_missing <= 0:
             return []
@@ -75,12 +133,14 @@ class KVCacheManager:
     def commit(self, state: RequestState) -> None:
         """Offer pages that became full and computed to the prefix cache."""
         num_full_pages = state.num_computed_tokens // self.page_size
-        if not self._prefix_caching or num_full_pages <= state.num_committed_pages:
+        first = state.num_committed_pages
+        if not self._prefix_caching or num_full_pages <= first:
             return
         self._extend_hashes(state, num_full_pages)
-        for i in range(state.num_committed_pages, num_full_pages):
+        for i in range(first, num_full_pages):
             if self._prefix_cache.commit(state.page_hashes[i], state.page_ids[i]):
                 self._pool.set_cached(state.page_ids[i], True)
+                self._announce(state, i)
         state.num_committed_pages = num_full_pages
 
     def free(self, state: RequestState) -> None:
@@ -90,17 +150,69 @@ class KVCacheManager:
         state.num_committed_pages = 0
         state.num_computed_tokens = 0
 
-    def discard(self, state: RequestState) -> None:
-        """Give back the pages of a request that failed: none of them is to be trusted again."""
+    def distrust(self, state: RequestState) -> None:
+        """Make the pages of a request that failed unfindable; they stay its own until `free`."""
         for page_id in state.page_ids:
-            if self._prefix_cache.evict(page_id):
+            page_hash = self._prefix_cache.evict(page_id)
+            if page_hash is not None:
                 self._pool.set_cached(page_id, False)
-        self.free(state)
+                if self._events:
+                    self._events.removed(page_hash)
+
+    def reset(self) -> int:
+        """Forget every cached page, in the host tier too; returns how many of the pool there were.
+
+        Pages that requests hold stay theirs; nobody will find them.
+        """
+        page_ids = self._prefix_cache.page_ids()
+        for page_id in page_ids:
+            if self._prefix_cache.evict(page_id) is not None:
+                self._pool.set_cached(page_id, False)
+        self.host.clear()
+        for host_ids in self._loads.values():
+            host_ids.clear()
+        if self._events:
+            self._events.cleared()
+        return len(page_ids)
 
     def check(self) -> None:
         """Assert that the pool's books are in order and agree with the cache's; for tests."""
         self._pool.check()
+        self.host.check()
         assert self._pool.num_cached == len(self._prefix_cache), "a cached page cannot be found"
+
+    def _on_reclaim(self, page_id: int) -> None:
+        """A cached page is given away: its content goes to the host tier, if there is one."""
+        page_hash = self._prefix_cache.evict(page_id)
+        assert page_hash is not None, f"page {page_id} was cached under no hash"
+        self.num_evictions += 1
+        host_id, evicted = self.host.put(page_hash)
+        if host_id is not None:
+            self._moves.append(PageMove(MoveKind.STORE, page_id, host_id))
+        if self._events:
+            if evicted is not None:
+                self._events.removed(evicted, MEDIUM_HOST)
+            if host_id is not None:
+                self._events.copied_to_host(page_hash)
+            self._events.removed(page_hash)
+
+    def _announce(self, state: RequestState, index: int) -> None:
+        if self._events:
+            start = index * self.page_size
+            self._events.stored(
+                state.page_hashes[index],
+                state.page_hashes[index - 1] if index else None,
+                state.token_ids[start : start + self.page_size],
+                state.request.cache_salt,
+            )
+
+    def _record_lookup(self, state: RequestState, num_missed_pages: int, num_loads: int) -> None:
+        """Count a request's lookup at its first admission."""
+        if self._prefix_caching and state.num_cached_tokens is None:
+            self.num_queried_tokens += len(state.token_ids)
+            self.num_hit_tokens += state.num_computed_tokens
+        self.host.num_queried_tokens += num_missed_pages * self.page_size
+        self.host.num_hit_tokens += num_loads * self.page_size
 
     def _extend_hashes(self, state: RequestState, num_full_pages: int) -> None:
         hashes = state.page_hashes

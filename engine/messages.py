@@ -50,6 +50,10 @@ class Finish(msgspec.Struct, tag="finish"):
     reason: FinishReason
 
 
+class ResetPrefixCache(msgspec.Struct, tag="reset_prefix_cache"):
+    """Client -> engine: forget all cached pages. Answered with `PrefixCacheReset`."""
+
+
 class Shutdown(msgspec.Struct, tag="shutdown"):
     """Client -> engine: end the process after failing what still runs with `abort`."""
 
@@ -81,6 +85,13 @@ class EngineStats(msgspec.Struct, kw_only=True):
 
     Attributes:
         page_usage: share of pages in use by running requests, 0..1.
+        num_cached_pages: pages that the prefix cache lists.
+        num_corrupted_requests: requests that failed because their logits were not finite.
+        prefix_cache_queries: prompt tokens looked up in the cache; `prefix_cache_hits` were found.
+        prefix_cache_evictions: cached pages given up for want of free ones.
+        host_cache_usage: share of the pages in host memory that are in use, 0..1.
+        host_cache_queries: prompt tokens looked up there; `host_cache_hits` were found.
+        admission_rejections: requests refused because too much waited, by reason.
         num_drafts: rows that verified at least one draft.
         num_accepted_per_pos: accepted drafts at each position of a chain.
     """
@@ -88,12 +99,19 @@ class EngineStats(msgspec.Struct, kw_only=True):
     num_running: int = 0
     num_waiting: int = 0
     page_usage: float = 0.0
+    num_cached_pages: int = 0
+    host_cache_usage: float = 0.0
     num_steps: int = 0
     num_preemptions: int = 0
+    num_corrupted_requests: int = 0
     prompt_tokens: int = 0
     generation_tokens: int = 0
     prefix_cache_queries: int = 0
     prefix_cache_hits: int = 0
+    prefix_cache_evictions: int = 0
+    host_cache_queries: int = 0
+    host_cache_hits: int = 0
+    admission_rejections: dict[str, int] = msgspec.field(default_factory=dict)
     num_drafts: int = 0
     num_draft_tokens: int = 0
     num_accepted_per_pos: list[int] = msgspec.field(default_factory=list)
@@ -103,12 +121,23 @@ class EngineStats(msgspec.Struct, kw_only=True):
         """Accepted drafts at all positions together."""
         return sum(self.num_accepted_per_pos)
 
+    @property
+    def acceptance_length(self) -> float | None:
+        """Mean tokens of a step that verified drafts, its own token included; None without any."""
+        return 1 + self.num_accepted_tokens / self.num_drafts if self.num_drafts else None
+
 
 class StepOutputs(msgspec.Struct, tag="outputs"):
     """Engine -> client: what a step produced for this client's requests."""
 
     outputs: list[RequestOutput]
     stats: EngineStats
+
+
+class PrefixCacheReset(msgspec.Struct, tag="prefix_cache_reset"):
+    """Engine -> client: all cached pages are forgotten; there were `num_pages` of them."""
+
+    num_pages: int
 
 
 RefusalKind = Literal["invalid_request", "prompt_too_long", "queue_full"]
@@ -126,15 +155,19 @@ class Refused(msgspec.Struct, tag="refused"):
     kind: RefusalKind
     message: str
     param: str | None
+    retry_after_s: float = 0.0
 
     @classmethod
     def of(cls, request_id: str, error: RequestError) -> "Refused":
         """The message that carries an error."""
         kind = next(kind for kind, error_type in _REFUSALS.items() if type(error) is error_type)
-        return cls(request_id, kind, str(error), error.param)
+        retry_after_s = error.retry_after_s if isinstance(error, QueueFullError) else 0.0
+        return cls(request_id, kind, str(error), error.param, retry_after_s)
 
     def to_error(self) -> RequestError:
         """The error that the message carries."""
+        if self.kind == "queue_full":
+            return QueueFullError(self.message, retry_after_s=self.retry_after_s)
         return _REFUSALS[self.kind](self.message, param=self.param)
 
 
@@ -144,5 +177,5 @@ class Failed(msgspec.Struct, tag="failed"):
     message: str
 
 
-ToEngine = Hello | Submit | Finish | Shutdown
-FromEngine = Loading | Ready | StepOutputs | Refused | Failed
+ToEngine = Hello | Submit | Finish | ResetPrefixCache | Shutdown
+FromEngine = Loading | Ready | StepOutputs | Refused | PrefixCacheReset | Failed

@@ -52,10 +52,13 @@ class PrefixCache:
         self._hashes[page_id] = page_hash
         return True
 
-    def evict(self, page_id: int) -> bool:
-        """Forget a page; False if it was not cached."""
+    def evict(self, page_id: int) -> PageHash | None:
+        """Forget a page; returns its hash, or None if it was not cached."""
         page_hash = self._hashes.pop(page_id, None)
-        if page_hash is None:
-            return False
-        del self._page_ids[page_hash]
-        return True
+        if page_hash is not None:
+            del self._page_ids[page_hash]
+        return page_hash
+
+    def page_ids(self) -> list[int]:
+        """Every cached page."""
+        return list(self._hashes)

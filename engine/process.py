@@ -25,8 +25,10 @@ from leadline.engine.messages import (
     Hello,
     Launch,
     Loading,
+    PrefixCacheReset,
     Ready,
     Refused,
+    ResetPrefixCache,
     Shutdown,
     StepOutputs,
     Submit,
@@ -41,6 +43,7 @@ Builder = Callable[[bytes, Callable[[str], None]], tuple[EngineCore, Ready]]
 """Makes the engine from its config (JSON), telling the callable what it is busy with."""
 
 _LINGER_MS = 1000
+_PREPARING_MS = 2  # how long to sleep where nothing can run until a request has been prepared
 _STDIN = 0
 
 
@@ -54,9 +57,9 @@ class ClientLink:
         self._decoder = msgspec.msgpack.Decoder(ToEngine)
         self._encoder = msgspec.msgpack.Encoder()
 
-    def has_message(self, *, block: bool) -> bool:
-        """Whether `receive` would return at once; with `block`, sleeps until it would."""
-        return bool(self._socket.poll(None if block else 0))
+    def has_message(self, timeout_ms: int | None) -> bool:
+        """Whether `receive` would return at once, after so long at most; None: without limit."""
+        return bool(self._socket.poll(timeout_ms))
 
     def receive(self) -> tuple[bytes, ToEngine]:
         """The next message and the client that sent it; a new client is remembered."""
@@ -98,20 +101,20 @@ def serve(core: EngineCore, link: ClientLink, ready: Ready) -> None:
     work. Without work the process sleeps on the socket.
     """
     link.broadcast(ready)
-    is_open = True
-    while is_open:
-        is_open = _handle_messages(core, link, ready)
-        if is_open and core.has_work():
-            core.start_step()
-            is_open = _handle_messages(core, link, ready)
+    while _handle_messages(core, link, ready):
+        if finals := core.sweep():
+            link.deliver(finals, core)
+        core.start_steps()
+        if core.num_steps_in_flight:
             link.deliver(core.complete_step(), core)
+            core.publish_events()
     link.deliver(core.finish_all(FinishReason.ABORT), core)
     core.close()
 
 
 def _handle_messages(core: EngineCore, link: ClientLink, ready: Ready) -> bool:
-    """Handle what has arrived; if there is no work, wait for it. False after a `Shutdown`."""
-    while link.has_message(block=not core.has_work()):
+    """Handle what has arrived; if there is nothing to do, wait for it. False after a `Shutdown`."""
+    while link.has_message(_patience_ms(core)):
         client, message = link.receive()
         match message:
             case Submit(request):
@@ -123,11 +126,21 @@ def _handle_messages(core: EngineCore, link: ClientLink, ready: Ready) -> bool:
             case Finish(request_ids, reason):
                 finals = [core.finish(request_id, reason) for request_id in request_ids]
                 link.deliver((final for final in finals if final is not None), core)
+            case ResetPrefixCache():
+                link.send(client, PrefixCacheReset(core.reset_prefix_cache()))
+                core.publish_events()
             case Hello():
                 link.send(client, ready)
             case Shutdown():
                 return False
     return True
+
+
+def _patience_ms(core: EngineCore) -> int | None:
+    """How long to wait for a message before the next step."""
+    if not core.has_work():
+        return None
+    return 0 if core.can_step() else _PREPARING_MS
 
 
 def load_builder(path: str) -> Builder:

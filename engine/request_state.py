@@ -1,16 +1,19 @@
 """The scheduler's record of a request that is alive."""
 
 import enum
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from leadline.engine.prefix_cache import PageHash
-from leadline.engine.request import EngineRequest
+from leadline.engine.request import EngineRequest, SpeculationCounts, TokenLogprobs
+from leadline.engine.step import ScheduledRow
 
 
 class RequestStatus(enum.Enum):
     """Where a request stands; FINISHED means that its final output has been made."""
 
     WAITING = enum.auto()
+    LOADING = enum.auto()
     RUNNING = enum.auto()
     FINISHED = enum.auto()
 
@@ -19,16 +22,23 @@ class RequestStatus(enum.Enum):
 class RequestState:
     """One request between its arrival and its last page being freed.
 
+    What steps in flight will have done is not in `token_ids` and `num_computed_tokens`; it is
+    derived from `rows_in_flight` where a step is planned ahead.
+
     Attributes:
+        number: grows with arrival.
+        prepared: what has to be done before the first step, for example a grammar's compilation.
         token_ids: every known token, prompt first.
         num_computed_tokens: leading tokens whose latents are in the cache.
-        draft_ids: guesses at the tokens that follow the known ones.
+        num_held_drafts: drafts of this request that the executor holds, once no step is in flight.
+        rows_in_flight: planned rows whose results are not known, the oldest first.
+        is_loading: a step in flight loads pages from the host tier.
         page_ids: the page table; page i holds the tokens [i * page_size, (i + 1) * page_size).
         page_hashes: chained hashes of the leading full pages, as far as they were needed.
         num_committed_pages: leading pages that the prefix cache has been offered.
         num_cached_tokens: prompt tokens found in the prefix cache at first admission; None before.
-        num_steps_in_flight: steps under way that read or write the request's pages.
         is_held: the executor holds the request's tokens and page table.
+        prompt_logprobs: of the prompt tokens computed so far, until they are handed out.
     """
 
     request: EngineRequest
@@ -36,18 +46,25 @@ class RequestState:
     token_ids: list[int]
     num_prompt_tokens: int
     max_tokens: int
+    number: int = 0
+    prepared: "Future[None] | None" = None
     num_computed_tokens: int = 0
-    draft_ids: list[int] = field(default_factory=list)
+    num_held_drafts: int = 0
+    rows_in_flight: list[ScheduledRow] = field(default_factory=list)
+    is_loading: bool = False
     page_ids: list[int] = field(default_factory=list)
     page_hashes: list[PageHash] = field(default_factory=list)
     num_committed_pages: int = 0
     num_cached_tokens: int | None = None
-    num_steps_in_flight: int = 0
     is_held: bool = False
     status: RequestStatus = RequestStatus.WAITING
+    speculation: SpeculationCounts = field(default_factory=SpeculationCounts)
+    prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
 
     @classmethod
-    def of(cls, request: EngineRequest) -> "RequestState":
+    def of(
+        cls, request: EngineRequest, number: int = 0, prepared: "Future[None] | None" = None
+    ) -> "RequestState":
         """The state of a request on arrival."""
         return cls(
             request=request,
@@ -55,20 +72,57 @@ class RequestState:
             token_ids=list(request.prompt_ids),
             num_prompt_tokens=len(request.prompt_ids),
             max_tokens=request.params.max_tokens,
+            number=number,
+            prepared=prepared,
         )
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """What comes first where requests compete: priority, then arrival."""
+        return self.request.priority, self.number
 
     @property
     def num_output_tokens(self) -> int:
         """Tokens generated so far."""
         return len(self.token_ids) - self.num_prompt_tokens
 
-    def useful_drafts(self, num_drafts: int) -> int:
-        """How many of `num_drafts` drafts can be of use after a step that samples one token.
+    @property
+    def is_in_flight(self) -> bool:
+        """Whether a step under way reads or writes the request's pages."""
+        return self.is_loading or bool(self.rows_in_flight)
 
-        Each step samples a token of its own after the drafts that it accepts, so the last two
-        tokens of a request are never drafted for.
+    @property
+    def samples_in_flight(self) -> bool:
+        """Whether the step in flight samples, so that the next row can only follow it."""
+        return bool(self.rows_in_flight) and self.rows_in_flight[-1].samples
+
+    @property
+    def num_planned_tokens(self) -> int:
+        """Leading known tokens that are computed, or will be by steps in flight."""
+        return self.num_computed_tokens + sum(row.num_tokens for row in self.rows_in_flight)
+
+    @property
+    def num_missing_tokens(self) -> int:
+        """Known tokens that no step has computed or is computing."""
+        return len(self.token_ids) - self.num_planned_tokens
+
+    @property
+    def num_drafts_in_flight(self) -> int:
+        """Most drafts that the step in flight verifies."""
+        return min(self.rows_in_flight[-1].num_verify, self.num_held_drafts)
+
+    @property
+    def is_surely_over(self) -> bool:
+        """Whether the step in flight brings the request's last token in any case."""
+        return self.samples_in_flight and self.num_output_tokens + 1 >= self.max_tokens
+
+    def useful_drafts(self, num_drafts: int, num_sampled: int) -> int:
+        """How many of `num_drafts` drafts can be of use once `num_sampled` more tokens are known.
+
+        Each step samples a token of its own after the drafts that it accepts, so the last token of
+        a request is never drafted for.
         """
         cap = self.request.params.speculative_tokens
         if cap is not None:
             num_drafts = min(num_drafts, cap)
-        return max(0, min(num_drafts, self.max_tokens - self.num_output_tokens - 2))
+        return max(0, min(num_drafts, self.max_tokens - self.num_output_tokens - num_sampled - 1))

@@ -203,16 +203,47 @@ class MergeAttention(Protocol):
         ...
 
 
-class Sample(Protocol):
-    """One token for each row: Gumbel-max over the processed logits, greedy at temperature 0.
+class ProcessLogits(Protocol):
+    """Logits as tokens are sampled from them; what cannot be sampled is at -inf.
 
-    Logits are divided by the temperature, then cut by min-p, top-k and top-p, in this order; the
-    noise is `sampling.gumbel_noise(seed, position, token id)`. Ties: the lowest id wins. Top-k
-    keeps every token that ties with the k-th.
+    In this order: tokens that are not allowed or are banned go to -inf; bias is added; then the
+    repetition penalty, frequency and presence penalties; the temperature divides (0 counts as 1);
+    min-p, top-k and top-p cut. Top-k keeps every token that ties with the k-th.
     """
 
     def __call__(self, logits_BV: Tensor, batch: SamplingBatch) -> Tensor:
-        """Logits float32. Returns int64 [B]; -1 for a row whose logits hold a NaN."""
+        """Float32 in and out; the argument is left as it is."""
+        ...
+
+
+class Sample(Protocol):
+    """One token for each row: Gumbel-max over the processed logits.
+
+    The noise is `sampling.gumbel_noise(seed, position, token id)`; at temperature 0 there is none,
+    and nothing is cut. A forced token is sampled whatever the logits are. Ties: the lowest id wins.
+    """
+
+    def __call__(self, logits_BV: Tensor, batch: SamplingBatch) -> Tensor:
+        """Logits float32, left as they are.
+
+        Returns int64 [B]; `sampling.NAN_LOGITS` for a row whose logits hold a NaN, else
+        `sampling.NO_TOKEN` for one that allows no token.
+        """
+        ...
+
+
+class TokenLogprobs(Protocol):
+    """Log-probabilities (natural logarithm) of one token a row, and of the most likely ones."""
+
+    def __call__(
+        self, logits_BV: Tensor, ids_B: Tensor, num_top: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Logits float32, ids int64.
+
+        Returns the token's own log-probability, float32 [B]; its rank, int64 [B]: one more than
+        there are more likely tokens; ids, int64, and log-probabilities of the `num_top` most likely
+        tokens [B, num_top], the most likely first, of equals the lowest id.
+        """
         ...
 
 
@@ -244,4 +275,6 @@ class KernelSet:
     read_latent: ReadLatent
     merge_attention: MergeAttention
     mla_attention: NewMLAAttention
+    process_logits: ProcessLogits
     sample: Sample
+    token_logprobs: TokenLogprobs

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+NAN_LOGITS = -1  # sampled from a row whose logits hold a NaN
+NO_TOKEN = -2  # sampled from a row that allows no token
+
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
 _MASK = 0xFFFFFFFF
@@ -17,8 +20,65 @@ _ROUNDS = 10
 
 
 @dataclass(slots=True)
+class Penalties:
+    """Penalties of R of the B rows.
+
+    Attributes:
+        rows_R: int64, which rows.
+        repetition_R: float32, above 0; logits of tokens seen in prompt or output are divided by it
+            if positive, else multiplied.
+        frequency_R: float32, subtracted for each time that a token is in the output.
+        presence_R: float32, subtracted once if it is.
+        counts_RV: int32, how often each token is in the output before the position.
+        in_prompt_RV: bool, whether it is in the prompt.
+    """
+
+    rows_R: Tensor
+    repetition_R: Tensor
+    frequency_R: Tensor
+    presence_R: Tensor
+    counts_RV: Tensor
+    in_prompt_RV: Tensor
+
+
+@dataclass(slots=True)
+class LogitBias:
+    """N values to be added to logits; no (row, token) pair is there twice.
+
+    Attributes:
+        rows_N, tokens_N: int64.
+        values_N: float32.
+    """
+
+    rows_N: Tensor
+    tokens_N: Tensor
+    values_N: Tensor
+
+
+@dataclass(slots=True)
+class BannedTokens:
+    """N (row, token) pairs that cannot be sampled; `rows_N`, `tokens_N`: int64."""
+
+    rows_N: Tensor
+    tokens_N: Tensor
+
+
+@dataclass(slots=True)
+class AllowedTokens:
+    """The only tokens that R of the B rows can sample.
+
+    Attributes:
+        rows_R: int64, which rows.
+        words_RW: int32, W = ceil(V / 32); bit i % 32 of word i // 32 is set if token i is allowed.
+    """
+
+    rows_R: Tensor
+    words_RW: Tensor
+
+
+@dataclass(slots=True)
 class SamplingBatch:
-    """Sampling parameters of B rows.
+    """Sampling parameters of B rows. What no row uses is None, and costs nothing.
 
     Attributes:
         temperature_B: float32; 0 is greedy.
@@ -29,6 +89,7 @@ class SamplingBatch:
         positions_B: int64, index in the request of the token to be sampled.
         all_greedy: every temperature is 0.
         no_cuts: no row uses top-k, top-p or min-p.
+        forced_B: int64, the token that is sampled whatever the logits are; -1 for none.
     """
 
     temperature_B: Tensor
@@ -39,6 +100,11 @@ class SamplingBatch:
     positions_B: Tensor
     all_greedy: bool
     no_cuts: bool
+    allowed: AllowedTokens | None = None
+    banned: BannedTokens | None = None
+    bias: LogitBias | None = None
+    penalties: Penalties | None = None
+    forced_B: Tensor | None = None
 
 
 def _mul_hi_lo(a: int, b: Tensor) -> tuple[Tensor, Tensor]:

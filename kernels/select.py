@@ -8,6 +8,8 @@ from leadline.kernels.api import KernelSet
 from leadline.kernels.reference import (
     cache,
     linear,
+    logits,
+    logprobs,
     mla,
     mla_tiled,
     moe,
@@ -104,7 +106,7 @@ def implementations() -> dict[str, list[Implementation]]:
         "permute": [_reference(moe.permute)],
         "grouped_mlp": [
             _reference(moe.GroupedMLP(), batch_invariant=False),
-            _tiled(moe.GroupedMLP(tiled.linear_tiled, tiled.linear_fp8_tiled)),
+            _tiled(tiled.TiledGroupedMLP()),
         ],
         "unpermute": [_reference(moe.unpermute)],
         "write_latent": [_reference(cache.write_latent)],
@@ -114,7 +116,9 @@ def implementations() -> dict[str, list[Implementation]]:
             _reference(mla.ReferenceMLA, batch_invariant=False),
             _tiled(mla_tiled.TiledMLA),
         ],
+        "process_logits": [_reference(logits.process_logits)],
         "sample": [_reference(sample.sample)],
+        "token_logprobs": [_reference(logprobs.token_logprobs)],
     }
 
 

@@ -1,5 +1,6 @@
 """Inputs for every operation, and how results compare: for conformance tests and benchmarks."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,13 @@ from leadline.kernels.latent_cache import LatentCacheLayer, LatentLayout
 from leadline.kernels.reference.cache import write_latent
 from leadline.kernels.reference.moe import permute
 from leadline.kernels.reference.quant import FP8, FP8_MAX
-from leadline.kernels.sampling import SamplingBatch
+from leadline.kernels.sampling import (
+    AllowedTokens,
+    BannedTokens,
+    LogitBias,
+    Penalties,
+    SamplingBatch,
+)
 from leadline.kernels.types import BLOCK, QuantTensor
 
 FLOAT32_TOLERANCE = 1e-5
@@ -140,6 +147,58 @@ def sampling_batch(
     )
 
 
+def ruled_batch(num_rows: int, vocab_size: int, **parameters: Any) -> SamplingBatch:
+    """As `sampling_batch`, most rows with rules of their own at random, the last two with none."""
+    batch = sampling_batch(num_rows, **parameters)
+    ruled = torch.arange(max(0, num_rows - 2))
+    num_ruled, num_words = len(ruled), -(-vocab_size // 32)
+    words = torch.randint(-(2**31), 2**31 - 1, (num_ruled, num_words)).to(torch.int32)
+    batch.allowed = AllowedTokens(ruled, words)
+    banned = torch.rand(num_ruled, vocab_size) < 0.1
+    batch.banned = BannedTokens(*banned.nonzero().unbind(1))
+    biased = torch.rand(num_ruled, vocab_size) < 0.3
+    rows, tokens = biased.nonzero().unbind(1)
+    batch.bias = LogitBias(rows, tokens, 3 * torch.randn(len(rows)))
+    counts = torch.randint(0, 4, (num_ruled, vocab_size)) * (
+        torch.rand(num_ruled, vocab_size) < 0.4
+    )
+    batch.penalties = Penalties(
+        rows_R=ruled,
+        repetition_R=0.5 + torch.rand(num_ruled),
+        frequency_R=torch.randn(num_ruled),
+        presence_R=torch.randn(num_ruled),
+        counts_RV=counts.to(torch.int32),
+        in_prompt_RV=torch.rand(num_ruled, vocab_size) < 0.3,
+    )
+    forced = torch.randint(0, vocab_size, (num_rows,))
+    batch.forced_B = torch.where(torch.rand(num_rows) < 0.2, forced, -1)
+    return batch
+
+
+def batch_rows(batch: SamplingBatch, part: slice) -> SamplingBatch:
+    """The batch of some of a batch's rows alone."""
+    num_rows = len(batch.temperature_B)
+    begin, end, _ = part.indices(num_rows)
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(batch):
+        value = getattr(batch, field.name)
+        if field.name.endswith("_B") and value is not None:
+            fields[field.name] = value[part].clone()
+        elif dataclasses.is_dataclass(value):
+            fields[field.name] = _rules_of_rows(value, begin, end)
+    return dataclasses.replace(batch, **fields)
+
+
+def _rules_of_rows(rules: Any, begin: int, end: int) -> Any:
+    """One optional part of a batch, for the rows from `begin` to `end` only; rows count anew."""
+    names = [field.name for field in dataclasses.fields(rules)]
+    rows = getattr(rules, names[0])
+    chosen = (rows >= begin) & (rows < end)
+    values = [getattr(rules, name)[chosen].clone() for name in names]
+    values[0] -= begin
+    return type(rules)(*values)
+
+
 def _grouped_inputs(num_tokens: int, *, fp8: bool) -> tuple[Any, ...]:
     """Rows of a random routing among 8 experts of width 96 over 160 values."""
     ids = torch.randint(0, 8, (num_tokens, 2))
@@ -152,6 +211,19 @@ def _unpermute_inputs(num_tokens: int) -> tuple[Any, ...]:
     ids = torch.randint(0, 8, (num_tokens, 3))
     rows, permutation = permute(torch.randn(num_tokens, 24), ids, 8)
     return rows, permutation, torch.rand(num_tokens, 3)
+
+
+def _sampling_inputs(rows: Sequence[int]) -> list[tuple[Any, ...]]:
+    """Logits, with ties, and batches with and without cuts and rules."""
+    return [
+        (
+            torch.randn(n, 50).round(decimals=1),
+            make(n, temperature=t, top_k=k, top_p=p, min_p=m),
+        )
+        for n in rows
+        for t, k, p, m in ((0.0, 0, 1.0, 0.0), (0.8, 0, 1.0, 0.0), (1.3, 9, 0.8, 0.05))
+        for make in (sampling_batch, lambda n, **parameters: ruled_batch(n, 50, **parameters))
+    ]
 
 
 def operation_inputs() -> dict[str, list[tuple[Any, ...]]]:
@@ -182,9 +254,11 @@ def operation_inputs() -> dict[str, list[tuple[Any, ...]]]:
             (torch.randn(n, 3, 8), torch.randn(n, 3), torch.randn(n, 3, 8), torch.randn(n, 3))
             for n in rows
         ],
-        "sample": [
-            (torch.randn(n, 50), sampling_batch(n, temperature=t, top_k=k, top_p=p, min_p=m))
+        "process_logits": _sampling_inputs(rows),
+        "sample": _sampling_inputs(rows),
+        "token_logprobs": [
+            (torch.randn(n, 50).round(decimals=1), torch.randint(0, 50, (n,)), num_top)
             for n in rows
-            for t, k, p, m in ((0.0, 0, 1.0, 0.0), (0.8, 0, 1.0, 0.0), (1.3, 9, 0.8, 0.05))
+            for num_top in (0, 1, 7, 60)
         ],
     }

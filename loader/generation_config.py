@@ -24,7 +24,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "min_new_tokens": (0,),
     "no_repeat_ngram_size": (0,),
     "num_beams": (1,),
-    "repetition_penalty": (1.0,),
     "sequence_bias": ({},),
     "suppress_tokens": ([],),
     "top_h": (),
@@ -39,6 +38,7 @@ class GenerationConfig:
     Attributes:
         temperature: 0 is greedy.
         top_k: 0 keeps all tokens.
+        repetition_penalty: above 0; 1 is none.
         eos_token_ids: the model's end tokens, from all of its files.
         not_honoured: settings, as `name=value`, that this server does not have.
     """
@@ -47,6 +47,7 @@ class GenerationConfig:
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
+    repetition_penalty: float = 1.0
     eos_token_ids: tuple[int, ...] = ()
     not_honoured: tuple[str, ...] = ()
 
@@ -69,8 +70,11 @@ def read_generation_config(
     temperature = _number(raw, "temperature", 1.0, 0.0, None, problems)
     top_p = _number(raw, "top_p", 1.0, 0.0, 1.0, problems)
     min_p = _number(raw, "min_p", 0.0, 0.0, 1.0, problems)
+    repetition_penalty = _number(raw, "repetition_penalty", 1.0, 0.0, None, problems)
     if top_p == 0:
         problems.append("top_p is 0; allowed: greater than 0, up to 1")
+    if repetition_penalty == 0:
+        problems.append("repetition_penalty is 0; allowed: greater than 0")
     top_k = 0 if raw.get("top_k") is None else raw["top_k"]
     if not _is_integer(top_k) or top_k < -1:
         problems.append(f"top_k is {top_k!r}; allowed: an integer of at least 0, or -1 for all")
@@ -90,6 +94,7 @@ def read_generation_config(
         top_p=top_p,
         top_k=max(top_k, 0),
         min_p=min_p,
+        repetition_penalty=repetition_penalty,
         eos_token_ids=_union([*other_eos_ids, *own_eos_ids]),
         not_honoured=tuple(
             f"{name}={raw[name]}"

@@ -64,6 +64,10 @@ class Tokenizer:
         """One more than the highest token id."""
         return len(self._bytes_by_id)
 
+    def to_json(self) -> str:
+        """The whole tokenizer as `tokenizer.json` has it."""
+        return str(self._backend.to_str())
+
     @cached_property
     def special_ids(self) -> frozenset[int]:
         """Tokens that are no text, such as the end of a sentence."""

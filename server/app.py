@@ -1,5 +1,7 @@
 """The HTTP application: routes, and errors in one envelope."""
 
+from typing import Any
+
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -8,10 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from leadline.engine.errors import EngineError
 from leadline.server.chat import chat_completions
 from leadline.server.completions import completions
 from leadline.server.edge import Edge
-from leadline.server.errors import ApiError, UnavailableError
+from leadline.server.errors import ApiError, UnavailableError, from_engine_error
 from leadline.server.metrics import CONTENT_TYPE
 from leadline.server.requests import model_not_found
 from leadline.server.response_types import Model, ModelList
@@ -29,6 +32,7 @@ def create_app(state: ServerState) -> Starlette:
             Route("/v1/completions", completions, methods=["POST"]),
             Route("/v1/models", list_models),
             Route("/v1/models/{name:path}", get_model),
+            Route("/reset_prefix_cache", reset_prefix_cache, methods=["POST"]),
             Route("/health", health),
             Route("/metrics", metrics),
             Route("/version", show_version),
@@ -44,7 +48,7 @@ async def list_models(request: Request) -> Response:
     """The names under which the model is served."""
     state: ServerState = request.app.state.server
     models = ModelList(data=[_model(state, name) for name in state.model_names])
-    return Response(models.model_dump_json(), media_type="application/json")
+    return _json(models)
 
 
 async def get_model(request: Request) -> Response:
@@ -53,7 +57,17 @@ async def get_model(request: Request) -> Response:
     name = request.path_params["name"]
     if name not in state.model_names:
         raise model_not_found(state, name)
-    return Response(_model(state, name).model_dump_json(), media_type="application/json")
+    return _json(_model(state, name))
+
+
+async def reset_prefix_cache(request: Request) -> Response:
+    """Let the engine forget the pages of earlier requests."""
+    state: ServerState = request.app.state.server
+    try:
+        num_pages = await state.engine.reset_prefix_cache()
+    except EngineError as error:
+        raise from_engine_error(error) from error
+    return _json({"num_pages": num_pages})
 
 
 async def health(request: Request) -> Response:
@@ -79,7 +93,7 @@ def _model(state: ServerState, name: str) -> Model:
     return Model(id=name, created=state.created_s, max_model_len=state.max_model_len)
 
 
-def _json(content: dict[str, str]) -> Response:
+def _json(content: msgspec.Struct | dict[str, Any]) -> Response:
     return Response(msgspec.json.encode(content), media_type="application/json")
 
 

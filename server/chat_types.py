@@ -5,14 +5,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from leadline.server.errors import BadRequestError, unsupported
-from leadline.server.sampling_types import (
-    ANY_VALUE,
-    NOT_HONOURED,
-    IsHarmless,
-    SamplingFields,
-    only,
-)
+from leadline.server.errors import BadRequestError, invalid, unsupported
+from leadline.server.not_honoured import ANY_VALUE, NOT_HONOURED, IsHarmless, only
+from leadline.server.sampling_types import INT64_MAX, NumLogprobs, SamplingFields
+from leadline.server.thinking import EFFORT_BUDGETS, Effort
 
 _ROLES = Literal["system", "developer", "user", "assistant", "tool"]
 # What a client may hand to the template; the rest would change what the server itself decides.
@@ -77,7 +73,6 @@ class ChatRequest(SamplingFields):
 
     not_honoured: ClassVar[Mapping[str, IsHarmless]] = {
         **NOT_HONOURED,
-        "logprobs": only(False),
         "functions": only(),
         "function_call": only("none", "auto"),
         "parallel_tool_calls": ANY_VALUE,
@@ -85,7 +80,7 @@ class ChatRequest(SamplingFields):
         "audio": only(),
         "prediction": only(),
         "web_search_options": only(),
-        "reasoning_effort": only(),
+        "echo": only(False),
         "verbosity": only("medium"),
         "thinking": only(),
         "chat_template": only(),
@@ -96,7 +91,10 @@ class ChatRequest(SamplingFields):
     }
 
     messages: Annotated[list[Message], Field(min_length=1)]
-    max_completion_tokens: Annotated[int, Field(ge=1, le=2**63 - 1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=INT64_MAX)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: NumLogprobs | None = None
+    reasoning_effort: Effort | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     add_generation_prompt: bool | None = None
@@ -107,6 +105,37 @@ class ChatRequest(SamplingFields):
         """`max_completion_tokens`, which wins over its older name."""
         return self.max_completion_tokens or self.max_tokens
 
+    @property
+    def num_logprobs(self) -> int | None:
+        """`top_logprobs` if `logprobs` is asked for."""
+        return self.top_logprobs or 0 if self.logprobs else None
+
+    @property
+    def thinking_budget(self) -> int | None:
+        """`thinking_token_budget`, which wins over what `reasoning_effort` stands for."""
+        if self.thinking_token_budget is None and self.reasoning_effort is not None:
+            return EFFORT_BUDGETS[self.reasoning_effort]
+        return self.thinking_token_budget
+
+    @property
+    def thinking_param(self) -> str | None:
+        """`thinking_token_budget`, `reasoning_effort` or neither."""
+        effort = None if self.reasoning_effort is None else "reasoning_effort"
+        return super().thinking_param or effort
+
+    @property
+    def prompt_param(self) -> str:
+        """The field that holds the prompt."""
+        return "messages"
+
+    @property
+    def template_settings(self) -> dict[str, Any]:
+        """Variables for the template: an effort turns thinking on or off, if nothing else does."""
+        settings: dict[str, Any] = {}
+        if self.reasoning_effort is not None:
+            settings = dict.fromkeys(TEMPLATE_SETTINGS, self.reasoning_effort != "none")
+        return settings | (self.chat_template_kwargs or {})
+
     def check(self) -> list[str]:
         """As `SamplingFields.check`; tool calls are refused too."""
         unknown = super().check()
@@ -114,6 +143,8 @@ class ChatRequest(SamplingFields):
             raise unsupported("tools", "leave it out, or set 'tool_choice' to 'none'")
         if self.tool_choice not in (None, "none", "auto"):
             raise unsupported("tool_choice", "leave it out; allowed: 'none', 'auto'")
+        if self.top_logprobs and not self.logprobs:
+            raise invalid("top_logprobs", "'top_logprobs' is only allowed if 'logprobs' is true")
         for name in self.chat_template_kwargs or {}:
             if name not in TEMPLATE_SETTINGS:
                 raise unsupported(

@@ -1,11 +1,40 @@
 """One choice's tokens to its text, cut where the text ends."""
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from leadline.engine.request import FinishReason, RequestOutput
+from leadline.engine.request import (
+    FinishReason,
+    RequestOutput,
+    SpeculationCounts,
+    TokenLogprobs,
+)
 from leadline.server.detokenizer import Detokenizer
 from leadline.server.stop_strings import StopStringMatcher
+from leadline.server.thinking import ThinkingCounter
+
+
+@dataclass(slots=True)
+class TokenInText:
+    """A token and its place in the text.
+
+    Attributes:
+        text_offset: characters of the text that were complete before this token.
+        logprobs: None if they were not asked for.
+    """
+
+    token_id: int
+    text_offset: int
+    logprobs: TokenLogprobs | None
+
+
+def moved(tokens: Sequence[TokenInText], num_chars: int) -> list[TokenInText]:
+    """The tokens in a text that has so many more characters before them."""
+    return [
+        TokenInText(token.token_id, token.text_offset + num_chars, token.logprobs)
+        for token in tokens
+    ]
 
 
 @dataclass(slots=True)
@@ -16,6 +45,12 @@ class Delta:
         finish_reason: None until the last delta of the choice.
         num_tokens: tokens of the choice so far, all that count.
         num_cached_tokens: prompt tokens that were taken from the prefix cache.
+        num_thinking_tokens: tokens of thinking so far.
+        stop_reason: the stop string that ended the text, or the token if the request names it.
+        tokens: those whose text has been passed on with this delta or before; the last delta has
+            the rest. Empty unless they are kept.
+        prompt_logprobs: once, if the engine was asked for them.
+        speculation: with the finish reason, if the engine tells.
     """
 
     index: int
@@ -23,19 +58,55 @@ class Delta:
     finish_reason: FinishReason | None
     num_tokens: int
     num_cached_tokens: int
+    num_thinking_tokens: int = 0
+    stop_reason: str | int | None = None
+    tokens: list[TokenInText] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprobs] | None = None
+    speculation: SpeculationCounts | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextRules:
+    """Where a choice's text ends, and what is told of it.
+
+    Attributes:
+        stop_strings: end the text.
+        stop_token_ids: those of the request.
+        min_tokens: stop strings are looked for in the text that comes after so many tokens.
+        includes_stop: what ends the text is part of it.
+        keeps_tokens: deltas have tokens.
+    """
+
+    stop_strings: Sequence[str] = ()
+    stop_token_ids: Sequence[int] = ()
+    min_tokens: int = 0
+    includes_stop: bool = False
+    keeps_tokens: bool = False
 
 
 class ChoiceText:
-    """Follows one choice; text and token count are cut at the token that completes the match."""
+    """Follows one choice; text and tokens are cut at the token that completes the match.
+
+    What the deltas say together depends on the tokens alone, not on the outputs they came in.
+    """
 
     def __init__(
-        self, index: int, token_bytes: Callable[[int], bytes], stop_strings: Sequence[str]
+        self,
+        index: int,
+        token_bytes: Callable[[int], bytes],
+        rules: TextRules,
+        thinking: ThinkingCounter | None = None,
     ) -> None:
-        """Arguments: see `Delta`, `Detokenizer` and `StopStringMatcher`."""
+        """Arguments: see `Delta`, `Detokenizer`; `thinking` counts it, if it is marked."""
         self._index = index
+        self._rules = rules
         self._detokenizer = Detokenizer(token_bytes)
-        self._matcher = StopStringMatcher(stop_strings)
+        self._matcher = StopStringMatcher(rules.stop_strings, is_included=rules.includes_stop)
+        self._thinking = thinking
         self._num_tokens = 0
+        self._num_decoded_chars = 0
+        self._num_passed_chars = 0
+        self._held: deque[tuple[int, TokenInText]] = deque()  # each with the end of its text
 
     def push(self, output: RequestOutput) -> Delta:
         """The text that an output adds.
@@ -45,25 +116,66 @@ class ChoiceText:
         """
         pieces = []
         finish_reason = output.finish_reason
-        token_ids = output.token_ids
-        # The token that ends the text counts, and is no part of it.
-        num_shown = len(token_ids) - (output.stop_token_id is not None)
-        for place, token_id in enumerate(token_ids):
-            self._num_tokens += 1
-            if place < num_shown:
-                pieces.append(self._matcher.push(self._detokenizer.push(token_id)))
-                if self._matcher.matched is not None:
-                    finish_reason = FinishReason.STOP
-                    break
+        num_shown = len(output.token_ids)
+        if output.stop_token_id is not None and not self._rules.includes_stop:
+            num_shown -= 1  # the token that ends the text counts, and is no part of it
+        for place in range(len(output.token_ids)):
+            pieces.append(self._push_token(output, place, is_shown=place < num_shown))
+            if self._matcher.matched is not None:
+                finish_reason = FinishReason.STOP
+                break
         if finish_reason is not None and self._matcher.matched is None:
-            pieces.append(self._matcher.push(self._detokenizer.flush()))
+            pieces.append(self._pass_on(self._detokenizer.flush()))
             if self._matcher.matched is not None:
                 finish_reason = FinishReason.STOP
             pieces.append(self._matcher.flush())
+        text = "".join(pieces)
+        self._num_passed_chars += len(text)
         return Delta(
             index=self._index,
-            text="".join(pieces),
+            text=text,
             finish_reason=finish_reason,
             num_tokens=self._num_tokens,
             num_cached_tokens=output.num_cached_tokens,
+            num_thinking_tokens=0 if self._thinking is None else self._thinking.num_tokens,
+            stop_reason=self._stop_reason(output),
+            tokens=self._release(is_last=finish_reason is not None),
+            prompt_logprobs=output.prompt_logprobs,
+            speculation=output.speculation,
         )
+
+    def _push_token(self, output: RequestOutput, place: int, *, is_shown: bool) -> str:
+        """Take in one token; returns the text that can be passed on now."""
+        token_id = output.token_ids[place]
+        text_offset = self._num_decoded_chars
+        self._num_tokens += 1
+        if self._thinking is not None:
+            self._thinking.push(token_id)
+        passed = ""
+        if is_shown:
+            characters = self._detokenizer.push(token_id)
+            self._num_decoded_chars += len(characters)
+            passed = self._pass_on(characters)
+        if self._rules.keeps_tokens:
+            logprobs = None if output.logprobs is None else output.logprobs[place]
+            end = self._num_decoded_chars + self._detokenizer.is_within_character
+            self._held.append((end, TokenInText(token_id, text_offset, logprobs)))
+        return passed
+
+    def _pass_on(self, characters: str) -> str:
+        if self._num_tokens <= self._rules.min_tokens:
+            return characters
+        return self._matcher.push(characters)
+
+    def _release(self, *, is_last: bool) -> list[TokenInText]:
+        """The tokens whose text has been passed on; at the end, all."""
+        released = []
+        while self._held and (is_last or self._held[0][0] <= self._num_passed_chars):
+            released.append(self._held.popleft()[1])
+        return released
+
+    def _stop_reason(self, output: RequestOutput) -> str | int | None:
+        if self._matcher.matched is not None:
+            return self._matcher.matched
+        is_named = output.stop_token_id in self._rules.stop_token_ids
+        return output.stop_token_id if is_named else None

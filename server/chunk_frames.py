@@ -1,12 +1,15 @@
 """Frames of a streamed completion: everything but the text is rendered once."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
+from leadline.server.choice_text import Delta, TokenInText, moved
 from leadline.server.generation import Generation
+from leadline.server.logprobs import LogprobWriter
 from leadline.server.sampling_types import StreamOptions
 from leadline.server.sse import DONE
 
@@ -19,10 +22,10 @@ _LINE_ENDS = (
 )
 
 
-def encode_text(text: str) -> bytes:
-    """A text as a JSON string that is one line, for whatever a client takes for a line."""
-    encoded = _encode(text)
-    if not text.isascii():
+def encode_line(value: Any) -> bytes:
+    """A value as JSON that is one line, for whatever a client takes for a line."""
+    encoded = _encode(value)
+    if not encoded.isascii():
         for raw, escaped in _LINE_ENDS:
             encoded = encoded.replace(raw, escaped)
     return encoded
@@ -37,6 +40,7 @@ class ChunkFormat:
         role: the choice's part in its first chunk; empty if there is no such chunk.
         before_text, after_text: around the text in the choice's part.
         end: the choice's part in its last chunk.
+        logprobs: tokens to the choice's `logprobs`.
     """
 
     object: str
@@ -44,6 +48,7 @@ class ChunkFormat:
     before_text: bytes
     after_text: bytes
     end: bytes
+    logprobs: Callable[[LogprobWriter, Sequence[TokenInText]], dict[str, Any]]
 
 
 CHAT_FORMAT = ChunkFormat(
@@ -52,9 +57,15 @@ CHAT_FORMAT = ChunkFormat(
     before_text=b'"delta":{"content":',
     after_text=b"}",
     end=b'"delta":{}',
+    logprobs=LogprobWriter.chat,
 )
 TEXT_FORMAT = ChunkFormat(
-    object="text_completion", role=b"", before_text=b'"text":', after_text=b"", end=b'"text":""'
+    object="text_completion",
+    role=b"",
+    before_text=b'"text":',
+    after_text=b"",
+    end=b'"text":""',
+    logprobs=LogprobWriter.text,
 )
 
 
@@ -80,28 +91,52 @@ class ChunkFrames:
             self._head + b',"choices":[{"index":%d,' % index
             for index in range(len(generation.requests))
         ]
-        null_usage = b',"usage":null' if self._has_usage else b""
-        self._tail = b',"logprobs":null,"finish_reason":null}]' + null_usage + b"}\n\n"
+        self._null_usage = b',"usage":null' if self._has_usage else b""
+        self._plain_tail = b',"logprobs":null,"finish_reason":null}]' + self._null_usage + b"}\n\n"
         self._seed = b',"seed":%d' % generation.seed
+        self._is_plain = not (
+            self._is_continuous or generation.parts.has_logprobs or generation.parts.has_token_ids
+        )
+        num_choices = len(generation.requests)
+        self._choices = [_ChoiceStream() for _ in range(num_choices)]
+        self._num_open = num_choices
 
     def role(self, index: int) -> bytes:
-        """A choice's first chunk."""
-        return self._choice_heads[index] + self._format.role + self._open_tail()
-
-    def text(self, index: int, text: str) -> bytes:
-        """New text of a choice."""
-        part = self._format.before_text + encode_text(text) + self._format.after_text
-        return self._choice_heads[index] + part + self._open_tail()
-
-    def end(self, index: int, finish_reason: str) -> bytes:
-        """A choice's last chunk."""
-        tail = b',"logprobs":null,"finish_reason":"%s"}]' % finish_reason.encode()
+        """A choice's first chunk; the very first has the prompt's tokens, if they are asked for."""
+        chunk = b""
+        if index == 0 and self._generation.parts.has_token_ids:
+            chunk = b',"prompt_token_ids":' + _encode(self._generation.prompt_ids_of(0))
+        logprobs = b',"logprobs":null,"finish_reason":null}]'
         usage = self._usage(is_shown=self._is_continuous)
-        return self._choice_heads[index] + self._format.end + tail + usage + self._seed + b"}\n\n"
+        head = self._choice_heads[index] + self._format.role + logprobs
+        return head + chunk + usage + b"}\n\n"
+
+    def text(
+        self, index: int, text: str, tokens: Sequence[TokenInText], *, is_echo: bool = False
+    ) -> bytes:
+        """New text of a choice, and the tokens that are told with it."""
+        part = self._format.before_text + encode_line(text) + self._format.after_text
+        if self._is_plain:
+            return self._choice_heads[index] + part + self._plain_tail
+        details = self._details(index, tokens, is_echo=is_echo) + b',"finish_reason":null}]'
+        usage = self._usage(is_shown=self._is_continuous)
+        return self._choice_heads[index] + part + details + usage + b"}\n\n"
+
+    def end(self, delta: Delta, tokens: Sequence[TokenInText]) -> bytes:
+        """A choice's last chunk, with the tokens that are left."""
+        assert delta.finish_reason is not None
+        reason = b',"finish_reason":"%s"' % delta.finish_reason.value.encode()
+        reason += b',"stop_reason":' + encode_line(delta.stop_reason) + b"}]"
+        details = self._details(delta.index, tokens)
+        usage = self._usage(is_shown=self._is_continuous)
+        metrics = b"" if self._num_open else self._metrics()
+        head = self._choice_heads[delta.index] + self._format.end
+        return head + details + reason + usage + self._seed + metrics + b"}\n\n"
 
     def usage(self) -> bytes:
         """The stream's last chunk, which has no choices."""
-        return self._head + b',"choices":[]' + self._usage(is_shown=True) + self._seed + b"}\n\n"
+        usage = self._usage(is_shown=True) + self._seed + self._metrics()
+        return self._head + b',"choices":[]' + usage + b"}\n\n"
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
         """The whole stream; the first chunk is that of choice 0.
@@ -116,21 +151,67 @@ class ChunkFrames:
                     for index in range(len(self._choice_heads)):
                         yield self.role(index)
                 has_begun = True
-                if delta.text:
-                    yield self.text(delta.index, delta.text)
-                if delta.finish_reason is not None:
-                    yield self.end(delta.index, delta.finish_reason.value)
+                for frame in self._frames_of(delta):
+                    yield frame
         if self._has_usage:
             yield self.usage()
         yield DONE
 
-    def _open_tail(self) -> bytes:
-        if not self._is_continuous:
-            return self._tail
-        tail = b',"logprobs":null,"finish_reason":null}]'
-        return tail + self._usage(is_shown=True) + b"}\n\n"
+    def _frames_of(self, delta: Delta) -> Iterator[bytes]:
+        """The chunks of a delta: the echo before the first, the text, the end."""
+        choice = self._choices[delta.index]
+        if not choice.has_begun:
+            choice.has_begun = True
+            echo, tokens = self._generation.echo_of(delta.index)
+            choice.num_echo_chars = len(echo)
+            if echo or tokens:
+                yield self.text(delta.index, echo, tokens, is_echo=True)
+        if delta.tokens:
+            choice.tokens += moved(delta.tokens, choice.num_echo_chars)
+        if delta.text:
+            yield self.text(delta.index, delta.text, choice.take_tokens())
+        if delta.finish_reason is not None:
+            self._num_open -= 1
+            yield self.end(delta, choice.take_tokens())
+
+    def _details(
+        self, index: int, tokens: Sequence[TokenInText], *, is_echo: bool = False
+    ) -> bytes:
+        """The choice's fields about tokens; those of the prompt are told once."""
+        parts, choice = self._generation.parts, self._choices[index]
+        logprobs = None
+        if parts.has_logprobs and tokens:
+            logprobs = self._format.logprobs(self._generation.writer, tokens)
+        details = b',"logprobs":' + encode_line(logprobs)
+        if parts.has_token_ids:
+            ids = [] if is_echo else [token.token_id for token in tokens]
+            details += b',"token_ids":' + _encode(ids)
+            if not self._format.role and not choice.has_told_prompt:
+                choice.has_told_prompt = True
+                prompt_ids = self._generation.prompt_ids_of(index)
+                details += b',"prompt_token_ids":' + _encode(prompt_ids)
+        return details
+
+    def _metrics(self) -> bytes:
+        metrics = self._generation.usage.metrics()
+        return b"" if metrics is None else b',"metrics":' + _encode(metrics)
 
     def _usage(self, *, is_shown: bool) -> bytes:
         if is_shown:
             return b',"usage":' + _encode(self._generation.usage.to_json())
-        return b',"usage":null' if self._has_usage else b""
+        return self._null_usage
+
+
+@dataclass(slots=True)
+class _ChoiceStream:
+    """What is known of one choice between its deltas."""
+
+    has_begun: bool = False
+    has_told_prompt: bool = False
+    num_echo_chars: int = 0
+    tokens: list[TokenInText] = field(default_factory=list)
+
+    def take_tokens(self) -> list[TokenInText]:
+        """The tokens that have not been told yet."""
+        tokens, self.tokens = self.tokens, []
+        return tokens

@@ -11,10 +11,17 @@ from typing import NoReturn
 
 from leadline.engine.config import EngineConfig
 from leadline.server.config import DEFAULT_URL, ServerConfig
-from leadline.server.flags import add_flags, config_from, integer
+from leadline.server.flags import Alias, add_flags, config_from, integer
+from leadline.server.speculative_config import num_speculative_tokens
 
 _NUMBERS = (
     "Numbers may end in k, m or g (thousands, millions, billions) or in K, M or G (powers of 1024)."
+)
+_SPECULATIVE_CONFIG = Alias(
+    "--speculative-config",
+    num_speculative_tokens,
+    "JSON",
+    'the same as vLLM has it: {"method": "mtp", "num_speculative_tokens": N}',
 )
 
 
@@ -76,7 +83,8 @@ def _add_serve(commands: "argparse._SubParsersAction[_Parser]") -> None:
         default=model.default,
         help=f"{model.metadata['help']} (default: {model.default})",
     )
-    add_flags(parser, EngineConfig, title="engine", skip=("model",))
+    aliases = {"speculative_tokens": _SPECULATIVE_CONFIG}
+    add_flags(parser, EngineConfig, title="engine", skip=("model",), aliases=aliases)
     add_flags(parser, ServerConfig, title="server")
     parser.set_defaults(command=_serve)
 

@@ -5,13 +5,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from leadline.server.sampling_types import (
-    NOT_HONOURED,
-    IsHarmless,
-    SamplingFields,
-    TokenId,
-    only,
-)
+from leadline.server.errors import invalid
+from leadline.server.not_honoured import NOT_HONOURED, IsHarmless, only
+from leadline.server.sampling_types import INT64_MAX, NumLogprobs, SamplingFields, TokenId
 
 MAX_PROMPTS = 256
 _TokenIds = Annotated[list[TokenId], Field(min_length=1)]
@@ -22,7 +18,8 @@ class CompletionRequest(SamplingFields):
 
     not_honoured: ClassVar[Mapping[str, IsHarmless]] = {
         **NOT_HONOURED,
-        "logprobs": only(),
+        "top_logprobs": only(),
+        "reasoning_effort": only("none"),
         "add_special_tokens": only(True),
     }
 
@@ -32,6 +29,31 @@ class CompletionRequest(SamplingFields):
         | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)]
         | Annotated[list[_TokenIds], Field(min_length=1, max_length=MAX_PROMPTS)]
     )
+    max_tokens: Annotated[int, Field(ge=0, le=INT64_MAX)] | None = None
+    logprobs: NumLogprobs | None = None
+    echo: bool | None = None
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """`logprobs`."""
+        return self.logprobs
+
+    @property
+    def num_prompt_logprobs(self) -> int | None:
+        """`prompt_logprobs`; an echoed prompt has as many as the output."""
+        return self.logprobs if self.prompt_logprobs is None and self.echo else self.prompt_logprobs
+
+    @property
+    def has_echo(self) -> bool:
+        """`echo`."""
+        return bool(self.echo)
+
+    def check(self) -> list[str]:
+        """As `SamplingFields.check`; an answer without tokens needs an echo."""
+        unknown = super().check()
+        if self.max_tokens == 0 and not self.echo:
+            raise invalid("max_tokens", "'max_tokens' is 0; allowed: at least 1, or 0 with 'echo'")
+        return unknown
 
     def prompts(self) -> list[str | list[int]]:
         """The prompts, always as a list."""

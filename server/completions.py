@@ -1,17 +1,24 @@
 """`POST /v1/completions`."""
 
+import asyncio
+
+import msgspec
+from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from leadline.server.answers import collect
+from leadline.server.answers import Answer, collect
+from leadline.server.caller import caller_of
+from leadline.server.choice_text import moved
 from leadline.server.chunk_frames import TEXT_FORMAT, ChunkFrames
 from leadline.server.completion_types import CompletionRequest
 from leadline.server.disconnect import run_until_disconnect
-from leadline.server.generation import Generation, make_generation
+from leadline.server.generation import Generation
+from leadline.server.make_generation import make_generation
 from leadline.server.prompts import encode_text
 from leadline.server.requests import read_fields
-from leadline.server.response_types import TextChoice, TextCompletion, Usage
+from leadline.server.response_types import TextChoice, TextCompletion
 from leadline.server.sse import EventStream
 from leadline.server.state import ServerState
 
@@ -21,15 +28,23 @@ DEFAULT_MAX_TOKENS = 16
 async def completions(request: Request) -> ASGIApp:
     """Continue texts."""
     state: ServerState = request.app.state.server
+    caller = caller_of(request.headers)
     fields, headers = await read_fields(request, CompletionRequest)
-    prompts = [
-        [*state.prompt_prefix_ids, *await encode_text(state, prompt, "prompt")]
-        if isinstance(prompt, str)
-        else prompt
-        for prompt in fields.prompts()
-    ]
-    generation = make_generation(
-        state, fields, prompts, id_prefix="cmpl", default_max_tokens=DEFAULT_MAX_TOKENS
+    prompts, prefix_lens = [], []
+    for prompt in fields.prompts():
+        prefix_ids = state.prompt_prefix_ids if isinstance(prompt, str) else ()
+        if isinstance(prompt, str):
+            prompt = await encode_text(state, prompt, "prompt")
+        prompts.append([*prefix_ids, *prompt])
+        prefix_lens.append(len(prefix_ids))
+    generation = await make_generation(
+        state,
+        fields,
+        prompts,
+        caller,
+        id_prefix="cmpl",
+        default_max_tokens=DEFAULT_MAX_TOKENS,
+        prefix_lens=prefix_lens,
     )
     if fields.stream:
         frames = ChunkFrames(generation, TEXT_FORMAT, fields.stream_options).frames()
@@ -38,16 +53,41 @@ async def completions(request: Request) -> ASGIApp:
     return Response(body, headers=headers, media_type="application/json")
 
 
-async def _whole(generation: Generation) -> str:
+async def _whole(generation: Generation) -> bytes:
     answers = await collect(generation)
-    return TextCompletion(
+    if generation.prompt_logprobs:  # as many as the prompts are long
+        return await asyncio.to_thread(_body, generation, answers)
+    return _body(generation, answers)
+
+
+def _body(generation: Generation, answers: list[Answer]) -> bytes:
+    completion = TextCompletion(
         id=generation.response_id,
         created=generation.created_s,
         model=generation.model,
-        choices=[
-            TextChoice(index=index, text=answer.text, finish_reason=answer.finish_reason)
-            for index, answer in enumerate(answers)
-        ],
-        usage=Usage.model_validate(generation.usage.to_json()),
+        choices=[_choice(generation, index, answer) for index, answer in enumerate(answers)],
+        usage=generation.usage.to_json(),
         seed=generation.seed,
-    ).model_dump_json()
+        metrics=generation.usage.metrics() or UNSET,
+    )
+    return msgspec.json.encode(completion)
+
+
+def _choice(generation: Generation, index: int, answer: Answer) -> TextChoice:
+    parts, writer = generation.parts, generation.writer
+    echo, echo_tokens = generation.echo_of(index)
+    tokens = [*echo_tokens, *moved(answer.tokens, len(echo))]
+    choice = TextChoice(
+        index=index,
+        text=echo + answer.text,
+        logprobs=writer.text(tokens) if parts.has_logprobs else None,
+        finish_reason=answer.finish_reason,
+        stop_reason=answer.stop_reason,
+    )
+    if parts.has_token_ids:
+        choice.token_ids = answer.token_ids
+        choice.prompt_token_ids = generation.prompt_ids_of(index)
+    if parts.has_prompt_logprobs:
+        rows = generation.prompt_logprobs.get(generation.prompt_of(index), [])
+        choice.prompt_logprobs = writer.prompt(rows)
+    return choice

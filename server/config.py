@@ -25,6 +25,9 @@ class ServerConfig:
     drain_timeout_s: float = _option(
         30.0, "seconds that running requests have to finish after a stop signal"
     )
+    deadline_s: float | None = _option(
+        None, "seconds that a request may take which gives no deadline_s (default: any time)"
+    )
     log_level: str = _option(
         "info", "least important log lines to show", choices=("debug", "info", "warning", "error")
     )
@@ -41,6 +44,8 @@ class ServerConfig:
             problems.append(f"port is {self.port}; allowed: 0 to {MAX_PORT}")
         if not 0 <= self.drain_timeout_s < float("inf"):
             problems.append(f"drain_timeout_s is {self.drain_timeout_s}; allowed: at least 0")
+        if self.deadline_s is not None and not 0 < self.deadline_s < float("inf"):
+            problems.append(f"deadline_s is {self.deadline_s}; allowed: greater than 0")
         choices = type(self).__dataclass_fields__["log_level"].metadata["choices"]
         if self.log_level not in choices:
             problems.append(f"log_level is {self.log_level!r}; allowed: {', '.join(choices)}")

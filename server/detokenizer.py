@@ -18,6 +18,11 @@ class Detokenizer:
         self._token_bytes = token_bytes
         self._decoder = _new_decoder("replace")
 
+    @property
+    def is_within_character(self) -> bool:
+        """Whether bytes of a character have come, but not the last."""
+        return bool(self._decoder.getstate()[0])
+
     def push(self, token_id: int) -> str:
         """The characters that this token completes."""
         return self._decoder.decode(self._token_bytes(token_id))

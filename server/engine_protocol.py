@@ -32,3 +32,11 @@ class Engine(Protocol):
     def finish(self, request_id: str, reason: FinishReason) -> None:
         """End a request, for example at a stop string."""
         ...
+
+    async def reset_prefix_cache(self) -> int:
+        """Forget all cached pages; returns how many there were.
+
+        Raises:
+            EngineDeadError: the engine has ended.
+        """
+        ...

@@ -2,11 +2,13 @@
 
 ApiError                 any answer that is not a success
 |-- BadRequestError      400, the caller's fault
-`-- UnavailableError     503, try again later (with Retry-After)
+|-- UnavailableError     503, try again later (with Retry-After)
+`-- DeadlineError        504, the request's own deadline has passed
 
 ClientDisconnectedError  nobody is left to answer
 """
 
+import math
 from collections.abc import Mapping
 
 import msgspec
@@ -29,6 +31,7 @@ _TYPES = {
     429: "rate_limit_error",
     500: "server_error",
     503: "service_unavailable_error",
+    504: "timeout_error",
 }
 RETRY_AFTER_S = 5
 
@@ -87,8 +90,22 @@ class UnavailableError(ApiError):
         super().__init__(503, message, code=code, headers={"Retry-After": str(RETRY_AFTER_S)})
 
 
+class DeadlineError(ApiError):
+    """The answer was not whole in time. Clients are told not to send it again by themselves."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            504, message, code="deadline_exceeded", headers={"x-should-retry": "false"}
+        )
+
+
 class ClientDisconnectedError(Exception):
     """The client has closed the connection; nobody is left to answer."""
+
+
+def invalid(param: str, message: str) -> BadRequestError:
+    """A field's value is out of range, or does not go with another's."""
+    return BadRequestError(message, param=param, code="invalid_value")
 
 
 def unsupported(param: str, advice: str) -> BadRequestError:
@@ -105,12 +122,12 @@ def from_engine_error(error: EngineError) -> ApiError:
     match error:
         case PromptTooLongError():
             return BadRequestError(str(error), param=error.param, code="context_length_exceeded")
-        case QueueFullError():
+        case QueueFullError(retry_after_s=retry_after_s):
             return ApiError(
                 429,
                 str(error),
                 code="rate_limit_exceeded",
-                headers={"Retry-After": str(RETRY_AFTER_S)},
+                headers={"Retry-After": str(max(1, math.ceil(retry_after_s)))},
             )
         case RequestError():
             return BadRequestError(str(error), param=error.param, code="invalid_value")

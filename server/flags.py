@@ -5,7 +5,7 @@ import dataclasses
 import re
 import types
 import typing
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from fractions import Fraction
 from typing import Any, TypeVar
 
@@ -14,6 +14,20 @@ Config = TypeVar("Config")
 _NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kmgKMG]?)")
 _FACTORS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
 _OPEN = (None, "auto")  # defaults that the help text explains itself
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Alias:
+    """Another flag for a field; only one of the two may be given.
+
+    Attributes:
+        parse: the flag's text to the field's value.
+    """
+
+    flag: str
+    parse: Callable[[str], Any]
+    metavar: str
+    help: str
 
 
 def integer(text: str) -> int:
@@ -52,7 +66,12 @@ def flag_of(name: str) -> str:
 
 
 def add_flags(
-    parser: argparse.ArgumentParser, config_type: type, *, title: str, skip: Collection[str] = ()
+    parser: argparse.ArgumentParser,
+    config_type: type,
+    *,
+    title: str,
+    skip: Collection[str] = (),
+    aliases: Mapping[str, Alias] = types.MappingProxyType({}),
 ) -> None:
     """Add a flag for each field; flags that are not given stay unset.
 
@@ -61,17 +80,30 @@ def add_flags(
         config_type: dataclass whose fields have `help` and `choices` in their metadata.
         title: of the group.
         skip: fields that the parser has already.
+        aliases: further flags, by field.
     """
     hints = typing.get_type_hints(config_type)
     group = parser.add_argument_group(title)
     for field in dataclasses.fields(config_type):
-        if field.name not in skip:
-            group.add_argument(
-                flag_of(field.name),
+        if field.name in skip:
+            continue
+        alias = aliases.get(field.name)
+        one_of = group if alias is None else group.add_mutually_exclusive_group()
+        one_of.add_argument(
+            flag_of(field.name),
+            dest=field.name,
+            default=argparse.SUPPRESS,
+            help=_help(field),
+            **_parsing(field, hints[field.name]),
+        )
+        if alias is not None:
+            one_of.add_argument(
+                alias.flag,
                 dest=field.name,
                 default=argparse.SUPPRESS,
-                help=_help(field),
-                **_parsing(field, hints[field.name]),
+                type=alias.parse,
+                metavar=alias.metavar,
+                help=alias.help,
             )
 
 
@@ -99,7 +131,7 @@ def _parsing(field: "dataclasses.Field[Any]", hint: Any) -> dict[str, Any]:
 
 
 def _without_none(hint: Any) -> Any:
-    if isinstance(hint, types.UnionType):
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
         (hint,) = (part for part in typing.get_args(hint) if part is not types.NoneType)
     return hint
 
@@ -108,5 +140,7 @@ def _help(field: "dataclasses.Field[Any]") -> str:
     text: str = field.metadata["help"]
     if field.default is dataclasses.MISSING or field.default in _OPEN:
         return text.replace("%", "%%")
-    default = {True: "on", False: "off"}.get(field.default, field.default)
+    default = field.default
+    if isinstance(default, bool):  # 1 and 0 equal them
+        default = "on" if default else "off"
     return f"{text} (default: {default})".replace("%", "%%")

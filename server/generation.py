@@ -1,48 +1,44 @@
 """From a validated request to its choices' text: what chat and text completions have in common."""
 
 import asyncio
-import hashlib
-import struct
 import time
-import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from leadline.engine.errors import EngineError
-from leadline.engine.request import EngineRequest, FinishReason, RequestOutput, SamplingParams
-from leadline.server.choice_text import ChoiceText, Delta
-from leadline.server.errors import ApiError, BadRequestError, UnavailableError, from_engine_error
-from leadline.server.sampling_types import SamplingFields
+from leadline.engine.request import (
+    EngineRequest,
+    FinishReason,
+    RequestOutput,
+    SpeculationCounts,
+    TokenLogprobs,
+)
+from leadline.server.choice_text import ChoiceText, Delta, TextRules, TokenInText
+from leadline.server.errors import ApiError, DeadlineError, UnavailableError, from_engine_error
+from leadline.server.logprobs import EchoedPrompt, LogprobWriter, bytes_of
 from leadline.server.state import ServerState
+from leadline.server.thinking import ThinkingCounter
+from leadline.server.usage import Usage
 
-_SEED_MASK = 2**64 - 1
-MAX_CHOICES_IN_ALL = 1024
 
-
-@dataclass(slots=True)
-class Usage:
-    """Tokens of one request: each prompt counted once, the tokens of all choices together.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerParts:
+    """What an answer tells beside its text.
 
     Attributes:
-        num_cached_tokens: prompt tokens from the prefix cache, by prompt.
-        num_output_tokens: by choice.
+        has_logprobs: of the output's tokens.
+        has_prompt_logprobs: in a field of their own.
+        has_token_ids: of prompt and output.
+        has_special_tokens: they are part of the text.
+        is_scoring: the engine's one token is dropped; the prompt alone is looked at.
     """
 
-    num_prompt_tokens: int
-    num_cached_tokens: list[int]
-    num_output_tokens: list[int]
-
-    def to_json(self) -> dict[str, Any]:
-        """The API's `usage` object."""
-        num_output_tokens = sum(self.num_output_tokens)
-        return {
-            "prompt_tokens": self.num_prompt_tokens,
-            "completion_tokens": num_output_tokens,
-            "total_tokens": self.num_prompt_tokens + num_output_tokens,
-            "prompt_tokens_details": {"cached_tokens": sum(self.num_cached_tokens)},
-        }
+    has_logprobs: bool = False
+    has_prompt_logprobs: bool = False
+    has_token_ids: bool = False
+    has_special_tokens: bool = False
+    is_scoring: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,7 +49,12 @@ class Generation:
         response_id: the answer's `id`.
         seed: the request's, which may be negative, or the one drawn for it.
         requests: one for each choice, by index: all choices of the first prompt come first.
+        rules: where texts end.
+        parts: what the answer tells.
+        writer: of log-probabilities.
+        echoes: by prompt, if choices begin with it.
         usage: as of the last delta.
+        prompt_logprobs: by prompt, as of the last delta, if the engine was asked for them.
     """
 
     state: ServerState
@@ -62,29 +63,80 @@ class Generation:
     created_s: int
     seed: int
     requests: list[EngineRequest]
-    stop_strings: list[str]
+    rules: TextRules
+    parts: AnswerParts
+    writer: LogprobWriter
+    echoes: list[EchoedPrompt]
     choices_per_prompt: int
     usage: Usage
+    prompt_logprobs: dict[int, list[TokenLogprobs]] = field(default_factory=dict)
     started_s: float = field(default_factory=time.monotonic)
+
+    def prompt_of(self, index: int) -> int:
+        """The index of a choice's prompt."""
+        return index // self.choices_per_prompt
+
+    def prompt_ids_of(self, index: int) -> list[int]:
+        """The token ids of a choice's prompt."""
+        return self.requests[index].prompt_ids
+
+    def echo_of(self, index: int) -> tuple[str, list[TokenInText]]:
+        """The prompt as a choice repeats it; its tokens if log-probabilities are told."""
+        if not self.echoes:
+            return "", []
+        prompt = self.prompt_of(index)
+        echo = self.echoes[prompt]
+        if not self.parts.has_logprobs:
+            return echo.text, []
+        return echo.text, echo.with_logprobs(self.prompt_logprobs.get(prompt, []))
 
     async def deltas(self) -> AsyncGenerator[Delta, None]:
         """All choices' text as it comes. Close it early (`aclosing`) to abort them all.
 
+        Where prompt log-probabilities are asked for, those of a prompt are there before the first
+        delta of any of its choices.
+
         Raises:
             ApiError: the engine refuses the request (before the first delta), or fails later.
         """
+        early: list[Delta] = []  # of choices whose prompt the first choice has not told of yet
         streams = [self._choice(index) for index in range(len(self.requests))]
         async with aclosing(streams[0] if len(streams) == 1 else _merge(streams)) as merged:
             async for delta in merged:
-                self.usage.num_output_tokens[delta.index] = delta.num_tokens
-                if delta.index % self.choices_per_prompt == 0:
-                    prompt_index = delta.index // self.choices_per_prompt
-                    self.usage.num_cached_tokens[prompt_index] = delta.num_cached_tokens
-                yield delta
+                prompt = self.prompt_of(delta.index)
+                if delta.prompt_logprobs is not None:
+                    self.prompt_logprobs[prompt] = delta.prompt_logprobs
+                if self._is_early(delta):
+                    early.append(delta)
+                    continue
+                yield self._count(delta)
+                if early and delta.prompt_logprobs is not None:
+                    for other in [e for e in early if self.prompt_of(e.index) == prompt]:
+                        yield self._count(other)
+                    early = [e for e in early if self.prompt_of(e.index) != prompt]
+        assert not early, "the engine has not told of the prompt"
+
+    def _is_early(self, delta: Delta) -> bool:
+        """Whether the first choice has yet to tell of the prompt."""
+        first = self.prompt_of(delta.index) * self.choices_per_prompt
+        request = self.requests[first]
+        is_asked = request.params.num_prompt_logprobs is not None and len(request.prompt_ids) > 1
+        return is_asked and self.prompt_of(delta.index) not in self.prompt_logprobs
+
+    def _count(self, delta: Delta) -> Delta:
+        usage = self.usage
+        usage.num_output_tokens[delta.index] = delta.num_tokens
+        if usage.num_thinking_tokens is not None:
+            usage.num_thinking_tokens[delta.index] = delta.num_thinking_tokens
+        if delta.index % self.choices_per_prompt == 0:
+            usage.num_cached_tokens[self.prompt_of(delta.index)] = delta.num_cached_tokens
+        if delta.speculation is not None:
+            usage.speculation.append(delta.speculation)
+        return delta
 
     async def _choice(self, index: int) -> AsyncGenerator[Delta, None]:
         state, request = self.state, self.requests[index]
-        text = ChoiceText(index, state.tokenizer.token_bytes, self.stop_strings)
+        text = self._choice_text(index)
         timer = state.metrics.timer(self.started_s)
         reason = FinishReason.ABORT
         try:
@@ -94,8 +146,12 @@ class Generation:
                     timer.on_tokens(len(output.token_ids))
                     if delta.finish_reason is not None:
                         reason = delta.finish_reason
-                        self._end(output, delta)
-                    yield delta
+                        self._end(request, output, delta)
+                        if output.finish_reason is None and self._has_drafts(request):
+                            yield replace(delta, finish_reason=None)
+                            counts = await _last_counts(outputs)
+                            delta = replace(delta, text="", tokens=[], speculation=counts)
+                    yield _without_tokens(delta) if self.parts.is_scoring else delta
                     if delta.finish_reason is not None:
                         return
         except EngineError as error:
@@ -104,16 +160,53 @@ class Generation:
         finally:
             timer.on_end(reason)
 
-    def _end(self, output: RequestOutput, delta: Delta) -> None:
+    def _choice_text(self, index: int) -> ChoiceText:
+        tokenizer, thinking = self.state.tokenizer, self.state.thinking
+        prompt_ids = self.prompt_ids_of(index)
+        counter = None if thinking is None else ThinkingCounter(thinking, prompt_ids)
+        if self.parts.has_special_tokens:
+            return ChoiceText(index, lambda id_: bytes_of(tokenizer, id_), self.rules, counter)
+        return ChoiceText(index, tokenizer.token_bytes, self.rules, counter)
+
+    def _has_drafts(self, request: EngineRequest) -> bool:
+        """Whether the engine will tell what drafts did for a request."""
+        return self.state.engine.stats.num_drafts > 0 and request.params.speculative_tokens != 0
+
+    def _end(self, request: EngineRequest, output: RequestOutput, delta: Delta) -> None:
         """Tell the engine about a stop string, or the caller about a failure."""
+        is_alive = self.state.engine.alive
         if output.finish_reason is None:
             self.state.engine.finish(output.request_id, FinishReason.STOP)
         elif delta.finish_reason is FinishReason.ABORT:
+            if output.error and request.deadline_s is not None and is_alive:
+                raise DeadlineError(output.error)
             raise UnavailableError("the request was aborted; send it again", code="aborted")
         elif delta.finish_reason is FinishReason.ERROR:
-            if not self.state.engine.alive:
+            if not is_alive:
                 raise UnavailableError("the engine has failed; try again later", code="engine_dead")
             raise ApiError(500, output.error or "the engine failed", code="engine_error")
+
+
+async def _last_counts(outputs: AsyncIterator[RequestOutput]) -> SpeculationCounts | None:
+    """What drafts did for a request that has been ended; what it said after that is dropped."""
+    async for output in outputs:
+        if output.finish_reason is not None:
+            return output.speculation
+    return None
+
+
+def _without_tokens(delta: Delta) -> Delta:
+    """What is left where the prompt alone is of interest."""
+    reason = None if delta.finish_reason is None else FinishReason.LENGTH
+    return replace(
+        delta,
+        text="",
+        finish_reason=reason,
+        num_tokens=0,
+        num_thinking_tokens=0,
+        stop_reason=None,
+        tokens=[],
+    )
 
 
 async def _merge(
@@ -143,144 +236,3 @@ async def _merge(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def choice_seed(seed: int, prompt_ids: Sequence[int], choice: int) -> int:
-    """The seed of a choice: the request's for the first, a hash of it for the others.
-
-    Args:
-        seed: the request's, 0..2**64-1.
-        prompt_ids: token ids of the choice's prompt.
-        choice: 0..n-1.
-    """
-    if choice == 0:
-        return seed
-    data = struct.pack(f"<QQ{len(prompt_ids)}I", seed, choice, *prompt_ids)
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
-
-
-def make_generation(
-    state: ServerState,
-    fields: SamplingFields,
-    prompts: Sequence[list[int]],
-    *,
-    id_prefix: str,
-    default_max_tokens: int | None = None,
-) -> Generation:
-    """The engine requests of one API request.
-
-    Args:
-        state: the server's.
-        fields: the validated request.
-        prompts: token ids, at least one prompt.
-        id_prefix: `chatcmpl` or `cmpl`.
-        default_max_tokens: where the request is silent; None for all that the model has room for.
-
-    Raises:
-        BadRequestError: a prompt is too long or has ids that are no tokens.
-    """
-    response_id = f"{id_prefix}-{uuid.uuid4().hex}"
-    seed = state.seed_source() if fields.seed is None else fields.seed
-    num_choices = _num_choices(fields, len(prompts))
-    created_s = time.time()
-    requests: list[EngineRequest] = []
-    for prompt_ids in prompts:
-        _check_prompt(prompt_ids, state.tokenizer.vocab_size)
-        max_tokens = _max_tokens(state, fields, len(prompt_ids), default_max_tokens)
-        for choice in range(num_choices):
-            request = EngineRequest(
-                request_id=f"{response_id}-{len(requests)}",
-                prompt_ids=prompt_ids,
-                params=_params(
-                    state, fields, max_tokens, choice_seed(seed & _SEED_MASK, prompt_ids, choice)
-                ),
-                arrival_s=created_s,
-                cache_salt=fields.cache_salt or "",
-            )
-            requests.append(request)
-    return Generation(
-        state=state,
-        response_id=response_id,
-        model=fields.model,
-        created_s=int(created_s),
-        seed=seed,
-        requests=requests,
-        stop_strings=fields.stop_strings,
-        choices_per_prompt=num_choices,
-        usage=Usage(
-            num_prompt_tokens=sum(map(len, prompts)),
-            num_cached_tokens=[0] * len(prompts),
-            num_output_tokens=[0] * len(requests),
-        ),
-    )
-
-
-def _num_choices(fields: SamplingFields, num_prompts: int) -> int:
-    """Choices of each prompt."""
-    num_choices = fields.n or 1
-    if num_prompts * num_choices > MAX_CHOICES_IN_ALL:
-        raise BadRequestError(
-            f"'n' times the number of prompts is {num_prompts * num_choices}; "
-            f"allowed: at most {MAX_CHOICES_IN_ALL}; send fewer prompts at once",
-            param="n",
-            code="invalid_value",
-        )
-    return num_choices
-
-
-def _params(
-    state: ServerState, fields: SamplingFields, max_tokens: int, seed: int
-) -> SamplingParams:
-    defaults = state.defaults
-    stop_token_ids = fields.stop_token_ids or []
-    _check_ids(stop_token_ids, state.tokenizer.vocab_size, "stop_token_ids")
-    top_k = defaults.top_k if fields.top_k is None else fields.top_k
-    return SamplingParams(
-        seed=seed,
-        max_tokens=max_tokens,
-        temperature=defaults.temperature if fields.temperature is None else fields.temperature,
-        top_k=max(top_k, 0),  # -1 keeps all tokens too
-        top_p=defaults.top_p if fields.top_p is None else fields.top_p,
-        min_p=defaults.min_p if fields.min_p is None else fields.min_p,
-        stop_token_ids=tuple(stop_token_ids),
-        eos_token_ids=defaults.eos_token_ids,
-        ignore_eos=bool(fields.ignore_eos),
-        speculative_tokens=fields.speculative_tokens,
-    )
-
-
-def _check_prompt(prompt_ids: Sequence[int], vocab_size: int) -> None:
-    if not prompt_ids:
-        raise BadRequestError(
-            "the prompt is empty; give at least one token", param="prompt", code="invalid_value"
-        )
-    _check_ids(prompt_ids, vocab_size, "prompt")
-
-
-def _check_ids(token_ids: Sequence[int], vocab_size: int, param: str) -> None:
-    if token_ids and max(token_ids) >= vocab_size:
-        raise BadRequestError(
-            f"'{param}' holds the token id {max(token_ids)}; allowed: 0 to {vocab_size - 1}",
-            param=param,
-            code="invalid_value",
-        )
-
-
-def _max_tokens(
-    state: ServerState, fields: SamplingFields, num_prompt_tokens: int, default: int | None
-) -> int:
-    """Most tokens that a choice may have."""
-    room = state.max_model_len - num_prompt_tokens
-    wanted = fields.output_limit
-    if wanted is None and room >= 1:
-        return room if default is None else min(default, room)
-    if wanted is None or wanted > room:
-        num_wanted = 1 if wanted is None else wanted
-        raise BadRequestError(
-            f"This model's maximum context length is {state.max_model_len} tokens, but you "
-            f"requested {num_prompt_tokens + num_wanted} tokens ({num_prompt_tokens} in the "
-            f"prompt, {num_wanted} for the answer); shorten the prompt or lower max_tokens",
-            param="messages" if hasattr(fields, "messages") else "prompt",
-            code="context_length_exceeded",
-        )
-    return wanted

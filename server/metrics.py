@@ -15,20 +15,63 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _PREFIX = "leadline:"
 _ALIAS_PREFIX = "vllm:"
 
-_GAUGES = (
-    ("num_requests_running", "num_running", "Requests in the running batch."),
-    ("num_requests_waiting", "num_waiting", "Requests that wait for room in the batch."),
-    ("kv_cache_usage_perc", "page_usage", "Share of cache pages in use, 0 to 1."),
+_Reading = tuple[str, Callable[[EngineStats], float], str]
+_GAUGES: tuple[_Reading, ...] = (
+    ("num_requests_running", lambda s: s.num_running, "Requests in the running batch."),
+    ("num_requests_waiting", lambda s: s.num_waiting, "Requests that wait for room in the batch."),
+    ("kv_cache_usage_perc", lambda s: s.page_usage, "Share of cache pages in use, 0 to 1."),
+    ("num_cached_pages", lambda s: s.num_cached_pages, "Pages that the prefix cache lists."),
+    (
+        "kv_offload_cpu_cache_usage_perc",
+        lambda s: s.host_cache_usage,
+        "Share of the pages in host memory that are in use, 0 to 1.",
+    ),
 )
-_COUNTERS = (
-    ("prompt_tokens", "prompt_tokens", "Prompt tokens of accepted requests."),
-    ("generation_tokens", "generation_tokens", "Tokens generated."),
-    ("num_preemptions", "num_preemptions", "Requests put back for want of cache pages."),
-    ("prefix_cache_queries", "prefix_cache_queries", "Prompt tokens looked up in the cache."),
-    ("prefix_cache_hits", "prefix_cache_hits", "Prompt tokens found in the cache."),
-    ("spec_decode_num_drafts", "num_drafts", "Drafts that were verified, of a token or more."),
-    ("spec_decode_num_draft_tokens", "num_draft_tokens", "Draft tokens that were verified."),
-    ("spec_decode_num_accepted_tokens", "num_accepted_tokens", "Draft tokens accepted."),
+_COUNTERS: tuple[_Reading, ...] = (
+    ("prompt_tokens", lambda s: s.prompt_tokens, "Prompt tokens of accepted requests."),
+    ("generation_tokens", lambda s: s.generation_tokens, "Tokens generated."),
+    ("num_preemptions", lambda s: s.num_preemptions, "Requests put back for want of cache pages."),
+    (
+        "corrupted_requests",
+        lambda s: s.num_corrupted_requests,
+        "Requests that failed because their logits were not finite.",
+    ),
+    (
+        "prefix_cache_queries",
+        lambda s: s.prefix_cache_queries,
+        "Prompt tokens looked up in the cache.",
+    ),
+    ("prefix_cache_hits", lambda s: s.prefix_cache_hits, "Prompt tokens found in the cache."),
+    (
+        "prefix_cache_evictions",
+        lambda s: s.prefix_cache_evictions,
+        "Cached pages given up for want of free ones.",
+    ),
+    (
+        "external_prefix_cache_queries",
+        lambda s: s.host_cache_queries,
+        "Prompt tokens looked up in host memory.",
+    ),
+    (
+        "external_prefix_cache_hits",
+        lambda s: s.host_cache_hits,
+        "Prompt tokens found in host memory.",
+    ),
+    (
+        "spec_decode_num_drafts",
+        lambda s: s.num_drafts,
+        "Drafts that were verified, of a token or more.",
+    ),
+    (
+        "spec_decode_num_draft_tokens",
+        lambda s: s.num_draft_tokens,
+        "Draft tokens that were verified.",
+    ),
+    (
+        "spec_decode_num_accepted_tokens",
+        lambda s: s.num_accepted_tokens,
+        "Draft tokens accepted.",
+    ),
 )
 _ACCEPTED_PER_POSITION = "spec_decode_num_accepted_tokens_per_pos"
 _LABELS = ("model_name",)
@@ -55,13 +98,13 @@ class _EngineCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         stats = self._stats()
-        for name, attribute, help_text in _GAUGES:
+        for name, read, help_text in _GAUGES:
             gauge = GaugeMetricFamily(_PREFIX + name, help_text, labels=_LABELS)
-            gauge.add_metric([self._model_name], getattr(stats, attribute))
+            gauge.add_metric([self._model_name], read(stats))
             yield gauge
-        for name, attribute, help_text in _COUNTERS:
+        for name, read, help_text in _COUNTERS:
             counter = CounterMetricFamily(_PREFIX + name, help_text, labels=_LABELS)
-            counter.add_metric([self._model_name], getattr(stats, attribute))
+            counter.add_metric([self._model_name], read(stats))
             yield counter
         accepted = CounterMetricFamily(
             _PREFIX + _ACCEPTED_PER_POSITION,
@@ -71,6 +114,14 @@ class _EngineCollector(Collector):
         for position, count in enumerate(stats.num_accepted_per_pos):
             accepted.add_metric([self._model_name, str(position)], count)
         yield accepted
+        rejections = CounterMetricFamily(
+            _PREFIX + "admission_rejections",
+            "Requests refused because too much waited already, by reason.",
+            labels=(*_LABELS, "reason"),
+        )
+        for reason, count in stats.admission_rejections.items():
+            rejections.add_metric([self._model_name, reason], count)
+        yield rejections
 
 
 class _AliasCollector(Collector):

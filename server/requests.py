@@ -1,17 +1,21 @@
 """A request's body: read within its limit, validated, and meant for a model that is here."""
 
 import re
+from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
+from leadline.server.body import parse_body
 from leadline.server.errors import ApiError, ClientDisconnectedError
-from leadline.server.sampling_types import Fields, parse_body
+from leadline.server.sampling_types import SamplingFields
 from leadline.server.state import ServerState
 
 MAX_BODY_BYTES = 32 * 2**20
 _MAX_LENGTH_DIGITS = 20
 _MAX_NAMED_FIELDS = 32
 _FIELD_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")  # others do not belong in a header
+
+Fields = TypeVar("Fields", bound=SamplingFields)
 
 
 async def read_fields(request: Request, fields_type: type[Fields]) -> tuple[Fields, dict[str, str]]:

@@ -1,28 +1,15 @@
-"""What the API answers where it does not stream."""
+"""What the API answers where it does not stream; what was not asked for is left out."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel
+import msgspec
+from msgspec import UNSET, UnsetType
 
 FinishReason = Literal["stop", "length"]
+Json = dict[str, Any]
 
 
-class PromptTokensDetails(BaseModel):
-    """`cached_tokens`: prompt tokens that were taken from the prefix cache."""
-
-    cached_tokens: int
-
-
-class Usage(BaseModel):
-    """Tokens of a request: each prompt counted once, the tokens of all choices together."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: PromptTokensDetails
-
-
-class ChatMessage(BaseModel):
+class ChatMessage(msgspec.Struct, kw_only=True):
     """The assistant's answer."""
 
     role: Literal["assistant"] = "assistant"
@@ -30,20 +17,28 @@ class ChatMessage(BaseModel):
     refusal: None = None
 
 
-class ChatChoice(BaseModel):
-    """One answer."""
+class ChatChoice(msgspec.Struct, kw_only=True):
+    """One answer.
+
+    Attributes:
+        stop_reason: the stop string that ended it, or the token that the request names.
+    """
 
     index: int
     message: ChatMessage
-    logprobs: None = None
+    logprobs: Json | None
     finish_reason: FinishReason
+    stop_reason: str | int | None
+    token_ids: list[int] | UnsetType = UNSET
 
 
-class ChatCompletion(BaseModel):
+class ChatCompletion(msgspec.Struct, kw_only=True):
     """The answer of `POST /v1/chat/completions`.
 
     Attributes:
+        usage: see `Usage.to_json`.
         seed: the request's, or the one that was drawn: the same request with it gives this answer.
+        metrics: see `Usage.metrics`.
     """
 
     id: str
@@ -51,32 +46,40 @@ class ChatCompletion(BaseModel):
     created: int
     model: str
     choices: list[ChatChoice]
-    usage: Usage
+    usage: Json
     seed: int
+    prompt_logprobs: list[Json | None] | UnsetType = UNSET
+    prompt_token_ids: list[int] | UnsetType = UNSET
+    metrics: Json | UnsetType = UNSET
 
 
-class TextChoice(BaseModel):
-    """One continuation."""
+class TextChoice(msgspec.Struct, kw_only=True):
+    """One continuation; `stop_reason` as in `ChatChoice`."""
 
     index: int
     text: str
-    logprobs: None = None
+    logprobs: Json | None
     finish_reason: FinishReason
+    stop_reason: str | int | None
+    token_ids: list[int] | UnsetType = UNSET
+    prompt_logprobs: list[Json | None] | UnsetType = UNSET
+    prompt_token_ids: list[int] | UnsetType = UNSET
 
 
-class TextCompletion(BaseModel):
-    """The answer of `POST /v1/completions`; `seed` as in `ChatCompletion`."""
+class TextCompletion(msgspec.Struct, kw_only=True):
+    """The answer of `POST /v1/completions`; fields as in `ChatCompletion`."""
 
     id: str
     object: Literal["text_completion"] = "text_completion"
     created: int
     model: str
     choices: list[TextChoice]
-    usage: Usage
+    usage: Json
     seed: int
+    metrics: Json | UnsetType = UNSET
 
 
-class Model(BaseModel):
+class Model(msgspec.Struct, kw_only=True):
     """A name under which the model is served.
 
     Attributes:
@@ -90,7 +93,7 @@ class Model(BaseModel):
     max_model_len: int
 
 
-class ModelList(BaseModel):
+class ModelList(msgspec.Struct, kw_only=True):
     """The answer of `GET /v1/models`."""
 
     object: Literal["list"] = "list"

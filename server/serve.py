@@ -14,6 +14,8 @@ import uvloop
 from leadline.engine.client import EngineClient
 from leadline.engine.config import ConfigLine, EngineConfig, ResolvedConfig, resolve
 from leadline.engine.errors import EngineDeadError, EngineError
+from leadline.engine.grammar.checker import GrammarChecker
+from leadline.engine.messages import Ready
 from leadline.engine.platform_facts import cpu_facts
 from leadline.engine.request import EngineRequest, SamplingParams
 from leadline.loader.errors import LoaderError
@@ -25,6 +27,7 @@ from leadline.server.listener import bind, listen, url_of
 from leadline.server.served_model import ServedModel, read_served_model
 from leadline.server.startup_screen import print_ready, stages
 from leadline.server.state import ServerState
+from leadline.server.stats_log import log_stats
 from leadline.server.stop_signal import StopSignal
 
 logger = logging.getLogger(__name__)
@@ -123,7 +126,25 @@ class _Run:
             ready = await stop.run_until(client.start(self._resolved, on_stage))
         if ready is None:
             return stop.status
-        state = make_state(self._resolved, self._served, client)
+        grammars = GrammarChecker(self._served.directory)
+        log = asyncio.create_task(log_stats(lambda: client.stats))
+        try:
+            await grammars.start()
+            state = make_state(
+                self._resolved,
+                self._served,
+                client,
+                grammars=grammars,
+                deadline_s=self._config.deadline_s,
+            )
+            return await self._serve(state, client, stop, ready)
+        finally:
+            log.cancel()
+            await grammars.close()
+
+    async def _serve(
+        self, state: ServerState, client: EngineClient, stop: StopSignal, ready: Ready
+    ) -> int:
         listen(self._listener)
         server = HttpServer(state, access_log=self._config.access_log)
         server.start(self._listener)
@@ -159,8 +180,15 @@ class _Run:
             logger.warning("requests that did not finish in time: %d", state.in_flight.count)
 
 
-def make_state(resolved: ResolvedConfig, served: ServedModel, client: EngineClient) -> ServerState:
-    """What the handlers need of a started engine."""
+def make_state(
+    resolved: ResolvedConfig,
+    served: ServedModel,
+    client: EngineClient,
+    *,
+    grammars: GrammarChecker | None = None,
+    deadline_s: float | None = None,
+) -> ServerState:
+    """What the handlers need of a started engine; see `ServerState`."""
     seeds = random.Random(resolved.seed)
     return ServerState(
         engine=client,
@@ -171,6 +199,8 @@ def make_state(resolved: ResolvedConfig, served: ServedModel, client: EngineClie
         seed_source=lambda: seeds.randrange(_SEED_LIMIT),
         defaults=served.generation,
         prompt_prefix_ids=served.tokenizer.prefix_ids,
+        grammars=grammars,
+        deadline_s=deadline_s,
     )
 
 

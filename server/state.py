@@ -5,11 +5,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from leadline.engine.grammar.checker import GrammarChecker
+from leadline.engine.request import ThinkingLimit
 from leadline.loader.chat_template import ChatTemplate
 from leadline.loader.generation_config import GenerationConfig
 from leadline.loader.tokenizer import Tokenizer
 from leadline.server.engine_protocol import Engine
 from leadline.server.metrics import Metrics
+from leadline.server.thinking import find_thinking_tokens
 
 
 class InFlight:
@@ -50,6 +53,9 @@ class ServerState:
         defaults: sampling where a request is silent, and the model's own end tokens.
         prompt_prefix_ids: what belongs before a plain text prompt (`Tokenizer.prefix_ids`).
         seed_source: draws the seed of a request that gives none, 0..2**53-1 (exact in JavaScript).
+        thinking: the tokens that mark the model's thinking; None if it has none.
+        grammars: checks grammars before a request is sent; None takes them as they are.
+        deadline_s: seconds that a request may take which does not say itself; None for any.
         keep_alive_s: seconds of silence after which a waiting stream gets a comment line.
         draining: new requests are refused with 503.
     """
@@ -63,10 +69,14 @@ class ServerState:
     defaults: GenerationConfig = field(default_factory=GenerationConfig)
     prompt_prefix_ids: tuple[int, ...] = ()
     created_s: int = field(default_factory=lambda: int(time.time()))
+    grammars: GrammarChecker | None = None
+    deadline_s: float | None = None
     keep_alive_s: float = 10.0
     draining: bool = False
     in_flight: InFlight = field(default_factory=InFlight)
     metrics: Metrics = field(init=False)
+    thinking: ThinkingLimit | None = field(init=False)
 
     def __post_init__(self) -> None:
+        self.thinking = find_thinking_tokens(self.tokenizer)
         self.metrics = Metrics(self.model_names[0], lambda: self.engine.stats)

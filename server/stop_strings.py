@@ -23,22 +23,24 @@ class StopStringMatcher:
     """Passes a text on, up to the first stop string, whatever the pieces it arrives in.
 
     The first stop string is the one that is complete first; of several that end together, the
-    longest. Text that may be the beginning of a stop string is held back until that is decided.
+    longest. Text that may be the beginning of a stop string is held back until that is decided,
+    unless the stop string is to be passed on as well.
 
     Attributes:
         matched: the stop string that was found, or None.
     """
 
-    def __init__(self, stops: Sequence[str]) -> None:
-        """`stops`: the stop strings, none of them empty."""
+    def __init__(self, stops: Sequence[str], *, is_included: bool = False) -> None:
+        """Look for stop strings, none of them empty; `is_included`: pass on the one found too."""
         self.matched: str | None = None
+        self._is_included = is_included
         self._stops = sorted(stops, key=len, reverse=True)
         self._tables = [_failure_table(stop) for stop in self._stops]
         self._lengths = [0] * len(stops)  # characters of each stop string that the text ends with
         self._held = ""
 
     def push(self, piece: str) -> str:
-        """The text that is now known to come before any stop string.
+        """The text that can be passed on now.
 
         Nothing may be pushed after a match.
         """
@@ -52,7 +54,9 @@ class StopStringMatcher:
                 if length == len(stop):
                     self.matched = stop
                     self._held = ""
-                    return text[: end + 1 - length]
+                    return text[: end + 1 if self._is_included else end + 1 - length]
+        if self._is_included:
+            return text
         num_safe = len(text) - max(self._lengths)
         self._held = text[num_safe:]
         return text[:num_safe]

@@ -146,7 +146,7 @@ def _batch_sums(model: DeepseekModel, scale: float, batch: PackedBatch) -> Tenso
     logits = model.compute_logits(hidden[targets - 1])
     assert model.mtp is not None
     previous = torch.cat((hidden[:1], hidden[:-1]))
-    mtp_hidden = model.mtp.forward(previous, batch.token_ids_T, step)
+    mtp_hidden, _ = model.mtp.forward(previous, batch.token_ids_T, step)
     mtp_logits = model.mtp.compute_logits(mtp_hidden[targets - 1])
     wanted = batch.token_ids_T[targets]
     losses = [

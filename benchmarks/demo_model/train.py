@@ -101,7 +101,7 @@ def losses(model: DeepseekModel, config: ModelConfig, batch: PackedBatch) -> tup
     )
     assert model.mtp is not None
     previous = torch.cat((hidden[:1], hidden[:-1]))
-    mtp_hidden = model.mtp.forward(previous, batch.token_ids_T, step)
+    mtp_hidden, _ = model.mtp.forward(previous, batch.token_ids_T, step)
     # The entry of a chat's first token has no token before it, so it predicts nothing.
     targets = targets[batch.positions_T[targets] >= 2]
     mtp = torch.nn.functional.cross_entropy(

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import msgspec
 
+from leadline.engine.request import SamplingParams
 from leadline.engine.step import ModelOutput, SchedulerOutput
 
 
@@ -16,12 +17,14 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
         page_size: tokens a page.
         max_model_len: most tokens (prompt + output) of one request.
         max_num_seqs: most requests in one step.
+        num_host_pages: places in the host tier; 0 for no such tier.
     """
 
     num_pages: int
     page_size: int
     max_model_len: int
     max_num_seqs: int
+    num_host_pages: int = 0
 
 
 class Executor(Protocol):
@@ -29,6 +32,13 @@ class Executor(Protocol):
 
     def capacity(self) -> Capacity:
         """Sizes that the scheduler plans within."""
+        ...
+
+    def prepare(self, params: SamplingParams) -> Future[None] | None:
+        """Begin what a request needs before its first step (its grammar is compiled).
+
+        Returns None if it needs nothing; a future that fails refuses the request.
+        """
         ...
 
     def execute(self, plan: SchedulerOutput) -> Future[ModelOutput]:

@@ -11,14 +11,17 @@ from leadline.engine.executor.base import Capacity
 from leadline.engine.executor.step_time import StepTimeModel
 from leadline.engine.request import SamplingParams
 from leadline.engine.step import (
+    FOLLOWS,
     ModelOutput,
+    MoveKind,
     NewRequest,
+    PageMove,
     RowOutput,
     ScheduledRow,
     SchedulerOutput,
 )
 
-Fault = Callable[[ScheduledRow], str | None]
+Fault = Callable[[ScheduledRow, int], str | None]
 
 _HASH_RANGE = 2**64
 
@@ -30,12 +33,20 @@ def _mix(*values: int) -> int:
 
 @dataclass(slots=True)
 class _Held:
-    """A request as the executor knows it; `prefix_hashes[i]` names the tokens 0..i."""
+    """A request as the executor knows it.
+
+    Attributes:
+        prefix_hashes: the i-th names the tokens 0..i.
+        end: position after the last token computed, right or wrong.
+    """
 
     params: SamplingParams
     token_ids: list[int]
     prefix_hashes: list[int]
+    num_prompt_tokens: int = 0
     num_computed_tokens: int | None = None
+    end: int = 0
+    is_over: bool = False
     draft_ids: list[int] = field(default_factory=list)
     page_ids: list[int] = field(default_factory=list)
 
@@ -44,9 +55,10 @@ class SimulatedExecutor:
     """Carries out plans on a fake latent cache.
 
     A slot holds the hash of all tokens up to its own, so that a wrong, stale or foreign page is
-    noticed by the first row that reads it. A sampled token is a function of the seeds and the
-    tokens before it alone: the text is the same in every batch, chunking, preemption, prefix hit
-    and draft. Every breach of the step contract is an AssertionError.
+    noticed by the first row that reads it, however it came there (the host tier included). A
+    sampled token is a function of the seeds and the tokens before it alone: the text is the same in
+    every batch, chunking, preemption, prefix hit and draft. Every breach of the step contract is an
+    AssertionError.
     """
 
     def __init__(
@@ -58,7 +70,8 @@ class SimulatedExecutor:
         seed: int = 0,
         vocab_size: int = 1000,
         draft_acceptance: float = 0.0,
-        fault: Fault = lambda row: None,
+        fault: Fault = lambda row, start: None,
+        damage: Callable[[int], bool] = lambda host_id: False,
     ) -> None:
         """Simulate a device.
 
@@ -69,7 +82,9 @@ class SimulatedExecutor:
             seed: changes every text.
             vocab_size: sampled tokens are 0..vocab_size - 1.
             draft_acceptance: probability that a draft is right, if those before it are.
-            fault: a sentence for a row that is to fail, else None; its slots are then garbage.
+            fault: given a row and the position of its first token: a sentence if it is to fail,
+                else None; its slots are then garbage.
+            damage: whether a page that is loaded from this place of the host tier is found damaged.
         """
         self._capacity = capacity
         self._step_time = step_time or StepTimeModel()
@@ -83,6 +98,8 @@ class SimulatedExecutor:
         self._pages: list[list[int | None]] = [
             [None] * capacity.page_size for _ in range(capacity.num_pages)
         ]
+        self._damage = damage
+        self._host: dict[int, list[int | None]] = {}
         self._root = _mix(seed)
 
     def capacity(self) -> Capacity:
@@ -93,6 +110,10 @@ class SimulatedExecutor:
     def num_held(self) -> int:
         """Requests that have not been released."""
         return len(self._held)
+
+    def prepare(self, params: SamplingParams) -> Future[None] | None:
+        """See `Executor.prepare`; nothing needs it."""
+        return None
 
     def execute(self, plan: SchedulerOutput) -> Future[ModelOutput]:
         """See `Executor.execute`; the future is done on return."""
@@ -113,11 +134,40 @@ class SimulatedExecutor:
             self._release(request_id)
         for new_request in plan.new_requests:
             self._hold(new_request)
+        failed_loads = [move.host_id for move in plan.page_moves if not self._move(move)]
         self._check_plan(plan)
-        outputs = [self._run_row(row) for row in plan.rows]
-        elapsed_s = self._step_time.predict(plan)
+        num_tokens = num_context_tokens = 0
+        outputs = []
+        for row in plan.rows:
+            output = self._run_row(row)
+            outputs.append(output)
+            if not output.is_skipped:
+                num_tokens += row.num_tokens + output.num_verified
+                num_context_tokens += self._held[row.request_id].end
+        elapsed_s = self._step_time.predict(num_tokens, num_context_tokens) if num_tokens else 0.0
         self._clock.advance(elapsed_s)
-        return ModelOutput(step_id=plan.step_id, rows=outputs, elapsed_s=elapsed_s)
+        return ModelOutput(
+            step_id=plan.step_id,
+            rows=outputs,
+            elapsed_s=elapsed_s,
+            num_tokens=num_tokens,
+            num_context_tokens=num_context_tokens,
+            failed_loads=failed_loads,
+        )
+
+    def _move(self, move: PageMove) -> bool:
+        """Copy a page; False if a load finds it damaged."""
+        assert 0 <= move.host_id < self._capacity.num_host_pages, "no such place in the host tier"
+        if move.kind is MoveKind.STORE:
+            page = self._pages[move.page_id]
+            assert None not in page, f"page {move.page_id} is stored but not full"
+            self._host[move.host_id] = list(page)
+            return True
+        assert move.host_id in self._host, f"nothing is stored at {move.host_id}"
+        is_good = not self._damage(move.host_id)
+        content = self._host[move.host_id] if is_good else [None] * self._capacity.page_size
+        self._pages[move.page_id] = list(content)
+        return is_good
 
     def _release(self, request_id: str) -> None:
         assert request_id in self._held, f"released {request_id}, which is not held"
@@ -126,14 +176,15 @@ class SimulatedExecutor:
     def _hold(self, request: NewRequest) -> None:
         assert request.request_id not in self._held, f"{request.request_id} is held already"
         assert 0 < request.num_prompt_tokens <= len(request.token_ids), "no prompt"
-        held = _Held(request.params, [], [])
+        held = _Held(request.params, [], [], request.num_prompt_tokens)
         self._append(held, request.token_ids)
         self._held[request.request_id] = held
 
     def _check_plan(self, plan: SchedulerOutput) -> None:
         """Assert what must hold for the plan as a whole, and take in the new pages."""
         assert len(plan.rows) <= self._capacity.max_num_seqs, "too many rows"
-        assert plan.num_tokens == sum(row.num_tokens for row in plan.rows), "wrong num_tokens"
+        num_tokens = sum(row.num_tokens + row.num_verify for row in plan.rows)
+        assert plan.num_tokens == num_tokens, "wrong num_tokens"
         row_ids = [row.request_id for row in plan.rows]
         assert len(set(row_ids)) == len(row_ids), "a request has two rows"
         new_ids = {request.request_id for request in plan.new_requests}
@@ -145,43 +196,67 @@ class SimulatedExecutor:
 
     def _run_row(self, row: ScheduledRow) -> RowOutput:
         held = self._held[row.request_id]
-        self._check_row(row, held)
-        self._check_context(held, row.start)
-        tokens = held.token_ids[row.start :][: row.num_tokens - len(row.draft_ids)]
-        tokens += row.draft_ids
-        prefix = held.prefix_hashes[row.start - 1] if row.start else self._root
+        if held.is_over:
+            return RowOutput(token_ids=[], is_skipped=True)
+        start = row.start
+        if start == FOLLOWS:
+            assert held.num_computed_tokens is not None, f"{row.request_id} follows nothing"
+            assert row.samples, f"{row.request_id} follows a step without sampling"
+            start = held.num_computed_tokens
+        draft_ids = held.draft_ids[: row.num_verify]
+        held.end = start + row.num_tokens + len(draft_ids)
+        self._check_row(row, held, start, held.end)
+        self._check_context(held, start)
+        tokens = held.token_ids[start:][: row.num_tokens] + draft_ids
+        prefix = held.prefix_hashes[start - 1] if start else self._root
         hashes = self._chain(prefix, tokens)
-        error = self._fault(row)
-        self._write(held, row.start, hashes if error is None else [None] * len(hashes))
+        error = self._fault(row, start)
+        self._write(held, start, hashes if error is None else [None] * len(hashes))
         if error is not None:
+            held.is_over = True
             return RowOutput(token_ids=[], error=error)
         if not row.samples:
-            held.num_computed_tokens = row.start + row.num_tokens
+            held.num_computed_tokens = start + row.num_tokens
             return RowOutput(token_ids=[])
-        sampled = self._verify(held, hashes[-1 - len(row.draft_ids) :], row.draft_ids)
+        verified = self._verify(held, hashes[-1 - len(draft_ids) :], draft_ids)
+        sampled = self._cut(held, verified)
         self._append(held, sampled)
         held.num_computed_tokens = len(held.token_ids) - 1
-        held.draft_ids = self._draft(held, row.num_drafts)
-        return RowOutput(token_ids=sampled, draft_ids=list(held.draft_ids))
+        held.draft_ids = [] if held.is_over else self._draft(held, row.num_drafts)
+        return RowOutput(
+            sampled,
+            num_verified=len(draft_ids),
+            num_accepted=len(verified) - 1,
+            num_drafts=len(held.draft_ids),
+        )
 
-    def _check_row(self, row: ScheduledRow, held: _Held) -> None:
+    @staticmethod
+    def _cut(held: _Held, token_ids: list[int]) -> list[int]:
+        """The tokens up to the one that ends the request."""
+        for count, token_id in enumerate(token_ids, 1):
+            num_output_tokens = len(held.token_ids) + count - held.num_prompt_tokens
+            if held.params.ends_text(token_id) or num_output_tokens == held.params.max_tokens:
+                held.is_over = True
+                return token_ids[:count]
+        return token_ids
+
+    def _check_row(self, row: ScheduledRow, held: _Held, start: int, end: int) -> None:
         """Assert that a row goes on where its request stands, within its pages."""
-        name, end = row.request_id, row.start + row.num_tokens
+        name = row.request_id
         num_known = len(held.token_ids)
         if held.num_computed_tokens is not None:
-            assert row.start == held.num_computed_tokens, f"{name}: positions not contiguous"
-        assert 0 <= row.start < num_known, f"{name}: start {row.start} of {num_known} known"
-        assert row.num_tokens > len(row.draft_ids), f"{name}: nothing but drafts"
-        assert row.draft_ids == held.draft_ids[: len(row.draft_ids)], f"{name}: foreign drafts"
-        assert row.samples == (end - len(row.draft_ids) == num_known), f"{name}: wrong samples"
-        assert row.samples or not row.draft_ids, f"{name}: drafts before the last known token"
-        assert end <= num_known + len(row.draft_ids), f"{name}: unknown tokens"
+            assert start == held.num_computed_tokens, f"{name}: positions not contiguous"
+        assert 0 <= start < num_known, f"{name}: start {start} of {num_known} known"
+        assert row.num_tokens > 0, f"{name}: nothing to compute"
+        assert row.samples == (start + row.num_tokens == num_known), f"{name}: wrong samples"
+        assert row.samples or not row.num_verify, f"{name}: drafts before the last known token"
+        assert start + row.num_tokens <= num_known, f"{name}: unknown tokens"
         assert end <= self._capacity.max_model_len, f"{name}: beyond the model length"
         page_ids, page_size = held.page_ids, self._capacity.page_size
         assert end <= len(page_ids) * page_size, f"{name}: {end} tokens, {len(page_ids)} pages"
         assert len(set(page_ids)) == len(page_ids), f"{name}: a page twice in its table"
         assert all(0 <= page_id < self._capacity.num_pages for page_id in page_ids)
-        for page_id in page_ids[row.start // page_size : -(-end // page_size)]:
+        for page_id in page_ids[start // page_size : -(-end // page_size)]:
             assert self._num_tables[page_id] == 1, f"{name}: writes shared page {page_id}"
 
     def _check_context(self, held: _Held, num_tokens: int) -> None:

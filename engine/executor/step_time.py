@@ -2,8 +2,6 @@
 
 import msgspec
 
-from leadline.engine.step import SchedulerOutput
-
 
 class StepTimeModel(msgspec.Struct, frozen=True, kw_only=True):
     """A linear model of a step's duration.
@@ -19,13 +17,15 @@ class StepTimeModel(msgspec.Struct, frozen=True, kw_only=True):
     per_token_s: float = 0.0
     per_context_token_s: float = 0.0
 
-    def predict(self, plan: SchedulerOutput) -> float:
-        """Seconds that a plan takes; 0 for an empty one."""
-        if not plan.rows:
-            return 0.0
-        num_context_tokens = sum(row.start + row.num_tokens for row in plan.rows)
+    def predict(self, num_tokens: int, num_context_tokens: int) -> float:
+        """Seconds of a step.
+
+        Args:
+            num_tokens: tokens that are computed.
+            num_context_tokens: tokens that the rows attend to, counted once a row.
+        """
         return (
             self.fixed_s
-            + self.per_token_s * plan.num_tokens
+            + self.per_token_s * num_tokens
             + self.per_context_token_s * num_context_tokens
         )

@@ -38,24 +38,27 @@ class MTPLayer:
             first_slot=FIRST_SLOT,
         )
 
-    def forward(self, hidden_TD: Tensor, token_ids_T: Tensor, step: StepContext) -> Tensor:
-        """Hidden states after `shared_head.norm`, [T, D].
+    def forward(
+        self, hidden_TD: Tensor, token_ids_T: Tensor, step: StepContext
+    ) -> tuple[Tensor, Tensor]:
+        """Hidden states after `shared_head.norm` and before it, both [T, D].
 
         Args:
-            hidden_TD: hidden states of the tokens before, after the main model's final norm.
+            hidden_TD: hidden states of the tokens before: after the main model's final norm, or, in
+                a chain of drafts, one of the two that this method returned for them.
             token_ids_T: int64.
             step: what the layers share; its positions are those of these tokens.
         """
         x_TD = self._combine(hidden_TD, token_ids_T)
         x_TD, residual_TD = self._layer(x_TD, None, step)
-        return self._kernels.add_rms_norm(x_TD, residual_TD, self._weights.norm, self._eps)[0]
+        return self._kernels.add_rms_norm(x_TD, residual_TD, self._weights.norm, self._eps)
 
     def write_latent(self, hidden_TD: Tensor, token_ids_T: Tensor, step: StepContext) -> None:
         """Only write the cache entries of these pairs; arguments as in `forward`."""
         self._layer.write_latent(self._combine(hidden_TD, token_ids_T), step)
 
     def compute_logits(self, hidden_TD: Tensor) -> Tensor:
-        """Vocabulary logits, float32 [T, vocab_size]."""
+        """Vocabulary logits, float32 [T, vocab_size], of hidden states after the norm."""
         logits = self._kernels.linear(hidden_TD, self._weights.head)
         return self._parallel.tp.all_gather(logits, dim=-1).to(torch.float32)
 

@@ -5,6 +5,7 @@ i, so that what a slot holds depends on tokens up to i only. Hence the last hidd
 full page is kept with the page: whoever finds the page in the prefix cache goes on from there.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,11 +15,14 @@ from leadline.engine.model.attention import StepContext
 from leadline.engine.model.deepseek import DeepseekModel
 from leadline.engine.model.mtp import MTPLayer
 from leadline.engine.model.paged_memory import PagedMemory
-from leadline.engine.worker.input_batch import ForwardBatch, Span, make_meta, make_sampling_batch
+from leadline.engine.worker.input_batch import ForwardBatch, Span, make_meta
 from leadline.engine.worker.requests import HeldRequest
-from leadline.kernels.api import KernelSet
+from leadline.engine.worker.sampler import Sampler, SampleSpan
 
 MIN_DRAFT_PROBABILITY = 0.25  # a draft less likely than this ends its chain
+CHAIN_AFTER_NORM = True
+"""Whether the second draft and later ones take the MTP layer's own hidden state after its
+`shared_head.norm` or before it. Sources disagree; transformers' loop takes it after."""
 
 
 @dataclass(slots=True)
@@ -28,12 +32,10 @@ class DraftRow:
     Attributes:
         request: its last known token has been sampled and not yet computed.
         num_drafts: most drafts to propose.
-        draft_ids: what was proposed.
     """
 
     request: HeldRequest
     num_drafts: int
-    draft_ids: list[int]
 
 
 class Drafter:
@@ -47,7 +49,6 @@ class Drafter:
         self,
         model: DeepseekModel,
         memory: PagedMemory,
-        kernels: KernelSet,
         *,
         num_pages: int,
         page_size: int,
@@ -59,7 +60,6 @@ class Drafter:
         self._model = model
         self._mtp: MTPLayer = model.mtp
         self._memory = memory
-        self._kernels = kernels
         self._page_size = page_size
         self._max_len = max_len
         self.page_hidden_PD = torch.zeros(num_pages, hidden_size, dtype=dtype)
@@ -97,12 +97,13 @@ class Drafter:
         assert request.last_hidden is not None, "a request goes on where it stopped, or at a page"
         return request.last_hidden
 
-    def propose(self, rows: list[DraftRow]) -> None:
-        """Fill the rows' `draft_ids`, one pass of the MTP layer for each depth.
+    def propose(self, rows: Sequence[DraftRow], sampler: Sampler) -> None:
+        """Fill the requests' `draft_ids`, one pass of the MTP layer for each depth.
 
         The first pass takes the main model's hidden state; later ones the MTP layer's own, and
-        write entries that the next step replaces. A row's chain ends where its pages or the model's
-        positions end, at an end token, or at a draft that is unlikely to be right.
+        write entries that the next step replaces. Drafts are sampled as the target samples. A chain
+        ends where the request's pages or the model's positions end, at an end token, or at a draft
+        that is unlikely to be right.
         """
         for row in rows:
             capacity = min(len(row.request.page_ids) * self._page_size, self._max_len)
@@ -111,41 +112,41 @@ class Drafter:
         live = [row for row in rows if row.num_drafts > 0]
         hidden_BD = _stack_hidden(live)
         while live:
-            hidden_BD, going_on = self._pass(live, hidden_BD)
+            hidden_BD, going_on = self._pass(live, hidden_BD, sampler)
             hidden_BD = hidden_BD[going_on]
             live = [live[i] for i in going_on]
 
-    def _pass(self, rows: list[DraftRow], hidden_BD: Tensor) -> tuple[Tensor, list[int]]:
-        """One draft for each row; the layer's hidden states, and which rows go on."""
-        known = [row.request.token_ids for row in rows]
-        positions = [
-            len(ids) - 1 + len(row.draft_ids) for ids, row in zip(known, rows, strict=True)
-        ]
-        tokens = [
-            row.draft_ids[-1] if row.draft_ids else ids[-1]
-            for ids, row in zip(known, rows, strict=True)
-        ]
-        spans = [Span(row.request.page_ids, at, 1) for row, at in zip(rows, positions, strict=True)]
+    def _pass(
+        self, rows: list[DraftRow], hidden_BD: Tensor, sampler: Sampler
+    ) -> tuple[Tensor, list[int]]:
+        """One draft for each row; the hidden states for the next pass, and which rows go on."""
+        requests = [row.request for row in rows]
+        positions = [len(r.token_ids) - 1 + len(r.draft_ids) for r in requests]
+        tokens = [r.draft_ids[-1] if r.draft_ids else r.token_ids[-1] for r in requests]
+        spans = [Span(r.page_ids, at, 1) for r, at in zip(requests, positions, strict=True)]
         meta = make_meta(spans, self._page_size)
         self._memory.plan(meta)
         step = self._model.step_context(meta.positions_T, self._memory)
-        hidden_BD = self._mtp.forward(hidden_BD, torch.tensor(tokens), step)
-        logits_BV = self._mtp.compute_logits(hidden_BD)
-        sampling = make_sampling_batch(
-            [row.request.params for row in rows], [p + 1 for p in positions]
+        normed_BD, raw_BD = self._mtp.forward(hidden_BD, torch.tensor(tokens), step)
+        logits_BV = self._mtp.compute_logits(normed_BD)
+        sampling = sampler.make_batch(
+            [SampleSpan(r, r.draft_ids, first=len(r.draft_ids)) for r in requests]
         )
-        drafts = self._kernels.sample(logits_BV, sampling)
+        drafts = sampler.sample(logits_BV, sampling)
         likely = _probabilities(logits_BV, drafts) >= MIN_DRAFT_PROBABILITY
+        if sampling.forced_B is not None:
+            likely |= sampling.forced_B >= 0
         going_on = []
         for i, (row, draft, is_likely) in enumerate(
-            zip(rows, drafts.tolist(), likely.tolist(), strict=True)
+            zip(rows, drafts, likely.tolist(), strict=True)
         ):
             if draft < 0 or not is_likely:
                 continue
-            row.draft_ids.append(draft)
-            if len(row.draft_ids) < row.num_drafts and not row.request.params.ends_text(draft):
+            row.request.draft_ids.append(draft)
+            is_last = row.request.params.ends_text(draft)
+            if len(row.request.draft_ids) < row.num_drafts and not is_last:
                 going_on.append(i)
-        return hidden_BD, going_on
+        return normed_BD if CHAIN_AFTER_NORM else raw_BD, going_on
 
 
 def _stack_hidden(rows: list[DraftRow]) -> Tensor:
@@ -153,7 +154,7 @@ def _stack_hidden(rows: list[DraftRow]) -> Tensor:
     return torch.stack([h for h in hidden if h is not None]) if hidden else torch.empty(0)
 
 
-def _probabilities(logits_BV: Tensor, ids_B: Tensor) -> Tensor:
-    """Probability of each row's token, float32 [B]; NaN for an id of -1."""
-    chosen = logits_BV.gather(1, ids_B.clamp(min=0).unsqueeze(1)).squeeze(1)
-    return torch.exp(chosen - logits_BV.logsumexp(-1))
+def _probabilities(logits_BV: Tensor, ids: Sequence[int]) -> Tensor:
+    """Probability of each row's token by the raw logits, float32 [B]; of no use for ids below 0."""
+    ids_B = torch.tensor(ids).clamp(min=0)
+    return logits_BV.softmax(-1).gather(1, ids_B.unsqueeze(1)).squeeze(1)

@@ -3,16 +3,25 @@
 import time
 
 import torch
+from torch import Tensor
 
 from leadline.engine.model.deepseek import DeepseekModel
 from leadline.engine.model.paged_memory import PagedMemory
-from leadline.engine.step import ModelOutput, RowOutput, ScheduledRow, SchedulerOutput
+from leadline.engine.step import ModelOutput, RowOutput, SchedulerOutput
 from leadline.engine.worker.drafter import Drafter, DraftRow
+from leadline.engine.worker.host_pages import HostPages
 from leadline.engine.worker.input_batch import ForwardBatch, make_batch
-from leadline.engine.worker.requests import HeldRequests
+from leadline.engine.worker.prompt_logprobs import prompt_logprobs
+from leadline.engine.worker.requests import HeldRequests, LiveRow
+from leadline.engine.worker.sampler import Sampler, SampleSpan
+from leadline.engine.worker.token_rules import Grammars
 from leadline.kernels.api import KernelSet
+from leadline.kernels.sampling import NAN_LOGITS, NO_TOKEN
 
-NAN_LOGITS = "the model produced NaN logits for this request; its checkpoint may be damaged"
+FAILED_ROWS = {
+    NAN_LOGITS: "the model produced NaN logits for this request; its checkpoint may be damaged",
+    NO_TOKEN: "no token is allowed here: grammar, allowed and banned tokens exclude each other",
+}
 
 
 class ModelRunner:
@@ -25,87 +34,121 @@ class ModelRunner:
         kernels: KernelSet,
         *,
         page_size: int,
+        vocab_size: int,
         drafter: Drafter | None = None,
+        host_pages: HostPages | None = None,
+        grammars: Grammars | None = None,
+        logprobs_mode: str = "raw",
     ) -> None:
+        """A runner that holds no request.
+
+        Args:
+            model: the main model.
+            memory: its paged cache.
+            kernels: what it computes with.
+            page_size: tokens a page.
+            vocab_size: width of the logits.
+            drafter: proposes drafts; None for no speculation.
+            host_pages: where evicted pages go; None if the plans move none.
+            grammars: compiled ones; None if the requests have none.
+            logprobs_mode: `raw` or `processed` logits for the log-probabilities of output tokens.
+        """
         self._model = model
         self._memory = memory
         self._kernels = kernels
         self._page_size = page_size
+        self._vocab_size = vocab_size
         self._drafter = drafter
-        self._held = HeldRequests()
+        self._host_pages = host_pages
+        self._held = HeldRequests(vocab_size=vocab_size, grammars=grammars)
+        self._sampler = Sampler(kernels, self._held.table, logprobs_mode=logprobs_mode)
 
     @torch.inference_mode()
     def run(self, plan: SchedulerOutput) -> ModelOutput:
         """Compute every row of the plan; an empty plan gives an empty result."""
         started_s = time.perf_counter()
+        failed_loads = []
+        if plan.page_moves:
+            assert self._host_pages is not None, "there is no host tier"
+            failed_loads = self._host_pages.apply(plan.page_moves)
         self._held.apply(plan)
-        rows = self._compute(plan) if plan.rows else []
+        results = [RowOutput(token_ids=[], is_skipped=True) for _ in plan.rows]
+        rows = self._held.live_rows(plan)
+        if rows:
+            self._compute(rows, results)
         computed_s = time.perf_counter()
         if self._drafter is not None:
-            self._draft(plan, rows, self._drafter)
+            self._draft(rows, results, self._drafter)
         ended_s = time.perf_counter()
-        return ModelOutput(plan.step_id, rows, ended_s - started_s, ended_s - computed_s)
+        return ModelOutput(
+            step_id=plan.step_id,
+            rows=results,
+            elapsed_s=ended_s - started_s,
+            draft_s=ended_s - computed_s,
+            num_tokens=sum(row.num_tokens for row in rows),
+            num_context_tokens=sum(row.start + row.num_tokens for row in rows),
+            failed_loads=failed_loads,
+        )
 
-    def _compute(self, plan: SchedulerOutput) -> list[RowOutput]:
-        batch = make_batch(plan, self._held, self._page_size)
+    def _compute(self, rows: list[LiveRow], results: list[RowOutput]) -> None:
+        batch = make_batch(rows, self._page_size)
         self._memory.plan(batch.meta)
         step = self._model.step_context(batch.meta.positions_T, self._memory)
         hidden_TD = self._model.forward(batch.token_ids_T, step)
-        rows = self._sample(plan, batch, hidden_TD)
-        if self._drafter is not None:
-            requests = [(self._held[row.request_id], row.start) for row in plan.rows]
-            self._drafter.write_entries(batch, requests, hidden_TD, step)
-            self._keep_hidden(plan, rows, hidden_TD)
-        for row, result in zip(plan.rows, rows, strict=True):
-            self._held[row.request_id].token_ids += result.token_ids
-        return rows
-
-    def _sample(
-        self, plan: SchedulerOutput, batch: ForwardBatch, hidden_TD: torch.Tensor
-    ) -> list[RowOutput]:
-        """The tokens of each row: accepted drafts and one of the target's own."""
-        rows = [RowOutput(token_ids=[]) for _ in plan.rows]
-        if not batch.sampled_rows:
-            return rows
-        logits_BV = self._model.compute_logits(hidden_TD[batch.logits_index])
-        sampled: list[int] = self._kernels.sample(logits_BV, batch.sampling).tolist()
         begin = 0
-        for index in batch.sampled_rows:
-            draft_ids = plan.rows[index].draft_ids
-            token_ids = verify(draft_ids, sampled[begin : begin + 1 + len(draft_ids)])
-            begin += 1 + len(draft_ids)
-            if token_ids[-1] < 0:
-                rows[index].error = NAN_LOGITS
-            else:
-                rows[index].token_ids = token_ids
-        return rows
+        for row in rows:
+            results[row.index] = RowOutput(token_ids=[], num_verified=len(row.draft_ids))
+            results[row.index].prompt_logprobs = prompt_logprobs(
+                self._model,
+                self._kernels,
+                row,
+                hidden_TD[begin : begin + row.num_tokens],
+                self._vocab_size,
+            )
+            begin += row.num_tokens
+        self._sample(batch, hidden_TD, results)
+        if self._drafter is not None:
+            requests = [(row.request, row.start) for row in rows]
+            self._drafter.write_entries(batch, requests, hidden_TD, step)
+            _keep_hidden(rows, results, hidden_TD)
+        for row in rows:
+            _advance(row, results[row.index])
 
-    def _keep_hidden(
-        self, plan: SchedulerOutput, rows: list[RowOutput], hidden_TD: torch.Tensor
-    ) -> None:
-        """Each request's hidden state of its last computed token that is right."""
-        end = 0
-        for row, result in zip(plan.rows, rows, strict=True):
-            end += row.num_tokens
-            num_accepted = max(0, len(result.token_ids) - 1)
-            last = end - 1 - (len(row.draft_ids) - num_accepted)
-            self._held[row.request_id].last_hidden = hidden_TD[last].clone()
+    def _sample(self, batch: ForwardBatch, hidden_TD: Tensor, results: list[RowOutput]) -> None:
+        """The tokens of each row: accepted drafts and one of the target's own."""
+        if not batch.sampled_rows:
+            return
+        spans = [SampleSpan(row.request, row.draft_ids) for row in batch.sampled_rows]
+        sampling = self._sampler.make_batch(spans)
+        logits_BV = self._model.compute_logits(hidden_TD[batch.logits_index])
+        sampled = self._sampler.sample(logits_BV, sampling)
+        wanted: list[tuple[int, int]] = []
+        begin = 0
+        for row, span in zip(batch.sampled_rows, spans, strict=True):
+            result = results[row.index]
+            accepted = verify(row.draft_ids, sampled[begin : begin + span.num_samples])
+            _settle(row, result, accepted)
+            num_top = row.request.params.num_logprobs
+            if num_top is not None:
+                wanted += [(begin + i, num_top) for i in range(len(result.token_ids))]
+            begin += span.num_samples
+        found = self._sampler.logprobs(logits_BV, sampling, sampled, wanted)
+        begin = 0
+        for row, span in zip(batch.sampled_rows, spans, strict=True):
+            result = results[row.index]
+            if row.request.params.num_logprobs is not None:
+                result.logprobs = [found[begin + i] for i in range(len(result.token_ids))]
+            begin += span.num_samples
 
-    def _draft(self, plan: SchedulerOutput, rows: list[RowOutput], drafter: Drafter) -> None:
+    def _draft(self, rows: list[LiveRow], results: list[RowOutput], drafter: Drafter) -> None:
         wanted = [
-            (result, DraftRow(self._held[row.request_id], row.num_drafts, []))
-            for row, result in zip(plan.rows, rows, strict=True)
-            if self._wants_drafts(row, result)
+            DraftRow(row.request, min(row.row.num_drafts, row.request.num_tokens_left - 1))
+            for row in rows
+            if row.row.num_drafts > 0 and results[row.index].token_ids and not row.request.is_over
         ]
-        drafter.propose([draft_row for _, draft_row in wanted])
-        for result, draft_row in wanted:
-            result.draft_ids = draft_row.draft_ids
-
-    def _wants_drafts(self, row: ScheduledRow, result: RowOutput) -> bool:
-        if row.num_drafts == 0 or not result.token_ids:
-            return False
-        params = self._held[row.request_id].params
-        return not any(params.ends_text(token_id) for token_id in result.token_ids)
+        drafter.propose(wanted, self._sampler)
+        for row in rows:
+            results[row.index].num_drafts = len(row.request.draft_ids)
 
 
 def verify(draft_ids: list[int], sampled_ids: list[int]) -> list[int]:
@@ -121,3 +164,41 @@ def verify(draft_ids: list[int], sampled_ids: list[int]) -> list[int]:
     while num_accepted < len(draft_ids) and draft_ids[num_accepted] == sampled_ids[num_accepted]:
         num_accepted += 1
     return sampled_ids[: num_accepted + 1]
+
+
+def _settle(row: LiveRow, result: RowOutput, token_ids: list[int]) -> None:
+    """The tokens of a row, or why it failed."""
+    request = row.request
+    if token_ids[-1] >= 0:
+        result.num_accepted = len(token_ids) - 1
+        result.token_ids = request.cut(token_ids)
+        return
+    result.error = FAILED_ROWS[token_ids[-1]]
+    result.is_corrupt = token_ids[-1] == NAN_LOGITS
+    if request.rules is not None and request.rules.error is not None and not result.is_corrupt:
+        result.error = request.rules.error
+    request.is_over = True
+
+
+def _advance(row: LiveRow, result: RowOutput) -> None:
+    """Let the request know what was computed and sampled for it."""
+    request = row.request
+    request.num_computed_tokens = row.start + row.row.num_tokens
+    request.draft_ids = []
+    if result.token_ids:
+        request.num_computed_tokens += len(result.token_ids) - 1
+        request.token_ids += result.token_ids
+        if request.rules is not None:
+            request.rules.advance(result.token_ids)
+            if request.rules.error is not None and not request.is_over:
+                result.error = request.rules.error
+                request.is_over = True
+
+
+def _keep_hidden(rows: list[LiveRow], results: list[RowOutput], hidden_TD: Tensor) -> None:
+    """Each request's hidden state of its last computed token that is right."""
+    end = 0
+    for row in rows:
+        end += row.num_tokens
+        last = end - 1 - (len(row.draft_ids) - results[row.index].num_accepted)
+        row.request.last_hidden = hidden_TD[last].clone()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import socket
 import threading
 import time
@@ -19,7 +20,13 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from leadline.engine.messages import EngineStats
-from leadline.engine.request import EngineRequest, FinishReason, RequestOutput
+from leadline.engine.request import (
+    EngineRequest,
+    FinishReason,
+    RequestOutput,
+    SpeculationCounts,
+    TokenLogprobs,
+)
 from leadline.loader.chat_template import ChatTemplate
 from leadline.loader.generation_config import GenerationConfig
 from leadline.loader.tokenizer import Tokenizer
@@ -38,18 +45,37 @@ WAIT_S = 10.0
 NO_TLS: Any = {"verify": False, "trust_env": False}
 
 
-def make_tokenizer() -> Tokenizer:
-    """A byte a token, and two special tokens."""
+def make_tokenizer(*marks: str) -> Tokenizer:
+    """A byte a token, two special tokens, and marks that are tokens too."""
     vocab = {character: id_ for id_, character in enumerate(pre_tokenizers.ByteLevel.alphabet())}
     backend = Backend(models.BPE(vocab=vocab, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([AddedToken(BOS, special=True), AddedToken(EOS, special=True)])
+    backend.add_tokens([AddedToken(mark, special=False) for mark in marks])
     return Tokenizer(backend, {"bos_token": BOS, "eos_token": EOS, "add_bos_token": True})
 
 
 TOKENIZER = make_tokenizer()
 EOS_ID = TOKENIZER.encode(EOS)[0]
+TOP_LOGPROBS = (-0.5, -1.0, -2.0, -math.inf)
+
+
+def logprobs_of(token_id: int, num: int) -> TokenLogprobs:
+    """A token is the second likeliest; the fourth one is impossible."""
+    order = [token_id + 1, token_id, token_id + 2, token_id + 3]
+    vocab_size = TOKENIZER.vocab_size
+    return TokenLogprobs(
+        token_id=token_id,
+        logprob=TOP_LOGPROBS[1],
+        rank=2,
+        top_ids=[top_id % vocab_size for top_id in order[:num]],
+        top_logprobs=list(TOP_LOGPROBS[:num]),
+    )
+
+
+def all_logprobs_of(token_ids: list[int], num: int | None) -> list[TokenLogprobs] | None:
+    return None if num is None else [logprobs_of(token_id, num) for token_id in token_ids]
 
 
 @dataclass
@@ -57,9 +83,12 @@ class ScriptedEngine:
     """Says `text`, `chunk` tokens a step, and remembers what it was asked.
 
     Attributes:
+        leader_delay_s: how much later the first choice of a prompt comes than the others.
         ends: say the end token after the text.
         gate: where set to a closed event, every step waits for it.
-        failure: what ends each request after its text.
+        failure: what ends each request after its text, and `error` the sentence with it.
+        speculation: told with the end.
+        num_cached_pages: what a reset of the prefix cache drops.
         refusal: raised instead of an answer.
     """
 
@@ -67,8 +96,13 @@ class ScriptedEngine:
     chunk: int = 1
     ends: bool = True
     step_s: float = 0.0
+    leader_delay_s: float = 0.0
     num_cached_tokens: int = 0
     failure: FinishReason | None = None
+    error: str | None = "the logits are not finite"
+    speculation: SpeculationCounts | None = None
+    num_cached_pages: int = 0
+    tokenizer: Tokenizer = TOKENIZER
     refusal: Exception | None = None
     alive: bool = True
     gate: asyncio.Event | None = None
@@ -78,6 +112,12 @@ class ScriptedEngine:
 
     def finish(self, request_id: str, reason: FinishReason) -> None:
         self.finished.append((request_id, reason))
+
+    async def reset_prefix_cache(self) -> int:
+        if self.refusal is not None:
+            raise self.refusal
+        num_pages, self.num_cached_pages = self.num_cached_pages, 0
+        return num_pages
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[RequestOutput, None]:
         self.requests.append(request)
@@ -93,8 +133,11 @@ class ScriptedEngine:
                 self.finish(request.request_id, FinishReason.ABORT)
 
     async def _outputs(self, request: EngineRequest) -> AsyncIterator[RequestOutput]:
-        ids = TOKENIZER.encode(self.text(request)) + [EOS_ID] * self.ends
-        limit = request.params.max_tokens
+        if request.leader_id is None:
+            await asyncio.sleep(self.leader_delay_s)
+        ids = self.tokenizer.encode(self.text(request)) + [EOS_ID] * self.ends
+        params = request.params
+        limit = params.max_tokens
         reason = FinishReason.STOP if self.ends and len(ids) <= limit else FinishReason.LENGTH
         ids = ids[:limit]
         for start in range(0, len(ids), self.chunk):
@@ -102,19 +145,24 @@ class ScriptedEngine:
             if self.gate is not None:
                 await self.gate.wait()
             is_last = start + self.chunk >= len(ids) and self.failure is None
+            new_ids, is_first = ids[start : start + self.chunk], start == 0
+            num_prompt_logprobs = params.num_prompt_logprobs if is_first else None
             yield RequestOutput(
                 request_id=request.request_id,
-                token_ids=ids[start : start + self.chunk],
+                token_ids=new_ids,
                 finish_reason=reason if is_last else None,
                 stop_token_id=EOS_ID if is_last and reason is FinishReason.STOP else None,
                 num_cached_tokens=self.num_cached_tokens,
+                logprobs=all_logprobs_of(new_ids, params.num_logprobs),
+                prompt_logprobs=all_logprobs_of(request.prompt_ids[1:], num_prompt_logprobs),
+                speculation=self.speculation if is_last else None,
             )
         if self.failure is not None:
             yield RequestOutput(
                 request_id=request.request_id,
                 token_ids=[],
                 finish_reason=self.failure,
-                error="the logits are not finite",
+                error=self.error,
             )
 
     def wait_finished(self, count: int = 1) -> list[FinishReason]:
@@ -204,6 +252,12 @@ class Service:
 @pytest.fixture(scope="session")
 def engine_of() -> type[ScriptedEngine]:
     return ScriptedEngine
+
+
+@pytest.fixture(scope="session")
+def thinking_tokenizer() -> Tokenizer:
+    """One whose `<think>` and `</think>` are tokens."""
+    return make_tokenizer("<think>", "</think>")
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from leadline.server.chat_types import ChatRequest
 from leadline.server.completion_types import CompletionRequest
-from leadline.server.sampling_types import NOT_HONOURED
+from leadline.server.not_honoured import NOT_HONOURED
 
 FIELDS = sorted({*ChatRequest.model_fields, *CompletionRequest.model_fields, *NOT_HONOURED})
 numbers = st.one_of(

@@ -43,6 +43,7 @@ def test_answer_has_the_fields_of_the_specification(service: Any) -> None:
                 "message": {"role": "assistant", "content": "Hello, world!", "refusal": None},
                 "logprobs": None,
                 "finish_reason": "stop",
+                "stop_reason": None,
             }
         ],
         "usage": {

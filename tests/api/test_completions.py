@@ -17,7 +17,13 @@ def test_answer_has_the_fields_of_the_specification(service: Any) -> None:
         "object": "text_completion",
         "model": "tiny",
         "choices": [
-            {"index": 0, "text": "Hello, world!", "logprobs": None, "finish_reason": "stop"}
+            {
+                "index": 0,
+                "text": "Hello, world!",
+                "logprobs": None,
+                "finish_reason": "stop",
+                "stop_reason": None,
+            }
         ],
         "usage": {
             "prompt_tokens": 3,

@@ -108,7 +108,7 @@ def test_no_model(service: Any) -> None:
 def test_a_wrong_value_is_named_and_not_echoed_at_length(service: Any) -> None:
     assert check(service.chat(n=0), 400, "invalid_value")["param"] == "n"
     assert check(service.chat(stop="x" * 2_000_000), 400, "invalid_value")["param"] == "stop"
-    assert check(service.chat(user="u", logprobs=True), 400, "unsupported_parameter")
+    assert check(service.chat(user="u", store=True), 400, "unsupported_parameter")
 
 
 def test_a_context_that_is_too_long(service: Any) -> None:
@@ -171,6 +171,14 @@ def test_what_the_engine_refuses(
     response = serve(refusal=refusal).chat(stream=stream)
     assert str(refusal) in check(response, status, code)["message"]
     assert ("retry-after" in response.headers) == (status == 429)
+
+
+@pytest.mark.parametrize(("room_in_s", "header"), [(0.0, "1"), (0.2, "1"), (12.1, "13")])
+def test_a_full_queue_says_when_to_come_back(
+    serve: Callable[..., Any], room_in_s: float, header: str
+) -> None:
+    response = serve(refusal=QueueFullError("full", retry_after_s=room_in_s)).chat()
+    assert response.headers["retry-after"] == header
 
 
 @pytest.mark.parametrize("stream", [False, True])

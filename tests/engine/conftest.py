@@ -51,6 +51,9 @@ def make_engine(
     max_num_batched_tokens: int = 16,
     prefix_caching: bool = True,
     num_drafts: int = 0,
+    num_host_pages: int = 0,
+    max_steps: int = 2,
+    scheduling: dict[str, Any] | None = None,
     **simulation: Any,
 ) -> Engine:
     capacity = Capacity(
@@ -58,6 +61,7 @@ def make_engine(
         page_size=page_size,
         max_model_len=max_model_len,
         max_num_seqs=max_num_seqs,
+        num_host_pages=num_host_pages,
     )
     executor = SimulatedExecutor(capacity, vocab_size=VOCAB_SIZE, **simulation)
     scheduler = Scheduler(
@@ -65,8 +69,10 @@ def make_engine(
         max_num_batched_tokens=max_num_batched_tokens,
         prefix_caching=prefix_caching,
         draft_policy=DraftPolicy(num_drafts, adaptive=False),
+        **(scheduling or {}),
     )
-    return Engine(EngineCore(scheduler, executor), scheduler, executor)
+    core = EngineCore(scheduler, executor, max_steps=max_steps)
+    return Engine(core, scheduler, executor)
 
 
 def make_request(
@@ -75,6 +81,7 @@ def make_request(
     max_tokens: int = 5,
     *,
     cache_salt: str = "",
+    request: dict[str, Any] | None = None,
     **params: Any,
 ) -> EngineRequest:
     params = {"seed": 0, **params}
@@ -83,6 +90,7 @@ def make_request(
         prompt_ids=list(prompt_ids),
         params=SamplingParams(max_tokens=max_tokens, **params),
         cache_salt=cache_salt,
+        **(request or {}),
     )
 
 

@@ -31,6 +31,9 @@ class Visit:
     finish_in_flight: bool
     finish_reason: FinishReason
     fails_at: int | None
+    priority: int
+    tenant: str
+    follows: bool
 
 
 @st.composite
@@ -49,6 +52,9 @@ def visits(draw: Any) -> Visit:
         finish_in_flight=draw(st.booleans()),
         finish_reason=draw(st.sampled_from([FinishReason.ABORT, FinishReason.STOP])),
         fails_at=draw(st.none() | st.none() | st.integers(0, 20)),
+        priority=draw(st.sampled_from([0, 0, 0, -1, 2])),
+        tenant=draw(st.sampled_from(["", "", "x"])),
+        follows=draw(st.booleans()),
     )
 
 
@@ -63,15 +69,17 @@ def engines(draw: Any) -> dict[str, Any]:
         "prefix_caching": draw(st.booleans()),
         "num_drafts": draw(st.integers(0, 3)),
         "draft_acceptance": draw(st.sampled_from([0.0, 0.5, 1.0])),
+        "num_host_pages": draw(st.sampled_from([0, 0, 2, 20])),
+        "max_steps": draw(st.integers(1, 2)),
     }
 
 
 def fault_at(positions: dict[str, int]) -> Callable[[ScheduledRow], str | None]:
     """Rows that compute the given position of their request fail."""
 
-    def fault(row: ScheduledRow) -> str | None:
+    def fault(row: ScheduledRow, start: int) -> str | None:
         position = positions.get(row.request_id, -1)
-        return "bad luck" if row.start <= position < row.start + row.num_tokens else None
+        return "bad luck" if start <= position < start + row.num_tokens else None
 
     return fault
 
@@ -79,9 +87,19 @@ def fault_at(positions: dict[str, int]) -> Callable[[ScheduledRow], str | None]:
 @settings(
     max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(options=engines(), visits=st.lists(visits(), min_size=1, max_size=10))
+@given(
+    options=engines(),
+    visits=st.lists(visits(), min_size=1, max_size=10),
+    damaged=st.integers(0, 3),
+    reset_step=st.integers(0, 60),
+)
 def test_every_request_ends_exactly_once_with_its_own_text(
-    engine: Any, request_of: Any, options: dict[str, Any], visits: list[Visit]
+    engine: Any,
+    request_of: Any,
+    options: dict[str, Any],
+    visits: list[Visit],
+    damaged: int,
+    reset_step: int,
 ) -> None:
     failing = {str(i): v.fails_at for i, v in enumerate(visits) if v.fails_at is not None}
 
@@ -94,15 +112,19 @@ def test_every_request_ends_exactly_once_with_its_own_text(
             seed=visit.seed,
             cache_salt=visit.salt,
             eos_token_ids=(EOS,),
+            request={
+                "priority": visit.priority,
+                "tenant": visit.tenant,
+                "leader_id": str(i - 1) if visit.follows else None,
+            },
         )
 
     def finish_due(in_flight: bool) -> None:
-        for i, visit in enumerate(visits):
-            if visit.finish_step == step and visit.finish_in_flight == in_flight:
-                final = run.core.finish(str(i), visit.finish_reason)
-                if final is not None:
-                    finished_early.add(str(i))
-                    run.take([final])
+        now = (step, in_flight)
+        due = [i for i, v in enumerate(visits) if (v.finish_step, v.finish_in_flight) == now]
+        finals = [run.core.finish(str(i), visits[i].finish_reason) for i in due]
+        run.take([final for final in finals if final is not None])
+        finished_early.update(final.request_id for final in finals if final is not None)
 
     def submit_due() -> None:
         for i, visit in enumerate(visits):
@@ -115,7 +137,7 @@ def test_every_request_ends_exactly_once_with_its_own_text(
                     run.core.submit(request(i))
                     accepted.add(str(i))
 
-    run = engine(**options, fault=fault_at(failing))
+    run = engine(**options, fault=fault_at(failing), damage=lambda host_id: host_id % 3 == damaged)
     accepted: set[str] = set()
     finished_early: set[str] = set()
     step = 0
@@ -123,9 +145,12 @@ def test_every_request_ends_exactly_once_with_its_own_text(
         assert step < 1000, "no progress"
         submit_due()
         finish_due(in_flight=False)
-        run.core.start_step()
+        if step == reset_step:
+            run.core.reset_prefix_cache()
+        run.core.start_steps()
         finish_due(in_flight=True)
-        run.take(run.core.complete_step())
+        if run.core.num_steps_in_flight:
+            run.take(run.core.complete_step())
         run.scheduler.check()
         step += 1
 
@@ -170,11 +195,12 @@ def test_requests_end_in_any_state_with_finish_all(engine: Any, request_of: Any)
     run.core.submit(request_of("running", max_tokens=50))
     run.step()
     run.core.submit(request_of("waiting"))
-    run.core.start_step()
+    run.core.start_steps()
     finals = run.core.finish_all(FinishReason.ABORT)
     assert [final.request_id for final in finals] == ["running", "waiting"]
     assert {final.finish_reason for final in finals} == {FinishReason.ABORT}
-    assert run.core.complete_step() == []
+    while run.core.num_steps_in_flight:
+        assert run.core.complete_step() == []
     run.run()
     assert run.core.finish_all(FinishReason.ABORT) == []
     assert run.executor.num_held == 0

@@ -15,12 +15,9 @@ def admit(request_of: Any) -> Callable[..., tuple[RequestState | None, int]]:
         kv: KVCacheManager, prompt_ids: Any, **options: Any
     ) -> tuple[RequestState | None, int]:
         state = RequestState.of(request_of(prompt_ids=prompt_ids, **options))
-        kv.match(state)
-        num_cached = state.num_computed_tokens
-        if kv.allocate(state, len(prompt_ids) - num_cached) is None:
-            kv.free(state)
+        if not kv.admit(state):
             return None, 0
-        return state, num_cached
+        return state, state.num_computed_tokens
 
     return admit
 
@@ -85,7 +82,8 @@ def test_pages_of_a_failed_request_are_never_found_again(admit: Any) -> None:
     kv = KVCacheManager(10, 4, prefix_caching=True)
     first, _ = admit(kv, range(12))
     compute(kv, first, 8)
-    kv.discard(first)
+    kv.distrust(first)
+    kv.free(first)
     assert admit(kv, range(12))[1] == 0
     kv.check()
 

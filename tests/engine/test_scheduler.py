@@ -17,17 +17,19 @@ class Script:
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
 
-    def plan(self) -> list[tuple[str, int, int, list[int], bool]]:
-        self.current = self.scheduler.schedule()
+    def plan(self) -> list[tuple[str, int, int, int, bool]]:
+        plan = self.scheduler.schedule()
+        assert plan is not None
+        self.current = plan
+        self.step_ids = [*getattr(self, "step_ids", []), plan.step_id]
         return [
-            (row.request_id, row.start, row.num_tokens, row.draft_ids, row.samples)
-            for row in self.current.rows
+            (row.request_id, row.start, row.num_tokens, row.num_verify, row.samples)
+            for row in plan.rows
         ]
 
     def update(self, *rows: RowOutput | list[int]) -> list[RequestOutput]:
         results = [row if isinstance(row, RowOutput) else RowOutput(row) for row in rows]
-        output = ModelOutput(self.current.step_id, results, 0.0)
-        return self.scheduler.update(self.current, output)
+        return self.scheduler.update(ModelOutput(self.step_ids.pop(0), results, 0.0))
 
 
 @pytest.fixture
@@ -38,17 +40,17 @@ def script(engine: Any) -> Callable[..., Script]:
 def test_trace_of_chunks_decodes_and_a_second_prompt(script: Any, request_of: Any) -> None:
     run = script(max_num_batched_tokens=8)
     run.scheduler.add(request_of("a", range(10), 3))
-    assert run.plan() == [("a", 0, 8, [], False)]
+    assert run.plan() == [("a", 0, 8, 0, False)]
     assert len(run.current.new_requests) == 1
     assert len(run.current.rows[0].new_page_ids) == 3
     assert run.update([]) == []
     run.scheduler.add(request_of("b", range(20, 32), 2))
-    assert run.plan() == [("a", 8, 2, [], True), ("b", 0, 6, [], False)]
+    assert run.plan() == [("a", 8, 2, 0, True), ("b", 0, 6, 0, False)]
     assert [o.token_ids for o in run.update([7], [])] == [[7]]
-    assert run.plan() == [("a", 10, 1, [], True), ("b", 6, 6, [], True)]
+    assert run.plan() == [("a", 10, 1, 0, True), ("b", 6, 6, 0, True)]
     assert run.current.new_requests == []
     run.update([7], [5])
-    assert run.plan() == [("a", 11, 1, [], True), ("b", 12, 1, [], True)]
+    assert run.plan() == [("a", 11, 1, 0, True), ("b", 12, 1, 0, True)]
     finals = run.update([7], [5])
     assert [o.finish_reason for o in finals] == [FinishReason.LENGTH, FinishReason.LENGTH]
     assert run.scheduler.has_work()
@@ -62,13 +64,15 @@ def test_trace_of_drafts_accepted_and_rolled_back(script: Any, request_of: Any) 
     run = script()
     run.scheduler.add(request_of("a", range(5), 9))
     run.plan()
-    run.update(RowOutput([10], [11, 12, 13]))
-    assert run.plan() == [("a", 5, 4, [11, 12, 13], True)]
-    assert run.update(RowOutput([11, 99], [14, 15]))[0].token_ids == [11, 99]
-    assert run.plan() == [("a", 7, 3, [14, 15], True)]
-    run.update(RowOutput([14, 15, 16], [17, 18, 19]))
-    assert run.plan() == [("a", 10, 3, [17, 18], True)]  # three tokens are left to generate
-    final = run.update(RowOutput([17, 18, 20], [21]))[0]
+    run.update(RowOutput([10], num_drafts=3))
+    assert run.plan() == [("a", 5, 1, 3, True)]
+    assert run.update(RowOutput([11, 99], num_verified=3, num_accepted=1, num_drafts=2))[
+        0
+    ].token_ids == [11, 99]
+    assert run.plan() == [("a", 7, 1, 2, True)]
+    run.update(RowOutput([14, 15, 16], num_verified=2, num_accepted=2, num_drafts=3))
+    assert run.plan() == [("a", 10, 1, 2, True)]  # three tokens are left to generate
+    final = run.update(RowOutput([17, 18, 20], num_verified=2, num_accepted=2, num_drafts=1))[0]
     assert final.finish_reason is FinishReason.LENGTH
 
 
@@ -77,11 +81,11 @@ def test_drafts_use_what_the_rows_leave_of_the_budget(script: Any, request_of: A
     for request_id in ("a", "b", "c"):
         run.scheduler.add(request_of(request_id, [1], 9))
     run.plan()
-    run.update(*(RowOutput([5], [6, 7]) for _ in range(3)))
+    run.update(*(RowOutput([5], num_drafts=2) for _ in range(3)))
     assert run.plan() == [
-        ("a", 1, 3, [6, 7], True),
-        ("b", 1, 2, [6], True),
-        ("c", 1, 1, [], True),
+        ("a", 1, 1, 2, True),
+        ("b", 1, 1, 1, True),
+        ("c", 1, 1, 0, True),
     ]
     assert run.current.num_tokens == 6
 
@@ -93,7 +97,7 @@ def test_trace_of_preemption_and_return(script: Any, request_of: Any) -> None:
     run.plan()
     run.update([1], [2])
     # Both need a page and one is left: the old one gets it, the young one goes.
-    assert run.plan() == [("old", 4, 1, [], True)]
+    assert run.plan() == [("old", 4, 1, 0, True)]
     assert run.current.released_ids == ["young"]
     assert run.scheduler.stats().num_preemptions == 1
     run.update([1])
@@ -117,31 +121,30 @@ def test_decode_rows_come_before_an_older_prompt(script: Any, request_of: Any) -
     run.update([])
     run.scheduler.add(request_of("a", [1], 5))
     # No budget is left over while the long prompt streams in: first come, first served.
-    assert run.plan() == [("long", 8, 8, [], False)]
+    assert run.plan() == [("long", 8, 8, 0, False)]
     for _ in range(10):
         run.update([])
         run.plan()
     run.update([])
-    assert run.plan() == [("long", 96, 4, [], True), ("a", 0, 1, [], True)]
+    assert run.plan() == [("long", 96, 4, 0, True), ("a", 0, 1, 0, True)]
     run.update([1], [2])
     run.scheduler.add(request_of("long2", range(200, 260), 2))
     assert [row[:3] for row in run.plan()] == [("long", 100, 1), ("a", 1, 1), ("long2", 0, 6)]
 
 
 @pytest.mark.parametrize(
-    ("tokens", "kept", "reason", "stop_token_id"),
+    ("tokens", "reason", "stop_token_id"),
     [
-        ([11, 3, 12], [11, 3], FinishReason.STOP, 3),
-        ([11, 4, 12], [11, 4], FinishReason.STOP, 4),
-        ([11, 12, 3], [11, 12, 3], FinishReason.STOP, 3),
-        ([11, 12, 13], [11, 12, 13], FinishReason.LENGTH, None),
+        ([11, 3], FinishReason.STOP, 3),
+        ([11, 4], FinishReason.STOP, 4),
+        ([11, 12, 3], FinishReason.STOP, 3),
+        ([11, 12, 13], FinishReason.LENGTH, None),
     ],
 )
 def test_text_ends_at_the_completing_token(
     script: Any,
     request_of: Any,
     tokens: list[int],
-    kept: list[int],
     reason: FinishReason,
     stop_token_id: int | None,
 ) -> None:
@@ -149,10 +152,10 @@ def test_text_ends_at_the_completing_token(
     request = request_of("a", range(4), 4, eos_token_ids=(3,), stop_token_ids=(4,))
     run.scheduler.add(request)
     run.plan()
-    run.update(RowOutput([9], tokens[:2]))
+    run.update(RowOutput([9], num_drafts=2))
     run.plan()
-    (final,) = run.update(RowOutput(tokens))
-    assert final.token_ids == kept
+    (final,) = run.update(RowOutput(tokens, num_verified=2, num_accepted=len(tokens) - 1))
+    assert final.token_ids == tokens
     assert final.finish_reason is reason
     assert final.stop_token_id == stop_token_id
     assert run.scheduler.num_requests == 0
@@ -189,7 +192,7 @@ def test_an_id_can_be_used_again_at_once(script: Any, request_of: Any) -> None:
     run.scheduler.finish("a", FinishReason.ABORT)
     run.scheduler.add(request_of("a", range(20, 23), 5))
     assert run.update([5]) == []
-    assert run.plan() == [("a", 0, 3, [], True)]
+    assert run.plan() == [("a", 0, 3, 0, True)]
     assert run.current.released_ids == ["a"]
     assert run.update([6])[0].token_ids == [6]
 
@@ -219,15 +222,15 @@ def test_drafts_of_a_preempted_request_are_forgotten(script: Any, request_of: An
     run.plan()
     run.update([1], [])
     run.plan()
-    run.update([1], RowOutput([2], [3, 4]))
+    run.update([1], RowOutput([2], num_drafts=2))
     for _ in range(2):
         assert run.plan()[0][0] == "old"
         assert len(run.current.rows) == 1
         finals = run.update([1])
     assert finals[0].finish_reason is FinishReason.LENGTH
-    assert run.plan() == [("young", 0, 8, [], False)]
+    assert run.plan() == [("young", 0, 8, 0, False)]
     run.update([])
-    assert run.plan() == [("young", 8, 1, [], True)]
+    assert run.plan() == [("young", 8, 1, 0, True)]
 
 
 def test_a_second_turn_hits_the_first_turns_answer(engine: Any, request_of: Any) -> None:

@@ -51,7 +51,7 @@ class PagedModel:
         for batch, step in self.steps(token_ids, chunk):
             hidden = self.loaded.model.forward(batch.token_ids_T, step)
             previous, last = torch.cat((last, hidden[:-1])), hidden[-1:]
-            parts.append(mtp.compute_logits(mtp.forward(previous, batch.token_ids_T, step)))
+            parts.append(mtp.compute_logits(mtp.forward(previous, batch.token_ids_T, step)[0]))
         return torch.cat(parts)[1:]
 
     def steps(self, token_ids: list[int], chunk: int) -> Iterator[tuple[ForwardBatch, StepContext]]:
@@ -61,7 +61,7 @@ class PagedModel:
             layer.pages.fill_(0x7F if layer.layout.dtype == "fp8" else torch.nan)
         scale = softmax_scale(self.loaded.config)
         memory = PagedMemory(cache, self.loaded.kernels, scale=scale)
-        held = HeldRequests()
+        held = HeldRequests(vocab_size=self.loaded.config.vocab_size)
         params = SamplingParams(seed=0, max_tokens=1, temperature=0.0)
         new = NewRequest(
             request_id="r", token_ids=token_ids, num_prompt_tokens=len(token_ids), params=params
@@ -70,10 +70,11 @@ class PagedModel:
         pages = torch.randperm(cache.num_pages)[:num_pages].tolist()
         for start in range(0, len(token_ids), chunk):
             num = min(chunk, len(token_ids) - start)
-            row = ScheduledRow("r", start, num, pages if start == 0 else [], [], True)
+            samples = start + num == len(token_ids)
+            row = ScheduledRow("r", start, num, pages if start == 0 else [], 0, samples)
             plan = SchedulerOutput(start, [new] if start == 0 else [], [row], [], num)
             held.apply(plan)
-            batch = make_batch(plan, held, PAGE_SIZE)
+            batch = make_batch(held.live_rows(plan), PAGE_SIZE)
             memory.plan(batch.meta)
             yield batch, self.loaded.model.step_context(batch.meta.positions_T, memory)
 

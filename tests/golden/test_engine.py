@@ -174,7 +174,7 @@ def test_fp8_cache_preempted_and_chunked(checkpoint_of: CheckpointOf) -> None:
     result = run(
         path,
         kv_cache_dtype="fp8",
-        num_pages=24,
+        num_pages=MAX_MODEL_LEN // PAGE_SIZE,
         max_num_batched_tokens=7,
         max_num_seqs=7,
         prefix_caching=True,

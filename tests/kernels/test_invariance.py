@@ -18,7 +18,9 @@ from leadline.kernels.testing import (
     V3_ROUTER,
     AttentionCase,
     attention_case,
+    batch_rows,
     random_quant,
+    ruled_batch,
     run_attention,
     sampling_batch,
 )
@@ -83,7 +85,7 @@ def rowwise_inputs(dtype: torch.dtype) -> dict[str, list[tuple[list[Any], list[A
 
 ROWWISE = tuple(rowwise_inputs(torch.float32))
 TOGETHER = ("permute", "grouped_mlp", "unpermute", "write_latent", "read_latent")
-OTHERS = ("mla_attention", "sample")
+OTHERS = ("mla_attention", "process_logits", "sample", "token_logprobs")
 
 
 def test_every_operation_is_covered() -> None:
@@ -188,22 +190,35 @@ def test_attention(operation: str, candidate: Implementation, dtype: str, heads:
             assert same_bits(run_attention(candidate.function, alone, first_slot), whole[part])
 
 
-@flagged("sample")
-def test_sample(operation: str, candidate: Implementation) -> None:
-    logits = torch.randn(NUM_ROWS, 131)
-    batch = sampling_batch(NUM_ROWS, temperature=0.9, top_k=20, top_p=0.9, min_p=0.01, seed=5)
+@flagged("process_logits", "sample")
+@pytest.mark.parametrize("vocab_size", [131, 70_000])
+@pytest.mark.parametrize("make_batch", [sampling_batch, ruled_batch])
+def test_sampling(
+    operation: str, candidate: Implementation, vocab_size: int, make_batch: Any
+) -> None:
+    """With large vocabularies torch splits some reductions of a single row over threads."""
+    logits = 3 * torch.randn(NUM_ROWS, vocab_size)
+    size = () if make_batch is sampling_batch else (vocab_size,)
+    batch = make_batch(
+        NUM_ROWS, *size, temperature=0.9, top_k=20, top_p=0.9, min_p=0.01, seed=5, position=3
+    )
+    before = logits.clone()
     whole = candidate.function(logits, batch)
-    assert len(whole.unique()) > 10
+    assert torch.equal(logits, before)
+    assert operation != "sample" or len(whole.unique()) > 10
     for part in PARTS:
-        alone = dataclasses.replace(
-            batch,
-            **{
-                field.name: getattr(batch, field.name)[part].clone()
-                for field in dataclasses.fields(batch)
-                if field.name.endswith("_B")
-            },
-        )
-        assert torch.equal(candidate.function(logits[part].clone(), alone), whole[part])
+        alone = candidate.function(logits[part].clone(), batch_rows(batch, part))
+        assert same_bits(alone, whole[part])
+
+
+@flagged("token_logprobs")
+@pytest.mark.parametrize("vocab_size", [131, 70_000])
+def test_logprobs(operation: str, candidate: Implementation, vocab_size: int) -> None:
+    logits, ids = 3 * torch.randn(NUM_ROWS, vocab_size), torch.arange(NUM_ROWS)
+    whole = candidate.function(logits, ids, 5)
+    for part in PARTS:
+        alone = candidate.function(logits[part].clone(), ids[part].clone(), 5)
+        assert all(same_bits(a, w[part]) for a, w in zip(alone, whole, strict=True))
 
 
 @pytest.mark.parametrize("vocab_size", [1, 7, 50, 131])

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leadline.kernels.reference.sample import process_logits, sample
+from leadline.kernels.reference.logits import process_logits
+from leadline.kernels.reference.sample import sample
 from leadline.kernels.sampling import gumbel_noise, philox_4x32
 from leadline.kernels.testing import sampling_batch
 

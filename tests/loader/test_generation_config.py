@@ -53,9 +53,15 @@ def test_greedy_checkpoint(tmp_path: Path) -> None:
     assert read_generation_config(tmp_path).temperature == 0.0
 
 
+def test_a_penalty_of_the_checkpoint(tmp_path: Path) -> None:
+    write(tmp_path, repetition_penalty=1.05)
+    config = read_generation_config(tmp_path)
+    assert (config.repetition_penalty, config.not_honoured) == (1.05, ())
+
+
 def test_what_is_not_honoured_is_named(tmp_path: Path) -> None:
-    write(tmp_path, repetition_penalty=1.05, no_repeat_ngram_size=0, typical_p=0.9, num_beams=1)
-    expected = ("repetition_penalty=1.05", "typical_p=0.9")
+    write(tmp_path, guidance_scale=1.05, no_repeat_ngram_size=0, typical_p=0.9, num_beams=1)
+    expected = ("guidance_scale=1.05", "typical_p=0.9")
     assert read_generation_config(tmp_path).not_honoured == expected
 
 
@@ -76,6 +82,7 @@ def test_every_bad_value_is_listed(tmp_path: Path) -> None:
         {"temperature": float("inf")},
         {"temperature": float("nan")},
         {"top_p": 0},
+        {"repetition_penalty": 0},
         {"do_sample": "no"},
         {"do_sample": 1},
         {"eos_token_id": [True]},

@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
+from leadline.server.body import parse_body
 from leadline.server.chat_types import ChatRequest
 from leadline.server.errors import BadRequestError
-from leadline.server.sampling_types import parse_body
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -69,14 +69,12 @@ def test_what_is_wrong_with_a_message_is_named(messages: Any, param: str) -> Non
         {"tool_choice": "required"},
         {"tool_choice": {"type": "function", "function": {"name": "f"}}},
         {"functions": [{"name": "f"}]},
-        {"logprobs": True},
         {"top_logprobs": 3},
+        {"top_logprobs": 3, "logprobs": False},
         {"modalities": ["audio"]},
-        {"reasoning_effort": "high"},
         {"web_search_options": {"x": 1}},
         {"chat_template": "{{ 9**9 }}"},
         {"continue_final_message": True},
-        {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
     ],
 )
 def test_a_known_field_that_is_not_honoured_is_refused_by_name(fields: dict[str, Any]) -> None:
@@ -91,6 +89,56 @@ def test_template_settings_that_belong_to_the_server_are_refused(name: str) -> N
         parse(chat_template_kwargs={name: True}).check()
     assert caught.value.param is not None
     assert name in caught.value.param
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"logprobs": 3}, "logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": -1}, "top_logprobs"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_completion_tokens": 0}, "max_completion_tokens"),
+        ({"reasoning_effort": "extreme"}, "reasoning_effort"),
+        ({"echo": True}, "echo"),
+    ],
+)
+def test_a_value_out_of_range_is_named(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(BadRequestError) as caught:
+        parse(**fields).check()
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("fields", "num_logprobs"),
+    [
+        ({}, None),
+        ({"logprobs": False, "top_logprobs": 0}, None),
+        ({"logprobs": True}, 0),
+        ({"logprobs": True, "top_logprobs": 20}, 20),
+    ],
+)
+def test_the_number_of_logprobs(fields: dict[str, Any], num_logprobs: int | None) -> None:
+    request = parse(**fields)
+    assert request.check() == []
+    assert request.num_logprobs == num_logprobs
+
+
+def test_an_effort_sets_budget_and_template_and_what_is_explicit_wins() -> None:
+    assert parse().thinking_budget is None
+    assert parse().template_settings == {}
+    low, none = parse(reasoning_effort="low"), parse(reasoning_effort="none")
+    assert (low.thinking_budget, none.thinking_budget) == (1024, 0)
+    assert low.template_settings == {"thinking": True, "enable_thinking": True}
+    assert none.template_settings == {"thinking": False, "enable_thinking": False}
+    both = parse(
+        reasoning_effort="low",
+        thinking_token_budget=7,
+        chat_template_kwargs={"thinking": False},
+    )
+    assert both.thinking_budget == 7
+    assert both.thinking_param == "thinking_token_budget"
+    assert both.template_settings == {"thinking": False, "enable_thinking": True}
 
 
 def test_tools_that_may_not_be_called_are_accepted() -> None:

@@ -5,14 +5,14 @@ import subprocess
 import sys
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 
 from leadline.engine.config import EngineConfig
 from leadline.server.cli import main, make_parser
 from leadline.server.config import ServerConfig
-from leadline.server.flags import config_from, flag_of, integer
+from leadline.server.flags import add_flags, config_from, flag_of, integer
 
 CONFIGS = (EngineConfig, ServerConfig)
 FIELDS = [(config, field) for config in CONFIGS for field in dataclasses.fields(config)]
@@ -64,6 +64,37 @@ def test_switches_go_both_ways() -> None:
     assert server == ServerConfig(access_log=False, drain_timeout_s=0)
 
 
+@pytest.mark.parametrize("method", ["mtp", "deepseek_mtp"])
+def test_vllm_s_way_to_ask_for_drafts(method: str) -> None:
+    text = json.dumps({"method": method, "num_speculative_tokens": 3})
+    engine, _ = configs_of("--speculative-config", text)
+    assert engine == EngineConfig(speculative_tokens=3)
+    engine, _ = configs_of("--speculative-config", '{"num_speculative_tokens": 0}')
+    assert engine == EngineConfig(speculative_tokens=0)
+
+
+@dataclasses.dataclass
+class OddDefaults:
+    """Fields as some config may have them."""
+
+    one: int = dataclasses.field(default=1, metadata={"help": "a number", "choices": None})
+    zero: float = dataclasses.field(default=0.0, metadata={"help": "a share", "choices": None})
+    is_on: bool = dataclasses.field(default=True, metadata={"help": "a switch", "choices": None})
+    old: Optional[float] = dataclasses.field(  # noqa: UP045 - the older way to write it
+        default=None, metadata={"help": "any", "choices": None}
+    )
+
+
+def test_numbers_are_not_taken_for_switches() -> None:
+    parser = argparse.ArgumentParser()
+    add_flags(parser, OddDefaults, title="odd")
+    text = " ".join(parser.format_help().split())
+    assert "a number (default: 1)" in text
+    assert "a share (default: 0.0)" in text
+    assert "a switch (default: on)" in text
+    assert parser.parse_args(["--old", "0.5"]).old == 0.5
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -98,6 +129,22 @@ def test_what_is_no_whole_number(text: str) -> None:
         (["serve", "--kernels", "tiled"], "--kernels: 'tiled' has not the form operation=name"),
         (["serve", "--dtype", "int3"], "--dtype: invalid choice: 'int3' (choose from 'auto'"),
         (["serve", "--max-model", "3"], "--max-model"),
+        (["serve", "--speculative-config", "mtp"], "no valid JSON"),
+        (["serve", "--speculative-config", "[3]"], "no JSON object; allowed: {"),
+        (["serve", "--speculative-config", '{"method": "eagle"}'], "method is 'eagle'; allowed"),
+        (["serve", "--speculative-config", '{"model": "x"}'], "unknown key 'model'; allowed"),
+        (["serve", "--speculative-config", '{"method": "mtp"}'], "num_speculative_tokens is None"),
+        (
+            ["serve", "--speculative-config", '{"num_speculative_tokens": true}'],
+            "num_speculative_tokens is True, but must be an integer",
+        ),
+        (
+            [
+                *("serve", "--speculative-tokens", "1"),
+                *("--speculative-config", '{"num_speculative_tokens": 1}'),
+            ],
+            "not allowed with argument --speculative-tokens",
+        ),
         (["serve", "a", "b"], "unrecognized arguments: b"),
         (["chat", "--temperature", "hot"], "--temperature"),
         (["kernels", "--device", "tpu"], "--device"),

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from leadline.server.body import parse_body
 from leadline.server.completion_types import MAX_PROMPTS, CompletionRequest
 from leadline.server.errors import BadRequestError
-from leadline.server.sampling_types import parse_body
 
 
 def parse(prompt: Any) -> CompletionRequest:

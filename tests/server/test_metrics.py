@@ -37,12 +37,37 @@ def test_what_the_engine_says_is_shown_under_both_names() -> None:
 
 def test_speculation_is_counted_by_position() -> None:
     stats = EngineStats(num_drafts=10, num_draft_tokens=25, num_accepted_per_pos=[8, 4, 1])
+    assert stats.acceptance_length == 2.3
+    assert EngineStats().acceptance_length is None
     shown = samples(Metrics("m", lambda: stats))
     for prefix in ("leadline:spec_decode", "vllm:spec_decode"):
         assert shown[f"{prefix}_num_drafts_total{{}}"] == 10
         assert shown[f"{prefix}_num_draft_tokens_total{{}}"] == 25
         assert shown[f"{prefix}_num_accepted_tokens_total{{}}"] == 13
         assert shown[f"{prefix}_num_accepted_tokens_per_pos_total{{position=1}}"] == 4
+
+
+def test_what_the_cache_and_the_queue_did() -> None:
+    stats = EngineStats(
+        num_cached_pages=5,
+        num_corrupted_requests=1,
+        prefix_cache_evictions=7,
+        admission_rejections={"max_queued_requests": 2, "max_queued_tokens": 3},
+        host_cache_queries=64,
+        host_cache_hits=32,
+        host_cache_usage=0.5,
+    )
+    shown = samples(Metrics("m", lambda: stats))
+    for prefix in ("leadline", "vllm"):
+        assert shown[f"{prefix}:num_cached_pages{{}}"] == 5
+        assert shown[f"{prefix}:corrupted_requests_total{{}}"] == 1
+        assert shown[f"{prefix}:prefix_cache_evictions_total{{}}"] == 7
+        rejections = f"{prefix}:admission_rejections_total"
+        assert shown[f"{rejections}{{reason=max_queued_requests}}"] == 2
+        assert shown[f"{rejections}{{reason=max_queued_tokens}}"] == 3
+        assert shown[f"{prefix}:external_prefix_cache_queries_total{{}}"] == 64
+        assert shown[f"{prefix}:external_prefix_cache_hits_total{{}}"] == 32
+        assert shown[f"{prefix}:kv_offload_cpu_cache_usage_perc{{}}"] == 0.5
 
 
 def test_a_choice_is_timed_and_counted() -> None:

@@ -3,9 +3,15 @@ from typing import Any
 
 import pytest
 
+from leadline.server.body import parse_body
 from leadline.server.completion_types import CompletionRequest
 from leadline.server.errors import BadRequestError
-from leadline.server.sampling_types import MAX_STOP_STRINGS, parse_body
+from leadline.server.sampling_types import (
+    MAX_ALLOWED_TOKEN_IDS,
+    MAX_BAD_WORDS,
+    MAX_LOGIT_BIASES,
+    MAX_STOP_STRINGS,
+)
 
 
 def parse(**fields: Any) -> CompletionRequest:
@@ -58,6 +64,7 @@ def test_what_is_no_json_object_is_refused(body: bytes) -> None:
         ({"n": "2"}, "n"),
         ({"n": 10**18}, "n"),
         ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": -1}, "max_tokens"),
         ({"max_tokens": 2**63}, "max_tokens"),
         ({"seed": 2**63}, "seed"),
         ({"seed": -(2**63) - 1}, "seed"),
@@ -73,6 +80,43 @@ def test_what_is_no_json_object_is_refused(body: bytes) -> None:
         ({"stream_options": {"include_usage": True}}, "stream_options"),
         ({"stream": True, "stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
         ({"ignore_eos": "no"}, "ignore_eos"),
+        ({"frequency_penalty": 2.1}, "frequency_penalty"),
+        ({"frequency_penalty": "1"}, "frequency_penalty"),
+        ({"presence_penalty": -2.1}, "presence_penalty"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"repetition_penalty": 2.1}, "repetition_penalty"),
+        ({"repetition_penalty": -1}, "repetition_penalty"),
+        ({"logit_bias": {"5": 101}}, "logit_bias"),
+        ({"logit_bias": {"5": -101}}, "logit_bias"),
+        ({"logit_bias": {"5": None}}, "logit_bias"),
+        ({"logit_bias": [5]}, "logit_bias"),
+        ({"logit_bias": {str(i): 1 for i in range(MAX_LOGIT_BIASES + 1)}}, "logit_bias"),
+        ({"bad_words": "word"}, "bad_words"),
+        ({"bad_words": ["a", ""]}, "bad_words[1]"),
+        ({"bad_words": ["x"] * (MAX_BAD_WORDS + 1)}, "bad_words"),
+        ({"bad_words": ["x" * 1000]}, "bad_words[0]"),
+        ({"allowed_token_ids": []}, "allowed_token_ids"),
+        ({"allowed_token_ids": [-1]}, "allowed_token_ids[0]"),
+        ({"allowed_token_ids": [1] * (MAX_ALLOWED_TOKEN_IDS + 1)}, "allowed_token_ids"),
+        ({"min_tokens": -1}, "min_tokens"),
+        ({"include_stop_str_in_output": 1}, "include_stop_str_in_output"),
+        ({"skip_special_tokens": 0}, "skip_special_tokens"),
+        ({"logprobs": 21}, "logprobs"),
+        ({"logprobs": -1}, "logprobs"),
+        ({"logprobs": True}, "logprobs"),
+        ({"prompt_logprobs": 21}, "prompt_logprobs"),
+        ({"prompt_logprobs": -1}, "prompt_logprobs"),
+        ({"prompt_logprobs": 0, "stream": True}, "prompt_logprobs"),
+        ({"echo": 1}, "echo"),
+        ({"return_token_ids": "yes"}, "return_token_ids"),
+        ({"return_tokens_as_token_ids": "yes"}, "return_tokens_as_token_ids"),
+        ({"priority": 1.5}, "priority"),
+        ({"priority": 2**31}, "priority"),
+        ({"deadline_s": 0}, "deadline_s"),
+        ({"deadline_s": -1}, "deadline_s"),
+        ({"deadline_s": 1e9}, "deadline_s"),
+        ({"thinking_token_budget": -1}, "thinking_token_budget"),
+        ({"thinking_token_budget": 1.5}, "thinking_token_budget"),
     ],
 )
 def test_a_value_out_of_range_is_named(fields: dict[str, Any], param: str) -> None:
@@ -91,26 +135,16 @@ def test_a_missing_field_is_named() -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"logprobs": 1},
-        {"logprobs": 0},
-        {"echo": True},
         {"suffix": "end"},
         {"best_of": 2},
-        {"presence_penalty": 0.5},
-        {"frequency_penalty": -0.5},
-        {"repetition_penalty": 1.1},
-        {"logit_bias": {"5": 1}},
-        {"min_tokens": 3},
-        {"response_format": {"type": "json_object"}},
-        {"guided_json": {"type": "object"}},
-        {"structured_outputs": {"regex": "a"}},
+        {"best_of": 0},
         {"store": True},
         {"use_beam_search": True},
-        {"include_stop_str_in_output": True},
-        {"skip_special_tokens": False},
-        {"prompt_logprobs": 0},
-        {"best_of": 0},
-        {"bad_words": ["x"]},
+        {"length_penalty": 2},
+        {"top_logprobs": 3},
+        {"reasoning_effort": "high"},
+        {"truncate_prompt_tokens": 5},
+        {"spaces_between_special_tokens": False},
     ],
 )
 def test_a_known_field_that_is_not_honoured_is_refused_by_name(fields: dict[str, Any]) -> None:

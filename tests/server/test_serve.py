@@ -264,6 +264,7 @@ def test_a_used_port_is_noticed_first(capfd: pytest.CaptureFixture[str]) -> None
         ({"max_model_len": 1000}, {}, "max_model_len is 1000"),
         ({}, {"port": 70000}, "port is 70000; allowed: 0 to 65535"),
         ({}, {"drain_timeout_s": -1.0}, "drain_timeout_s is -1.0; allowed: at least 0"),
+        ({}, {"deadline_s": 0.0}, "deadline_s is 0.0; allowed: greater than 0"),
         ({}, {"host": "256.1.1.1"}, "'256.1.1.1' cannot be resolved"),
         ({}, {"host": "203.0.113.1"}, "no such address"),
     ],

@@ -72,3 +72,19 @@ def test_the_end_of_a_text_releases_what_was_held_back() -> None:
     assert matcher.push("so <en") == "so "
     assert matcher.flush() == "<en"
     assert matcher.matched is None
+
+
+@given(st.lists(few_letters, max_size=8), stop_lists)
+def test_a_stop_string_may_be_passed_on_and_nothing_is_held_back(
+    pieces: list[str], stops: list[str]
+) -> None:
+    matcher = StopStringMatcher(stops, is_included=True)
+    text = passed = ""
+    for piece in pieces:
+        text += piece
+        passed += matcher.push(piece)
+        if matcher.matched is not None:
+            break
+        assert passed == text
+    before, found = cut("".join(pieces), stops)
+    assert (passed, matcher.matched) == (before + (found or ""), found)

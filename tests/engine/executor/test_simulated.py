@@ -9,17 +9,24 @@ from leadline.engine.executor.base import Capacity
 from leadline.engine.executor.simulated import SimulatedExecutor
 from leadline.engine.executor.step_time import StepTimeModel
 from leadline.engine.request import SamplingParams
-from leadline.engine.step import NewRequest, ScheduledRow, SchedulerOutput
+from leadline.engine.step import (
+    FOLLOWS,
+    MoveKind,
+    NewRequest,
+    PageMove,
+    ScheduledRow,
+    SchedulerOutput,
+)
 
-CAPACITY = Capacity(num_pages=8, page_size=2, max_model_len=12, max_num_seqs=2)
+CAPACITY = Capacity(num_pages=8, page_size=2, max_model_len=12, max_num_seqs=2, num_host_pages=2)
 
 
-def new(request_id: str, token_ids: Sequence[int]) -> NewRequest:
+def new(request_id: str, token_ids: Sequence[int], max_tokens: int = 9) -> NewRequest:
     return NewRequest(
         request_id=request_id,
         token_ids=list(token_ids),
         num_prompt_tokens=len(token_ids),
-        params=SamplingParams(seed=0, max_tokens=9),
+        params=SamplingParams(seed=0, max_tokens=max_tokens),
     )
 
 
@@ -28,13 +35,11 @@ def row(
     start: int,
     num_tokens: int,
     pages: Sequence[int] = (),
-    drafts: Sequence[int] = (),
+    num_verify: int = 0,
     samples: bool = True,
     num_drafts: int = 2,
 ) -> ScheduledRow:
-    return ScheduledRow(
-        request_id, start, num_tokens, list(pages), list(drafts), samples, num_drafts
-    )
+    return ScheduledRow(request_id, start, num_tokens, list(pages), num_verify, samples, num_drafts)
 
 
 def plan(
@@ -42,8 +47,12 @@ def plan(
     new_requests: Sequence[NewRequest] = (),
     released: Sequence[str] = (),
 ) -> SchedulerOutput:
-    num_tokens = sum(r.num_tokens for r in rows)
+    num_tokens = sum(r.num_tokens + r.num_verify for r in rows)
     return SchedulerOutput(0, list(new_requests), list(rows), list(released), num_tokens)
+
+
+def moving(*moves: PageMove) -> SchedulerOutput:
+    return SchedulerOutput(0, [], [], [], 0, list(moves))
 
 
 @pytest.fixture
@@ -61,6 +70,9 @@ GOOD = {
     ),
     "cached page": plan(row("b", 2, 1, [5, 1]), new_requests=[new("b", [1, 2, 9])]),
     "nothing": plan(),
+    "following": plan(row("a", FOLLOWS, 1)),
+    "drafts": plan(row("a", 3, 1, [7], num_verify=2)),
+    "a full page": moving(PageMove(MoveKind.STORE, 5, 0), PageMove(MoveKind.LOAD, 7, 0)),
 }
 BAD = {
     "gap": plan(row("a", 4, 1)),
@@ -79,7 +91,15 @@ BAD = {
     "two rows": plan(row("a", 3, 1), row("a", 3, 1)),
     "wrong samples": plan(row("a", 3, 1, samples=False)),
     "unknown tokens": plan(row("a", 3, 2, [7])),
-    "foreign drafts": plan(row("a", 3, 2, [7], drafts=[999])),
+    "follows nothing": plan(row("b", FOLLOWS, 1, [7]), new_requests=[new("b", [1])]),
+    "follows without sampling": plan(row("a", FOLLOWS, 1, samples=False)),
+    "drafts before the last token": plan(
+        row("b", 0, 1, [7, 1], num_verify=1, samples=False), new_requests=[new("b", [1, 2])]
+    ),
+    "drafts beyond the pages": plan(row("a", 3, 1, num_verify=2)),
+    "nothing in the host tier": moving(PageMove(MoveKind.LOAD, 1, 0)),
+    "no such place": moving(PageMove(MoveKind.STORE, 5, 3)),
+    "a page that is not full": moving(PageMove(MoveKind.STORE, 6, 0)),
 }
 
 
@@ -114,15 +134,14 @@ def test_drafts_are_right_as_often_as_asked() -> None:
             draft_acceptance=acceptance,
         )
         output = executor.execute(
-            plan(row("a", 0, 1, range(200), num_drafts=1), new_requests=[new("a", [1])])
+            plan(row("a", 0, 1, range(200), num_drafts=1), new_requests=[new("a", [1], 1500)])
         ).result()
-        position, accepted = 1, 0
+        accepted = 0
         for _ in range(400):
-            drafts = output.rows[0].draft_ids
             output = executor.execute(
-                plan(row("a", position, 2, drafts=drafts, num_drafts=1))
+                plan(row("a", FOLLOWS, 1, num_verify=1, num_drafts=1))
             ).result()
-            position += len(output.rows[0].token_ids)
+            assert output.rows[0].num_verified == output.rows[0].num_drafts == 1
             accepted += len(output.rows[0].token_ids) - 1
         return accepted
 
@@ -132,7 +151,7 @@ def test_drafts_are_right_as_often_as_asked() -> None:
 
 
 def test_a_failed_row_leaves_garbage() -> None:
-    executor = SimulatedExecutor(CAPACITY, fault=lambda row: "NaN" if row.start == 0 else None)
+    executor = SimulatedExecutor(CAPACITY, fault=lambda row, start: "NaN" if start == 0 else None)
     first = plan(row("a", 0, 2, [5], samples=False), new_requests=[new("a", [1, 2, 3])])
     assert executor.execute(first).result().rows[0].error == "NaN"
     second = plan(row("b", 2, 1, [5, 1]), new_requests=[new("b", [1, 2, 3])], released=["a"])
@@ -153,3 +172,26 @@ def test_time_is_what_the_model_says() -> None:
 def test_close_forgets_every_request(executor: SimulatedExecutor) -> None:
     executor.close()
     assert executor.num_held == 0
+
+
+def test_a_request_that_has_ended_is_skipped() -> None:
+    executor = SimulatedExecutor(CAPACITY)
+    first = plan(row("a", 0, 3, [5, 6]), new_requests=[new("a", [1, 2, 3], max_tokens=1)])
+    assert len(executor.execute(first).result().rows[0].token_ids) == 1
+    output = executor.execute(plan(row("a", FOLLOWS, 1, num_verify=0))).result()
+    assert output.rows[0].is_skipped
+    assert output.num_tokens == 0
+
+
+def test_damage_is_reported_and_leaves_garbage() -> None:
+    executor = SimulatedExecutor(CAPACITY, damage=lambda host_id: host_id == 1)
+    first = plan(row("a", 0, 3, [5, 6]), new_requests=[new("a", [1, 2, 3])])
+    executor.execute(first)
+    stored = moving(*(PageMove(MoveKind.STORE, 5, host_id) for host_id in (0, 1)))
+    assert executor.execute(stored).result().failed_loads == []
+    loaded = moving(PageMove(MoveKind.LOAD, 2, 0), PageMove(MoveKind.LOAD, 3, 1))
+    assert executor.execute(loaded).result().failed_loads == [1]
+    good = plan(row("b", 2, 1, [2, 1]), new_requests=[new("b", [1, 2, 3])])
+    executor.execute(good).result()
+    bad = plan(row("c", 2, 1, [3, 4]), new_requests=[new("c", [1, 2, 3])])
+    assert "stale" in str(executor.execute(bad).exception())

@@ -12,9 +12,10 @@ from leadline.engine.model.weights import assemble
 from leadline.engine.parallel.context import ParallelContext
 from leadline.engine.request import SamplingParams
 from leadline.engine.step import ModelOutput, NewRequest, ScheduledRow, SchedulerOutput
-from leadline.engine.worker.model_runner import NAN_LOGITS, ModelRunner, verify
+from leadline.engine.worker.model_runner import FAILED_ROWS, ModelRunner, verify
 from leadline.kernels.api import KernelSet
 from leadline.kernels.latent_cache import LatentCache, LatentLayout
+from leadline.kernels.sampling import NAN_LOGITS
 from leadline.kernels.select import Platform, select_kernels
 from leadline.loader.checkpoint import Checkpoint
 from leadline.loader.load import load_weights
@@ -22,6 +23,7 @@ from leadline.loader.model_config import ModelConfig
 from leadline.loader.synthetic import tiny_v3, write_checkpoint
 
 PAGE_SIZE, NUM_PAGES = 4, 32
+NAN_SENTENCE = FAILED_ROWS[NAN_LOGITS]
 BAD_TOKEN = 500
 GOOD, OTHER, BAD = [5, 6, 7, 8, 9], [20, 21, 22], [30, BAD_TOKEN, 32]
 PARAMS = SamplingParams(seed=11, max_tokens=20, temperature=0.9)
@@ -34,7 +36,9 @@ class Runner:
         layout = LatentLayout(config.kv_lora_rank, config.qk_rope_head_dim, "float32")
         self.cache = LatentCache(config.num_hidden_layers + 1, NUM_PAGES, PAGE_SIZE, layout)
         memory = PagedMemory(self.cache, kernels, scale=softmax_scale(config))
-        self.runner = ModelRunner(model, memory, kernels, page_size=PAGE_SIZE)
+        self.runner = ModelRunner(
+            model, memory, kernels, page_size=PAGE_SIZE, vocab_size=config.vocab_size
+        )
         self._step_id = 0
         self._started: dict[str, list[int]] = {}
         self._free_pages = list(range(NUM_PAGES))
@@ -44,7 +48,11 @@ class Runner:
         self._started[request_id] = token_ids
         pages, self._free_pages = self._free_pages[:4], self._free_pages[4:]
         count = num_tokens or len(token_ids)
-        return ScheduledRow(request_id, 0, count, pages, [], count == len(token_ids))
+        return ScheduledRow(request_id, 0, count, pages, 0, count == len(token_ids))
+
+    def draft(self, request_id: str, draft_ids: list[int]) -> None:
+        """Let the runner hold drafts that no drafter has made."""
+        self.runner._held[request_id].draft_ids = draft_ids
 
     def step(self, *rows: ScheduledRow, released_ids: tuple[str, ...] = ()) -> ModelOutput:
         new = [
@@ -67,10 +75,9 @@ class Runner:
         return output
 
 
-def decode(request_id: str, start: int, drafts: list[int] | None = None) -> ScheduledRow:
+def decode(request_id: str, start: int, num_verify: int = 0) -> ScheduledRow:
     """One known token, and drafts after it."""
-    drafts = drafts or []
-    return ScheduledRow(request_id, start, 1 + len(drafts), [], drafts, True)
+    return ScheduledRow(request_id, start, 1, [], num_verify, True)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +131,7 @@ def test_empty_plan_between_steps_forgets_nothing(runner: Runner, expected: list
 def test_nan_fails_its_row_alone(runner: Runner, expected: list[int]) -> None:
     rows = runner.start("bad", BAD), runner.start("good", GOOD), runner.start("other", OTHER)
     bad, good, other = runner.step(*rows).rows
-    assert (bad.token_ids, bad.error) == ([], NAN_LOGITS)
+    assert (bad.token_ids, bad.error) == ([], NAN_SENTENCE)
     assert (good.token_ids, good.error) == ([expected[0]], None)
     assert len(other.token_ids) == 1
     assert other.error is None
@@ -134,8 +141,9 @@ def test_nan_fails_its_row_alone(runner: Runner, expected: list[int]) -> None:
 
 def test_nan_after_a_rejected_draft_fails_nobody(runner: Runner, expected: list[int]) -> None:
     runner.step(runner.start("bad", [40, 41]), runner.start("good", GOOD))
-    drafted = decode("bad", 2, [BAD_TOKEN])
-    bad, good = runner.step(drafted, decode("good", len(GOOD))).rows
+    runner.draft("bad", [BAD_TOKEN])
+    bad, good = runner.step(decode("bad", 2, 1), decode("good", len(GOOD))).rows
+    assert not bad.is_corrupt
     assert bad.error is None, "the damaged draft is not what the target samples"
     assert len(bad.token_ids) == 1
     assert good.token_ids == [expected[1]]
@@ -145,8 +153,8 @@ def test_row_that_does_not_sample_reports_nothing(runner: Runner) -> None:
     partial, whole = runner.step(runner.start("bad", BAD, 2), runner.start("good", GOOD)).rows
     assert (partial.token_ids, partial.error) == ([], None)
     assert len(whole.token_ids) == 1
-    rest = ScheduledRow("bad", 2, 1, [], [], True)
-    assert runner.step(rest).rows[0].error == NAN_LOGITS
+    rest = ScheduledRow("bad", 2, 1, [], 0, True)
+    assert runner.step(rest).rows[0].error == NAN_SENTENCE
 
 
 def test_pages_of_a_failed_request_harm_nobody(runner: Runner, expected: list[int]) -> None:
@@ -154,7 +162,7 @@ def test_pages_of_a_failed_request_harm_nobody(runner: Runner, expected: list[in
     pages = [3, 1, 2, 0]
     bad, good = runner.start("bad", [*BAD] * 4), runner.start("good", GOOD)
     bad.new_page_ids, good.new_page_ids = list(pages), list(pages)
-    assert runner.step(bad).rows[0].error == NAN_LOGITS
+    assert runner.step(bad).rows[0].error == NAN_SENTENCE
     assert runner.cache.layers[0].pages[pages].isnan().any()
     assert runner.step(good, released_ids=("bad",)).rows[0].token_ids == [expected[0]]
     assert runner.step(decode("good", len(GOOD))).rows[0].token_ids == [expected[1]]
@@ -162,7 +170,7 @@ def test_pages_of_a_failed_request_harm_nobody(runner: Runner, expected: list[in
 
 def test_chunks_give_the_same_token(runner: Runner, expected: list[int]) -> None:
     runner.step(runner.start("good", GOOD, 2))
-    assert runner.step(ScheduledRow("good", 2, 2, [], [], False)).rows[0].token_ids == []
+    assert runner.step(ScheduledRow("good", 2, 2, [], 0, False)).rows[0].token_ids == []
     assert runner.step(decode("good", 4)).rows[0].token_ids == [expected[0]]
 
 
@@ -181,8 +189,10 @@ def test_drafts_are_accepted_up_to_the_first_wrong_one(
     drafts = expected[1:4]
     if num_right < 3:
         drafts[num_right] = (drafts[num_right] + 1) % 500
-    output = runner.step(decode("good", len(GOOD), drafts)).rows[0]
+    runner.draft("good", drafts)
+    output = runner.step(decode("good", len(GOOD), 3)).rows[0]
     assert output.token_ids == expected[1 : 2 + num_right]
+    assert output.num_verified == 3
     after = runner.step(decode("good", len(GOOD) + 1 + num_right)).rows[0]
     assert after.token_ids == [expected[2 + num_right]]
 

@@ -3,7 +3,7 @@
 import pytest
 
 from leadline.engine.request import SamplingParams
-from leadline.engine.step import NewRequest, ScheduledRow, SchedulerOutput
+from leadline.engine.step import FOLLOWS, NewRequest, ScheduledRow, SchedulerOutput
 from leadline.engine.worker.requests import HeldRequests
 
 PARAMS = SamplingParams(seed=3, max_tokens=9)
@@ -16,7 +16,7 @@ def new_request(request_id: str, token_ids: list[int]) -> NewRequest:
 
 
 def row(request_id: str, start: int, num_tokens: int, new_page_ids: list[int]) -> ScheduledRow:
-    return ScheduledRow(request_id, start, num_tokens, new_page_ids, [], True)
+    return ScheduledRow(request_id, start, num_tokens, new_page_ids, 0, True)
 
 
 def plan(
@@ -28,7 +28,7 @@ def plan(
 @pytest.fixture
 def held() -> HeldRequests:
     """Two requests after their first step."""
-    held = HeldRequests()
+    held = HeldRequests(vocab_size=50)
     first = [row("a", 0, 3, [7, 2]), row("b", 0, 1, [5])]
     held.apply(plan([new_request("a", [1, 2, 3]), new_request("b", [4])], first, []))
     return held
@@ -75,3 +75,27 @@ def test_tokens_are_its_own(held: HeldRequests) -> None:
     held.apply(plan([new_request("c", tokens)], [row("c", 0, 2, [1])], []))
     held["c"].token_ids.append(3)
     assert tokens == [1, 2]
+
+
+def test_a_row_that_follows_begins_where_the_step_before_ended(held: HeldRequests) -> None:
+    held["a"].num_computed_tokens, held["a"].draft_ids = 3, [8, 9]
+    held["a"].token_ids.append(7)
+    follows = ScheduledRow("a", FOLLOWS, 1, [], 1, True)
+    (live,) = held.live_rows(plan([], [follows], []))
+    assert (live.start, live.draft_ids, live.token_ids) == (3, [8], [7, 8])
+
+
+def test_no_more_drafts_are_verified_than_tokens_are_wanted(held: HeldRequests) -> None:
+    held["a"].num_computed_tokens, held["a"].draft_ids = 10, [8, 9]
+    held["a"].token_ids += [7] * 8  # one is left of nine
+    follows = ScheduledRow("a", FOLLOWS, 1, [], 2, True)
+    (live,) = held.live_rows(plan([], [follows], []))
+    assert live.draft_ids == []
+
+
+def test_rows_of_ended_requests_are_left_out(held: HeldRequests) -> None:
+    assert held["a"].cut([5, 6]) == [5, 6]
+    held["a"].token_ids += [7] * 8
+    assert held["a"].cut([5, 6]) == [5]
+    rows = [row("a", 11, 1, []), row("b", 0, 1, [])]
+    assert [live.index for live in held.live_rows(plan([], rows, []))] == [1]

@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leadline.engine.request import MAX_SEED
-from leadline.server.generation import Usage, choice_seed
+from leadline.server.make_generation import choice_seed
 
 seeds = st.integers(0, MAX_SEED)
 prompts = st.lists(st.integers(0, 2**17), min_size=1, max_size=8)
@@ -28,13 +28,3 @@ def test_the_others_depend_on_seed_prompt_and_choice(
 def test_choice_seeds_stay_what_they_are() -> None:
     # A change would give other answers to requests that were sent with a seed.
     assert choice_seed(42, [1, 2, 3], 1) == 9277862054323496081
-
-
-def test_usage_counts_prompts_once_and_choices_together() -> None:
-    usage = Usage(num_prompt_tokens=10, num_cached_tokens=[4, 0], num_output_tokens=[3, 4, 5])
-    assert usage.to_json() == {
-        "prompt_tokens": 10,
-        "completion_tokens": 12,
-        "total_tokens": 22,
-        "prompt_tokens_details": {"cached_tokens": 4},
-    }

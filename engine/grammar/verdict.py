@@ -1,0 +1,21 @@
+"""What the server and the process that checks grammars say to each other, beside `Grammar`."""
+
+import msgspec
+
+
+class Launch(msgspec.Struct, frozen=True):
+    """The first message: which checkpoint."""
+
+    directory: str
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What is wrong with a grammar, or with the checkpoint's tokenizer.
+
+    Attributes:
+        error: a sentence for the user; None if nothing is wrong.
+        is_lasting: whether the next check of the same grammar would end alike.
+    """
+
+    error: str | None = None
+    is_lasting: bool = True

@@ -1,0 +1,57 @@
+"""Who sends a request, and when: what the engine's queue goes by."""
+
+import hashlib
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from leadline.server.errors import invalid
+from leadline.server.sampling_types import MAX_PRIORITY
+
+PRIORITY_HEADER = "x-vllm-priority"
+_INTEGER = re.compile(r"-?[0-9]{1,10}", re.ASCII)
+_TENANT_CHARS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """What the headers say.
+
+    Attributes:
+        tenant: stands for the caller's key; empty if there is none.
+        priority: for requests that do not say themselves; lower is earlier.
+        arrival_s: wall-clock seconds since the epoch.
+    """
+
+    tenant: str = ""
+    priority: int = 0
+    arrival_s: float = field(default_factory=time.time)
+
+
+def caller_of(headers: Mapping[str, str]) -> Caller:
+    """The caller of a request.
+
+    Raises:
+        BadRequestError: the priority is no integer, or too large.
+    """
+    return Caller(tenant=_tenant(headers), priority=_priority(headers))
+
+
+def _tenant(headers: Mapping[str, str]) -> str:
+    """A hash of the key that the caller shows: the key itself goes nowhere."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    key = key.strip() if scheme.lower() == "bearer" else ""
+    key = key or headers.get("x-api-key", "").strip()
+    return hashlib.sha256(key.encode()).hexdigest()[:_TENANT_CHARS] if key else ""
+
+
+def _priority(headers: Mapping[str, str]) -> int:
+    text = headers.get(PRIORITY_HEADER, "0").strip()
+    if not _INTEGER.fullmatch(text) or abs(int(text)) > MAX_PRIORITY:
+        raise invalid(
+            "priority",
+            f"the header X-Vllm-Priority is {text[:40]!r}; "
+            f"allowed: an integer from {-MAX_PRIORITY} to {MAX_PRIORITY}",
+        )
+    return int(text)

@@ -1,0 +1,178 @@
+"""The engine requests of one API request."""
+
+import hashlib
+import struct
+import uuid
+from collections.abc import Sequence
+
+import msgspec
+
+from leadline.engine.errors import EngineError
+from leadline.engine.request import EngineRequest, Grammar, SamplingParams
+from leadline.server.caller import Caller
+from leadline.server.choice_text import TextRules
+from leadline.server.errors import BadRequestError, from_engine_error, invalid
+from leadline.server.generation import AnswerParts, Generation
+from leadline.server.logprobs import LogprobWriter, echo_of
+from leadline.server.sampling_params import check_ids, make_params
+from leadline.server.sampling_types import SamplingFields
+from leadline.server.state import ServerState
+from leadline.server.usage import Usage
+
+_SEED_MASK = 2**64 - 1
+MAX_CHOICES_IN_ALL = 1024
+
+
+def choice_seed(seed: int, prompt_ids: Sequence[int], choice: int) -> int:
+    """The seed of a choice: the request's for the first, a hash of it for the others.
+
+    Args:
+        seed: the request's, 0..2**64-1.
+        prompt_ids: token ids of the choice's prompt.
+        choice: 0..n-1.
+    """
+    if choice == 0:
+        return seed
+    data = struct.pack(f"<QQ{len(prompt_ids)}I", seed, choice, *prompt_ids)
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
+async def make_generation(
+    state: ServerState,
+    fields: SamplingFields,
+    prompts: Sequence[list[int]],
+    caller: Caller,
+    *,
+    id_prefix: str,
+    default_max_tokens: int | None = None,
+    prefix_lens: Sequence[int] = (),
+) -> Generation:
+    """The engine requests of one API request.
+
+    Args:
+        state: the server's.
+        fields: the validated request.
+        prompts: token ids, at least one prompt.
+        caller: who sent it, and when.
+        id_prefix: `chatcmpl` or `cmpl`.
+        default_max_tokens: where the request is silent; None for all that the model has room for.
+        prefix_lens: by prompt, how many of its first tokens an echo leaves out.
+
+    Raises:
+        ApiError: a prompt is too long or has ids that are no tokens; a grammar is no good.
+    """
+    response_id = f"{id_prefix}-{uuid.uuid4().hex}"
+    num_choices = _num_choices(fields, len(prompts))
+    seed = state.seed_source() if fields.seed is None else fields.seed
+    all_params = []
+    for prompt_ids in prompts:
+        _check_prompt(prompt_ids, state.tokenizer.vocab_size)
+        all_params.append(
+            make_params(state, fields, len(prompt_ids), default_max_tokens=default_max_tokens)
+        )
+    grammar = await _checked_grammar(state, fields)
+    requests: list[EngineRequest] = []
+    for prompt_ids, params in zip(prompts, all_params, strict=True):
+        leader = EngineRequest(
+            request_id=f"{response_id}-{len(requests)}",
+            prompt_ids=prompt_ids,
+            params=msgspec.structs.replace(params, seed=seed & _SEED_MASK, grammar=grammar),
+            arrival_s=caller.arrival_s,
+            cache_salt=fields.cache_salt or "",
+            priority=caller.priority if fields.priority is None else fields.priority,
+            tenant=caller.tenant,
+            deadline_s=_deadline_s(state, fields, caller),
+        )
+        requests.append(leader)
+        for choice in range(1, num_choices):
+            requests.append(_follower(leader, f"{response_id}-{len(requests)}", choice))
+    return Generation(
+        state=state,
+        response_id=response_id,
+        model=fields.model,
+        created_s=int(caller.arrival_s),
+        seed=seed,
+        requests=requests,
+        rules=_rules(fields, all_params[0]),
+        parts=_parts(fields),
+        writer=LogprobWriter(state.tokenizer, as_token_ids=bool(fields.return_tokens_as_token_ids)),
+        echoes=[
+            echo_of(state.tokenizer, prompt_ids, num_hidden=num_hidden)
+            for prompt_ids, num_hidden in zip(prompts, prefix_lens, strict=True)
+        ]
+        if fields.has_echo
+        else [],
+        choices_per_prompt=num_choices,
+        usage=Usage(
+            num_prompt_tokens=sum(map(len, prompts)),
+            num_cached_tokens=[0] * len(prompts),
+            num_output_tokens=[0] * len(requests),
+            num_thinking_tokens=None if state.thinking is None else [0] * len(requests),
+        ),
+    )
+
+
+def _follower(leader: EngineRequest, request_id: str, choice: int) -> EngineRequest:
+    """One more choice of a prompt: it waits for the first, which alone tells of the prompt."""
+    seed = choice_seed(leader.params.seed, leader.prompt_ids, choice)
+    return msgspec.structs.replace(
+        leader,
+        request_id=request_id,
+        params=msgspec.structs.replace(leader.params, seed=seed, num_prompt_logprobs=None),
+        leader_id=leader.request_id,
+    )
+
+
+async def _checked_grammar(state: ServerState, fields: SamplingFields) -> Grammar | None:
+    grammar = fields.grammar()
+    if grammar is not None and state.grammars is not None:
+        try:
+            await state.grammars.check(grammar)
+        except EngineError as error:
+            raise from_engine_error(error) from error
+    return grammar
+
+
+def _rules(fields: SamplingFields, params: SamplingParams) -> TextRules:
+    return TextRules(
+        stop_strings=fields.stop_strings,
+        stop_token_ids=params.stop_token_ids,
+        min_tokens=params.min_tokens,
+        includes_stop=bool(fields.include_stop_str_in_output),
+        keeps_tokens=fields.num_logprobs is not None or bool(fields.return_token_ids),
+    )
+
+
+def _parts(fields: SamplingFields) -> AnswerParts:
+    return AnswerParts(
+        has_logprobs=fields.num_logprobs is not None,
+        has_prompt_logprobs=fields.prompt_logprobs is not None,
+        has_token_ids=bool(fields.return_token_ids),
+        has_special_tokens=fields.skip_special_tokens is False,
+        is_scoring=fields.output_limit == 0,
+    )
+
+
+def _deadline_s(state: ServerState, fields: SamplingFields, caller: Caller) -> float | None:
+    wanted_s = state.deadline_s if fields.deadline_s is None else fields.deadline_s
+    return None if wanted_s is None else caller.arrival_s + wanted_s
+
+
+def _num_choices(fields: SamplingFields, num_prompts: int) -> int:
+    """Choices of each prompt."""
+    num_choices = fields.n or 1
+    if num_prompts * num_choices > MAX_CHOICES_IN_ALL:
+        raise invalid(
+            "n",
+            f"'n' times the number of prompts is {num_prompts * num_choices}; "
+            f"allowed: at most {MAX_CHOICES_IN_ALL}; send fewer prompts at once",
+        )
+    return num_choices
+
+
+def _check_prompt(prompt_ids: Sequence[int], vocab_size: int) -> None:
+    if not prompt_ids:
+        raise BadRequestError(
+            "the prompt is empty; give at least one token", param="prompt", code="invalid_value"
+        )
+    check_ids(prompt_ids, vocab_size, "prompt")
