@@ -79,7 +79,7 @@ class KVEventPublisher:
         config: KVEventsConfig,
         log: KVEventLog,
         *,
-        data_parallel_rank: int | None = None,
+        data_parallel_rank: int = 0,
         now: Callable[[], float] = time.time,
     ) -> None:
         """Bind the sockets.

@@ -16,6 +16,11 @@ MEDIUM_POOL = "GPU"
 MEDIUM_HOST = "CPU"
 
 
+def external_hash(page_hash: PageHash) -> int:
+    """A page's hash as routers know it: its lower 64 bits, unsigned."""
+    return int.from_bytes(page_hash[-8:], "big")
+
+
 class _Event(msgspec.Struct, array_like=True, omit_defaults=True, tag=True):
     """Base of all events."""
 
@@ -30,8 +35,8 @@ class BlockStored(_Event):
         extra_keys: for each page what its hash depends on beside tokens: the cache salt, if any.
     """
 
-    block_hashes: list[PageHash]
-    parent_block_hash: PageHash | None
+    block_hashes: list[int]
+    parent_block_hash: int | None
     token_ids: list[int]
     block_size: int
     lora_id: int | None
@@ -43,7 +48,7 @@ class BlockStored(_Event):
 class BlockRemoved(_Event):
     """Pages are no longer findable."""
 
-    block_hashes: list[PageHash]
+    block_hashes: list[int]
     medium: str | None
 
 
@@ -59,6 +64,7 @@ class KVEventBatch(msgspec.Struct, array_like=True, omit_defaults=True):
 
     Attributes:
         ts: wall-clock seconds since the epoch.
+        data_parallel_rank: routers want it there, also where there is but one.
     """
 
     ts: float
@@ -103,9 +109,9 @@ class KVEventLog:
             del self._pages[page_hash]
         last = self._events[-1] if self._events else None
         if isinstance(last, BlockRemoved) and last.medium == medium:
-            last.block_hashes.append(page_hash)
+            last.block_hashes.append(external_hash(page_hash))
         else:
-            self._events.append(BlockRemoved([page_hash], medium))
+            self._events.append(BlockRemoved([external_hash(page_hash)], medium))
 
     def cleared(self) -> None:
         """Everything is gone."""
@@ -120,19 +126,20 @@ class KVEventLog:
     def _append(self, page_hash: PageHash, page: _Page, medium: str) -> None:
         page.media.add(medium)
         last = self._events[-1] if self._events else None
+        parent = None if page.parent is None else external_hash(page.parent)
         if (
             isinstance(last, BlockStored)
             and last.medium == medium
-            and last.block_hashes[-1] == page.parent
+            and last.block_hashes[-1] == parent
             and not page.cache_salt
         ):
-            last.block_hashes.append(page_hash)
+            last.block_hashes.append(external_hash(page_hash))
             last.token_ids.extend(page.token_ids)
             return
         self._events.append(
             BlockStored(
-                block_hashes=[page_hash],
-                parent_block_hash=page.parent,
+                block_hashes=[external_hash(page_hash)],
+                parent_block_hash=parent,
                 token_ids=list(page.token_ids),
                 block_size=self._page_size,
                 lora_id=None,

@@ -135,9 +135,7 @@ class Drafter:
             [SampleSpan(r, r.draft_ids, first=len(r.draft_ids)) for r in requests]
         )
         drafts = sampler.sample(logits_BV, sampling)
-        likely = _probabilities(logits_BV, drafts) >= MIN_DRAFT_PROBABILITY
-        if sampling.forced_B is not None:
-            likely |= sampling.forced_B >= 0
+        likely = sampler.probabilities(logits_BV, sampling, drafts) >= MIN_DRAFT_PROBABILITY
         going_on = []
         for i, (row, draft, is_likely) in enumerate(
             zip(rows, drafts, likely.tolist(), strict=True)
@@ -154,9 +152,3 @@ class Drafter:
 def _stack_hidden(rows: list[DraftRow]) -> Tensor:
     hidden = [row.request.last_hidden for row in rows]
     return torch.stack([h for h in hidden if h is not None]) if hidden else torch.empty(0)
-
-
-def _probabilities(logits_BV: Tensor, ids: Sequence[int]) -> Tensor:
-    """Probability of each row's token by the raw logits, float32 [B]; of no use for ids below 0."""
-    ids_B = torch.tensor(ids).clamp(min=0)
-    return logits_BV.softmax(-1).gather(1, ids_B.unsqueeze(1)).squeeze(1)

@@ -9,12 +9,12 @@ from leadline.engine.model.deepseek import DeepseekModel
 from leadline.engine.model.paged_memory import PagedMemory
 from leadline.engine.step import ModelOutput, RowOutput, SchedulerOutput
 from leadline.engine.worker.drafter import Drafter, DraftRow
+from leadline.engine.worker.grammar_path import Grammars
 from leadline.engine.worker.host_pages import HostPages
 from leadline.engine.worker.input_batch import ForwardBatch, make_batch
 from leadline.engine.worker.prompt_logprobs import prompt_logprobs
 from leadline.engine.worker.requests import HeldRequests, LiveRow
 from leadline.engine.worker.sampler import Sampler, SampleSpan
-from leadline.engine.worker.token_rules import Grammars
 from leadline.kernels.api import KernelSet
 from leadline.kernels.sampling import NAN_LOGITS, NO_TOKEN
 
@@ -175,8 +175,9 @@ def _settle(row: LiveRow, result: RowOutput, token_ids: list[int]) -> None:
         return
     result.error = FAILED_ROWS[token_ids[-1]]
     result.is_corrupt = token_ids[-1] == NAN_LOGITS
-    if request.rules is not None and request.rules.error is not None and not result.is_corrupt:
-        result.error = request.rules.error
+    if token_ids[-1] == NO_TOKEN and request.rules is not None:
+        (point,) = request.rules.points(token_ids[:-1], first=len(token_ids) - 1)
+        result.error = point.error or result.error
     request.is_over = True
 
 

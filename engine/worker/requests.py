@@ -6,8 +6,9 @@ from torch import Tensor
 
 from leadline.engine.request import SamplingParams
 from leadline.engine.step import FOLLOWS, NewRequest, ScheduledRow, SchedulerOutput
+from leadline.engine.worker.grammar_path import Grammars
 from leadline.engine.worker.sampling_table import SamplingTable
-from leadline.engine.worker.token_rules import Grammars, TokenRules, make_rules
+from leadline.engine.worker.token_rules import TokenRules, make_rules
 
 
 @dataclass(slots=True)
@@ -118,6 +119,7 @@ class HeldRequests:
             if start == FOLLOWS:
                 assert held.num_computed_tokens is not None, "the first row says where it begins"
                 start = held.num_computed_tokens
+                assert start + 1 == len(held.token_ids), "the step before did not sample"
             num_verify = min(row.num_verify, held.num_tokens_left - 1)
             draft_ids = held.draft_ids[:num_verify] if num_verify > 0 else []
             assert start + row.num_tokens <= len(held.token_ids), "a row of unknown tokens"

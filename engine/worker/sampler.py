@@ -1,7 +1,7 @@
 """From logits to tokens: every position processed by what its request asks, on its draft path."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -73,6 +73,16 @@ class Sampler:
         """One token for each row (`kernels.api.Sample`)."""
         ids: list[int] = self._kernels.sample(logits_BV, batch).tolist()
         return ids
+
+    def probabilities(self, logits_BV: Tensor, batch: SamplingBatch, ids: Sequence[int]) -> Tensor:
+        """How likely each row's token is among those that its request allows.
+
+        Returns float32 [B], before temperature and cuts; of no use where the id is negative.
+        """
+        plain = replace(batch, temperature_B=torch.ones_like(batch.temperature_B), no_cuts=True)
+        shares_BV = self._kernels.process_logits(logits_BV, plain).softmax(-1)
+        ids_B = torch.tensor(ids).clamp(min=0)
+        return shares_BV.gather(1, ids_B.unsqueeze(1)).squeeze(1)
 
     def logprobs(
         self,

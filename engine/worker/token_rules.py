@@ -2,48 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from leadline.engine.request import Grammar, SamplingParams
+from leadline.engine.request import SamplingParams
 from leadline.engine.step import NewRequest
+from leadline.engine.worker.grammar_path import GrammarPath, Grammars, Words
 from leadline.engine.worker.thinking import Thinking
 
 _WORD_BITS = 32
-Words = npt.NDArray[np.int32]
-
-
-class Matcher(Protocol):
-    """Follows a grammar (`leadline.engine.grammar.matcher.GrammarMatcher`)."""
-
-    @property
-    def error(self) -> str | None:
-        """What ended the matcher, or None."""
-        ...
-
-    def accept(self, token_ids: Sequence[int]) -> int:
-        """Take tokens while they are valid; how many were."""
-        ...
-
-    def rollback(self, num_tokens: int) -> None:
-        """Take back the last tokens."""
-        ...
-
-    def fill_mask(self, row: Words) -> None:
-        """Write which tokens are allowed next: bit i % 32 of word i // 32."""
-        ...
-
-
-class Grammars(Protocol):
-    """Compiled grammars (`leadline.engine.grammar.compiler.GrammarStore`)."""
-
-    def matcher(self, grammar: Grammar) -> Matcher:
-        """A new matcher at the beginning of the grammar."""
-        ...
 
 
 @dataclass(slots=True)
@@ -55,12 +24,14 @@ class Point:
         forced_id: the only token there may be, whatever else is asked for; -1 for none.
         banned_ids: tokens that may not.
         words: bits of the tokens that may; None for all.
+        error: why the grammar cannot go on from here, for the user; no token may be sampled then.
     """
 
     path: Sequence[int]
     forced_id: int = -1
     banned_ids: list[int] = field(default_factory=list)
     words: Words | None = None
+    error: str | None = None
 
 
 class TokenRules:
@@ -73,13 +44,13 @@ class TokenRules:
         bias: int64 token ids and float32 values; None without bias.
     """
 
-    def __init__(self, new: NewRequest, vocab_size: int, matcher: Matcher | None) -> None:
+    def __init__(self, new: NewRequest, vocab_size: int, grammar: GrammarPath | None) -> None:
         params = new.params
         prompt_ids = new.token_ids[: new.num_prompt_tokens]
         self.params = params
         self._num_words = -(-vocab_size // _WORD_BITS)
         self._output_ids: list[int] = []
-        self._matcher = matcher
+        self._grammar = grammar
         self._thinking = None
         if params.thinking is not None:
             self._thinking = Thinking.after(params.thinking, prompt_ids)
@@ -103,8 +74,8 @@ class TokenRules:
 
     @property
     def error(self) -> str | None:
-        """Why the request cannot go on, or None."""
-        return None if self._matcher is None else self._matcher.error
+        """Why the request cannot go on after its output, or None."""
+        return None if self._grammar is None else self._grammar.error
 
     def advance(self, token_ids: Sequence[int]) -> None:
         """The output goes on with these tokens."""
@@ -113,8 +84,8 @@ class TokenRules:
             ones = torch.ones(len(token_ids), dtype=torch.int32)
             self.counts_V.index_add_(0, torch.tensor(token_ids), ones)
         for token_id in token_ids:
-            if self._matcher is not None and not self._is_thinking(self._thinking):
-                self._matcher.accept([token_id])
+            if self._grammar is not None and not self._is_thinking(self._thinking):
+                self._grammar.take(token_id)
             if self._thinking is not None:
                 self._thinking.take(token_id)
 
@@ -125,20 +96,19 @@ class TokenRules:
         """
         points = []
         thinking = None if self._thinking is None else self._thinking.copy()
-        num_consumed, is_valid = 0, True
+        is_valid = True
         for depth in range(len(path) + 1):
             if depth >= first:
                 before = path[:depth]
                 points.append(self._point(before, thinking) if is_valid else Point(before))
             if depth == len(path):
                 break
-            if self._matcher is not None and is_valid and not self._is_thinking(thinking):
-                is_valid = self._matcher.accept([path[depth]]) == 1
-                num_consumed += is_valid
+            if self._grammar is not None and is_valid and not self._is_thinking(thinking):
+                is_valid = self._grammar.take_draft(path[depth])
             if thinking is not None:
                 thinking.take(path[depth])
-        if self._matcher is not None and num_consumed:
-            self._matcher.rollback(num_consumed)
+        if self._grammar is not None:
+            self._grammar.go_back()
         return points
 
     def _point(self, path: Sequence[int], thinking: Thinking | None) -> Point:
@@ -147,14 +117,13 @@ class TokenRules:
             point.forced_id = thinking.forced_id
             return point
         point.words = self._allowed_words
-        if self._matcher is not None and not self._is_thinking(thinking):
-            words = np.zeros(self._num_words, np.int32)
-            self._matcher.fill_mask(words)
+        if self._grammar is not None and not self._is_thinking(thinking):
+            words, point.error = self._grammar.allowed_words(self._num_words)
             point.words = words if point.words is None else words & point.words
         point.banned_ids = self._single_bad_ids + self._completed_bad_ids(path)
         if len(self._output_ids) + len(path) < self.params.min_tokens:
             end_ids = [*self.params.eos_token_ids, *self.params.stop_token_ids]
-            if not _allows_only(point.words, end_ids):
+            if not _allows_only(point.words, [*point.banned_ids, *end_ids]):
                 point.banned_ids += end_ids
         return point
 
@@ -175,19 +144,19 @@ class TokenRules:
 
 def make_rules(new: NewRequest, vocab_size: int, grammars: Grammars | None) -> TokenRules | None:
     """The rules of a request; None if it has none, which is the common case."""
-    params, matcher = new.params, None
+    params, grammar = new.params, None
     if params.grammar is not None:
         assert grammars is not None, "grammars are refused where there are none to be had"
-        matcher = grammars.matcher(params.grammar)
+        grammar = GrammarPath(grammars, params.grammar)
     is_limited = params.thinking is not None and params.thinking.budget is not None
     has_rules = (
-        matcher is not None
+        grammar is not None
         or is_limited
         or _has_penalties(params)
         or bool(params.logit_bias or params.bad_words_ids or params.min_tokens)
         or params.allowed_token_ids is not None
     )
-    return TokenRules(new, vocab_size, matcher) if has_rules else None
+    return TokenRules(new, vocab_size, grammar) if has_rules else None
 
 
 def _has_penalties(params: SamplingParams) -> bool:

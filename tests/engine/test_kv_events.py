@@ -16,7 +16,7 @@ from leadline.engine.kv_event_publisher import (
     KVEventsConfig,
     parse_kv_events_config,
 )
-from leadline.engine.kv_events import KVEventLog
+from leadline.engine.kv_events import KVEventLog, external_hash
 
 
 # The subscriber's side, written down from vLLM's documented example of one.
@@ -106,9 +106,11 @@ def test_a_router_knows_what_is_cached(
         while run.core.has_work():
             run.step()
             router.take(encode([0.0, log.take()]))
-    cached = set(run.scheduler._kv._prefix_cache._page_ids)
+    kv = run.scheduler._kv
+    cached = {external_hash(page_hash) for page_hash in kv._prefix_cache._page_ids}
     assert {h for medium, h in router.prefixes if medium == "GPU"} == cached
-    assert {h for m, h in router.prefixes if m == "CPU"} == set(run.scheduler._kv.host._places)
+    kept = {external_hash(page_hash) for page_hash in kv.host._places}
+    assert {h for medium, h in router.prefixes if medium == "CPU"} == kept
 
 
 def test_neighbours_share_an_event(engine: Any, request_of: Any) -> None:
@@ -159,6 +161,9 @@ def test_subscribers_get_numbered_batches(published: Any) -> None:
         topic, first, payload = subscriber.recv_multipart()
         assert topic == b"cache"
         assert msgspec.msgpack.decode(payload, type=KVEventBatch).events == [AllBlocksCleared()]
+        # Dynamo's decoder takes exactly these three, hashes being 64-bit integers.
+        time_s, events, rank = msgspec.msgpack.decode(payload)
+        assert (type(time_s), events, rank) == (float, [["AllBlocksCleared"]], 0)
         log.cleared()
         publisher.publish()
         while subscriber.poll(200):

@@ -13,7 +13,13 @@ from leadline.engine import draft_policy
 from leadline.engine.build import build_core
 from leadline.engine.config import ResolvedConfig
 from leadline.engine.messages import EngineStats
-from leadline.engine.request import EngineRequest, FinishReason, RequestOutput, SamplingParams
+from leadline.engine.request import (
+    EngineRequest,
+    FinishReason,
+    RequestOutput,
+    SamplingParams,
+    ThinkingLimit,
+)
 from leadline.engine.worker import drafter
 
 NUM_REQUESTS = 64
@@ -26,9 +32,28 @@ CheckpointOf = Callable[..., Path]
 Tokens = dict[str, list[int]]
 
 
+def random_rules(dice: random.Random) -> dict[str, Any]:
+    """Rules about single tokens, for about every second request."""
+    tokens = dice.sample(range(VOCAB_SIZE), 60)
+    rules: list[dict[str, Any]] = [
+        {"frequency_penalty": dice.uniform(-2, 2)},
+        {"presence_penalty": dice.uniform(-2, 2)},
+        {"repetition_penalty": dice.uniform(0.5, 2)},
+        {"logit_bias": tuple((token, dice.uniform(-5, 5)) for token in tokens)},
+        {"bad_words_ids": ((1, 2), (7, 8, 9), *((token,) for token in tokens))},
+        {"allowed_token_ids": tuple(dice.sample(range(VOCAB_SIZE), 300))},
+        {"min_tokens": dice.randint(0, MAX_TOKENS)},
+        {"num_logprobs": dice.randint(0, 3)},
+        {"thinking": ThinkingLimit(begin_id=tokens[0], end_id=tokens[1], budget=2)},
+    ]
+    chosen = dice.sample(rules, dice.choice([0, 0, 1, 3]))
+    return {name: value for rule in chosen for name, value in rule.items()}
+
+
 def random_params(dice: random.Random) -> SamplingParams:
     greedy = dice.random() < 0.3
     return SamplingParams(
+        **random_rules(dice),
         seed=dice.getrandbits(64),
         max_tokens=dice.randint(1, MAX_TOKENS),
         temperature=0.0 if greedy else dice.choice([0.3, 0.8, 1.0, 1.7]),
@@ -62,6 +87,7 @@ class Result:
     """What a run of all requests gave."""
 
     tokens: Tokens
+    logprobs: dict[str, list[Any]]
     reasons: dict[str, FinishReason]
     num_cached_tokens: int
     stats: EngineStats
@@ -88,7 +114,7 @@ def run(path: Path, *, together: int = NUM_REQUESTS, **changes: Any) -> Result:
     }
     config = ResolvedConfig(**(values | changes))
     core, _ = build_core(msgspec.json.encode(config), lambda stage: None)
-    result = Result({}, {}, 0, core.stats())
+    result = Result({}, {}, {}, 0, core.stats())
     for begin in range(0, NUM_REQUESTS, together):
         for request in REQUESTS[begin : begin + together]:
             core.submit(request)
@@ -103,6 +129,7 @@ def take(result: Result, outputs: Sequence[RequestOutput]) -> None:
     for output in outputs:
         assert output.request_id not in result.reasons, "output after the final one"
         result.tokens.setdefault(output.request_id, []).extend(output.token_ids)
+        result.logprobs.setdefault(output.request_id, []).extend(output.logprobs or [])
         if output.finish_reason is not None:
             assert output.error is None
             result.reasons[output.request_id] = output.finish_reason
@@ -117,6 +144,7 @@ def alone(checkpoint_of: CheckpointOf) -> Result:
 
 def assert_same(result: Result, alone: Result) -> None:
     assert result.tokens == alone.tokens
+    assert result.logprobs == alone.logprobs
     assert result.reasons == alone.reasons
 
 
@@ -206,4 +234,6 @@ def test_drafts_never_change_a_token(
     monkeypatch.setattr(draft_policy, "MIN_TIMED_STEPS", 10**9)
     result = run(checkpoint_of("v3"), together=16, speculative_tokens=depth, **changes)
     assert result.stats.num_drafts > 100
+    if "page_size" in changes:  # attention is reduced page by page: other pages, other last bits
+        alone = run(checkpoint_of("v3"), together=1, **changes)
     assert_same(result, alone)
