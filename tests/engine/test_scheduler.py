@@ -206,7 +206,8 @@ def test_a_row_error_ends_its_request_alone_and_hides_its_pages(
     assert [row[:3] for row in run.plan()] == [("a", 0, 9), ("b", 0, 5)]
     run.update([1], [])
     assert [row[:3] for row in run.plan()] == [("a", 9, 1), ("b", 5, 4)]
-    first, second = run.update(RowOutput([], error="NaN in the logits"), [1])
+    first, second = run.update(RowOutput([], error="NaN in the logits", is_corrupt=True), [1])
+    assert run.scheduler.stats().num_corrupted_requests == 1
     assert (first.finish_reason, first.error) == (FinishReason.ERROR, "NaN in the logits")
     assert second.finish_reason is None
     # What the failed request had committed before is not trusted either.

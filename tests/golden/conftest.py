@@ -116,6 +116,12 @@ def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pat
     return write
 
 
+@pytest.fixture(scope="session")
+def config_of() -> Callable[..., ResolvedConfig]:
+    """A small CPU engine for a checkpoint, with changes."""
+    return resolved_config
+
+
 @pytest.fixture
 def open_model() -> Callable[..., PagedModel]:
     """Loads a checkpoint as the product does."""

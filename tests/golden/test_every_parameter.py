@@ -173,6 +173,22 @@ def test_adaptive(alone: Result) -> None:
     assert all(result.answers == alone.answers for result in results)
 
 
+def test_processed_log_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what is sampled from: the same at every depth too, and other than those of the model."""
+    monkeypatch.setattr(draft_policy, "MIN_TIMED_STEPS", 10**9)
+    results = []
+    for num_drafts in (0, 2):
+        core = open_engine(num_drafts, logprobs_mode="processed")
+        results.append(answer(core))
+        core.close()
+    assert results[0].answers == results[1].answers
+    for request in REQUESTS:
+        if request.params.temperature == 0 or request.params.num_logprobs is None:
+            continue
+        for entry in results[0].answers[request.request_id][1]:
+            assert -20 < entry.logprob <= 0, "what was sampled was likely enough to be"
+
+
 def test_preempted_and_back_from_the_host(alone: Result) -> None:
     """Pages for two or three requests: the others lose theirs, and find some in the host tier."""
     core = open_engine(2, kv_tokens=10 * PAGE_SIZE, host_kv_tokens=200 * PAGE_SIZE, max_num_seqs=8)

@@ -119,6 +119,16 @@ def _eventually() -> Callable[[Callable[[], bool], str], None]:
 
 
 @pytest.fixture(scope="session")
+def start_service() -> Callable[..., contextlib.AbstractContextManager[Process]]:
+    """Starts `leadline serve` with a log file, a model and flags."""
+
+    def start(log: Path, model: str, *flags: str) -> contextlib.AbstractContextManager[Process]:
+        return leadline_serve(log, model, "--served-model-name", "demo", *flags)
+
+    return start
+
+
+@pytest.fixture(scope="session")
 def cli() -> Callable[..., "subprocess.CompletedProcess[str]"]:
     """Runs `leadline` to its end."""
 
