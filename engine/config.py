@@ -17,7 +17,7 @@ from leadline.engine.request import MAX_SEED
 MAX_PAGE_SIZE = 1024
 MAX_SPECULATIVE_TOKENS = 8
 MIN_TARGET_MS = 0.1
-DEFAULT_SPECULATIVE_TOKENS = 1
+DEFAULT_SPECULATIVE_TOKENS = 3
 
 
 def _option(default: Any, help_text: str, *, choices: tuple[str, ...] | None = None) -> Any:

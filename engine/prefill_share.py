@@ -6,6 +6,7 @@ from typing import NamedTuple
 from leadline.engine.step_cost import StepCost, StepSize
 
 MIN_PROMPT_TOKENS = 16  # of a step; prompts never stand still
+COLD_PROMPT_TOKENS = 64  # of a step whose cost is not known, where it has a target
 _TTFT_MARGIN = 0.7  # share of the time to the first token that is planned with
 
 
@@ -15,10 +16,12 @@ class PromptWait(NamedTuple):
     Attributes:
         num_tokens: what is left of it.
         age_s: seconds since it arrived.
+        num_computed_tokens: what is not left of it.
     """
 
     num_tokens: int
     age_s: float
+    num_computed_tokens: int = 0
 
 
 class PrefillShare:
@@ -26,8 +29,8 @@ class PrefillShare:
 
     With `target_itl_s`, no step is predicted to take longer. With `target_ttft_s`, prompts get no
     more than they need to meet it, so that running requests are as quick as they can be; where the
-    two exclude each other, running requests keep their latency. Without running requests, and until
-    the cost of a step is known, prompts get all.
+    two exclude each other, running requests keep their latency. Without running requests prompts
+    get all; with a target for the step, they get little until the cost of one is known.
     """
 
     def __init__(
@@ -54,8 +57,10 @@ class PrefillShare:
             running: what the step does for running requests.
             prompts: prompts that are not computed yet, in the order in which they will be.
         """
-        if not self.is_limited or running.num_tokens == 0 or not self.cost.is_known:
+        if not self.is_limited or running.num_tokens == 0:
             return self._max_tokens
+        if not self.cost.is_known:
+            return self._max_tokens if self._target_itl_s is None else COLD_PROMPT_TOKENS
         wanted = self._max_tokens
         if self._target_ttft_s is not None:
             wanted = self._needed(running, prompts, self._target_ttft_s)
@@ -64,8 +69,11 @@ class PrefillShare:
         return max(MIN_PROMPT_TOKENS, min(wanted, self._max_tokens))
 
     def _token_s(self, prompts: Sequence[PromptWait]) -> float:
-        """Seconds that a prompt token costs: on average it attends to half of its prompt."""
-        context = prompts[0].num_tokens / 2 if prompts else 0.0
+        """Seconds that each of the next prompt tokens costs, by what it attends to."""
+        context = 0.0
+        if prompts:
+            num_next = min(prompts[0].num_tokens, self._max_tokens)
+            context = prompts[0].num_computed_tokens + num_next / 2
         return self.cost.per_token_s + self.cost.per_pair_s * context
 
     def _allowed(self, running: StepSize, prompts: Sequence[PromptWait], target_s: float) -> int:

@@ -37,7 +37,8 @@ class StepPlan:
         for row, state in zip(self.rows, self.states, strict=True):
             num_computed = row.num_tokens + row.num_verify
             num_tokens += num_computed
-            num_pairs += num_computed * len(state.token_ids)
+            start = len(state.token_ids) if row.start == FOLLOWS else row.start
+            num_pairs += num_computed * (start + num_computed // 2)
             num_drafts += row.num_drafts
         return StepSize(num_tokens, num_pairs, num_drafts)
 

@@ -153,6 +153,10 @@ class StepPlanner:
         now_s = self._now()
         states = [*prefilling, *self._book.waiting.candidates()][:_MAX_PROMPTS_LOOKED_AT]
         return [
-            PromptWait(state.num_missing_tokens, now_s - state.request.arrival_s)
+            PromptWait(
+                state.num_missing_tokens,
+                now_s - state.request.arrival_s,
+                state.num_planned_tokens,
+            )
             for state in states
         ]

@@ -8,7 +8,12 @@ import pytest
 
 from leadline.engine.clock import VirtualClock
 from leadline.engine.executor.step_time import StepTimeModel
-from leadline.engine.prefill_share import MIN_PROMPT_TOKENS, PrefillShare, PromptWait
+from leadline.engine.prefill_share import (
+    COLD_PROMPT_TOKENS,
+    MIN_PROMPT_TOKENS,
+    PrefillShare,
+    PromptWait,
+)
 from leadline.engine.step_cost import MIN_STEPS, StepCost, StepSize
 
 FIXED_S, TOKEN_S = 0.010, 0.0005
@@ -65,11 +70,16 @@ def test_without_running_requests_prompts_get_everything() -> None:
     assert known(target_itl_s=0.011).num_tokens(StepSize(0), [PromptWait(9, 0.0)]) == BUDGET
 
 
-def test_unknown_costs_limit_nothing() -> None:
-    share = PrefillShare(BUDGET, target_itl_s=0.001)
+def test_prompts_get_little_until_costs_are_known() -> None:
+    share = PrefillShare(BUDGET, target_itl_s=1000.0)
+    relaxed = PrefillShare(BUDGET, target_ttft_s=1.0)
     for _ in range(MIN_STEPS - 1):
-        share.cost.add(StepSize(5), 1.0)
-        assert share.num_tokens(StepSize(8), [PromptWait(1000, 0.0)]) == BUDGET
+        for known in (share, relaxed):
+            known.cost.add(StepSize(5), 1.0)
+        assert share.num_tokens(StepSize(8), [PromptWait(1000, 0.0)]) == COLD_PROMPT_TOKENS
+        assert relaxed.num_tokens(StepSize(8), [PromptWait(1000, 0.0)]) == BUDGET
+    share.cost.add(StepSize(5), 1.0)
+    assert share.num_tokens(StepSize(8), [PromptWait(1000, 0.0)]) == BUDGET
 
 
 def test_prompts_get_no_more_than_their_target_needs() -> None:
