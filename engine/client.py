@@ -31,8 +31,10 @@ from leadline.engine.messages import (
     Submit,
     ToEngine,
 )
+from leadline.engine.progress import Progress
 from leadline.engine.request import EngineRequest, FinishReason, RequestOutput
 
+MAX_UNREAD_OUTPUTS = 4096  # of a request; one that nobody reads for so long is aborted
 _LAST_WORDS_MS = 50
 
 
@@ -41,11 +43,13 @@ class EngineClient:
 
     Attributes:
         stats: the engine's gauges and counters as of its last message.
+        progress: whether it gets on with its work.
     """
 
     def __init__(self, *, builder: str = "leadline.engine.build:build_core") -> None:
         """`builder`: `module:function` that makes the engine in its process."""
         self.stats = EngineStats()
+        self.progress = Progress()
         self._builder = builder
         self._queues: dict[str, asyncio.Queue[RequestOutput | RequestError]] = {}
         self._process: asyncio.subprocess.Process | None = None
@@ -138,6 +142,7 @@ class EngineClient:
         is_over = False
         try:
             self._send(Submit(request))
+            self.progress.ask()
             while not is_over:
                 item = await queue.get()
                 if isinstance(item, RequestError):
@@ -169,7 +174,15 @@ class EngineClient:
         answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._resets.append(answer)
         self._send(ResetPrefixCache())
+        self.progress.ask()
         return await answer
+
+    def kill(self, cause: str) -> None:
+        """End an engine that hangs; open requests end with `error` and the cause."""
+        if self.alive:
+            assert self._process is not None, "a living engine has a process"
+            self._last_words = cause
+            self._process.kill()
 
     async def shutdown(self, timeout_s: float = 5.0) -> None:
         """End the engine and release everything; open requests end with `abort`.
@@ -252,10 +265,11 @@ class EngineClient:
         match message:
             case StepOutputs(outputs, stats):
                 self.stats = stats
+                self.progress.hear(stats)
                 for output in outputs:
-                    if (queue := self._queues.get(output.request_id)) is not None:
-                        queue.put_nowait(output)
+                    self._pass_on(output)
             case Refused(request_id):
+                self.progress.answer()
                 if (queue := self._queues.get(request_id)) is not None:
                     queue.put_nowait(message.to_error())
             case Loading(stage):
@@ -263,10 +277,28 @@ class EngineClient:
             case Ready():
                 assert self._started is not None
                 if not self._started.done():
+                    self.progress.restart()
                     self._started.set_result(message)
             case PrefixCacheReset(num_pages):
+                self.progress.answer()
                 answer = self._resets.popleft()
                 if not answer.done():
                     answer.set_result(num_pages)
             case Failed(text):
                 self._last_words = text
+
+    def _pass_on(self, output: RequestOutput) -> None:
+        is_final = output.finish_reason is not None
+        if is_final:
+            self.progress.answer()
+        if (queue := self._queues.get(output.request_id)) is None:
+            return
+        if is_final or queue.qsize() < MAX_UNREAD_OUTPUTS:
+            queue.put_nowait(output)
+        elif queue.qsize() == MAX_UNREAD_OUTPUTS:
+            self.finish(output.request_id, FinishReason.ABORT)
+            queue.put_nowait(
+                RequestOutput(
+                    request_id=output.request_id, token_ids=[], finish_reason=FinishReason.ABORT
+                )
+            )

@@ -92,6 +92,7 @@ class EngineStats(msgspec.Struct, kw_only=True):
         host_cache_usage: share of the pages in host memory that are in use, 0..1.
         host_cache_queries: prompt tokens looked up there; `host_cache_hits` were found.
         admission_rejections: requests refused because too much waited, by reason.
+        predicted_step_s: seconds that the longest step in flight should take; 0 while unknown.
         num_drafts: rows that verified at least one draft.
         num_accepted_per_pos: accepted drafts at each position of a chain.
     """
@@ -102,6 +103,7 @@ class EngineStats(msgspec.Struct, kw_only=True):
     num_cached_pages: int = 0
     host_cache_usage: float = 0.0
     num_steps: int = 0
+    predicted_step_s: float = 0.0
     num_preemptions: int = 0
     num_corrupted_requests: int = 0
     prompt_tokens: int = 0

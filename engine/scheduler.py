@@ -227,6 +227,7 @@ class Scheduler:
             num_running=len(self._book.running) + self._book.num_loading,
             num_waiting=len(self._book.waiting),
             num_preemptions=self._planner.num_preemptions,
+            predicted_step_s=max(map(self._predicted_s, self._in_flight), default=0.0),
             page_usage=self._kv.num_referenced_pages / self._kv.num_pages,
             num_cached_pages=self._kv.num_cached_pages,
             prefix_cache_queries=self._kv.num_queried_tokens,
@@ -247,6 +248,9 @@ class Scheduler:
         self._book.check()
         if not self._book.requests and not self._in_flight:
             assert self._kv.num_referenced_pages == 0, "pages are held by nobody"
+
+    def _predicted_s(self, step: PlannedStep) -> float:
+        return self._share.cost.predict(step.size)
 
     def _finish_load(self, state: RequestState, failed_host_ids: set[int]) -> None:
         self._kv.finish_load(state, failed_host_ids)

@@ -208,7 +208,8 @@ class ProcessLogits(Protocol):
 
     In this order: tokens that are not allowed or are banned go to -inf; bias is added; then the
     repetition penalty, frequency and presence penalties; the temperature divides (0 counts as 1);
-    min-p, top-k and top-p cut. Top-k keeps every token that ties with the k-th.
+    min-p, top-k and top-p cut. Top-k keeps every token that ties with the k-th. Of a row with a
+    forced token, that one is at 0 and all others are at -inf, whatever else is asked for.
     """
 
     def __call__(self, logits_BV: Tensor, batch: SamplingBatch) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import jinja2
 import jinja2.ext
+import jinja2.meta
 import jinja2.nodes
 import jinja2.parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -20,7 +21,12 @@ _DEFAULT, _TOOL_USE = "default", "tool_use"
 
 
 class ChatTemplate:
-    """A jinja template in a sandbox that can change nothing; renders what transformers renders."""
+    """A jinja template in a sandbox that can change nothing; renders what transformers renders.
+
+    Attributes:
+        source: what it is made of; of several, one after the other.
+        reads_tools: whether it tells the model of tools; DeepSeek's own do not.
+    """
 
     def __init__(self, sources: str | Mapping[str, str], variables: Mapping[str, Any]) -> None:
         """Compile a template, or several by name, `default` among them.
@@ -40,9 +46,13 @@ class ChatTemplate:
         environment = _environment()
         self._variables = dict(variables)
         self._templates = {}
+        self.source = "\n".join(named.values())
+        self.reads_tools = False
         for name, source in named.items():
             try:
                 self._templates[name] = environment.from_string(source)
+                variables_read = jinja2.meta.find_undeclared_variables(environment.parse(source))
+                self.reads_tools |= "tools" in variables_read
             except jinja2.TemplateSyntaxError as error:
                 raise TemplateError(
                     f"the chat template {name!r} is no valid jinja: line {error.lineno}: {error}"

@@ -4,9 +4,15 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from leadline.engine.request import FinishReason as EngineFinishReason
-from leadline.server.choice_text import TokenInText
+from leadline.server.choice_text import Delta, TokenInText
+from leadline.server.dialects.events import CallArguments, CallBegin, ReasoningText
 from leadline.server.generation import Generation
-from leadline.server.response_types import FinishReason
+from leadline.server.response_types import FinishReason, ToolCall, ToolCallFunction
+
+_FINISH_REASONS: dict[EngineFinishReason, FinishReason] = {
+    EngineFinishReason.LENGTH: "length",
+    EngineFinishReason.TOOL_CALLS: "tool_calls",
+}
 
 
 @dataclass(slots=True)
@@ -14,23 +20,51 @@ class Answer:
     """A whole choice.
 
     Attributes:
+        pieces: of the content.
+        reasoning_pieces: of the reasoning.
+        calls: tool calls, in their order; the arguments of the last grow.
         tokens: those that count, if they are kept.
     """
 
     pieces: list[str] = field(default_factory=list)
+    reasoning_pieces: list[str] = field(default_factory=list)
+    calls: list[ToolCall] = field(default_factory=list)
     tokens: list[TokenInText] = field(default_factory=list)
     finish_reason: FinishReason = "stop"
     stop_reason: str | int | None = None
 
     @property
     def text(self) -> str:
-        """The choice's text."""
+        """The choice's text; with reasoning or calls, its content."""
         return "".join(self.pieces)
+
+    @property
+    def reasoning(self) -> str:
+        """What the model thought before it answered."""
+        return "".join(self.reasoning_pieces)
 
     @property
     def token_ids(self) -> list[int]:
         """The choice's tokens."""
         return [token.token_id for token in self.tokens]
+
+    def add(self, delta: Delta) -> None:
+        """Take in the next delta."""
+        self.pieces.append(delta.text)
+        self.tokens += delta.tokens
+        for event in delta.events:
+            match event:
+                case ReasoningText(text):
+                    self.reasoning_pieces.append(text)
+                case CallBegin(_, call_id, name):
+                    self.calls.append(ToolCall(id=call_id, function=ToolCallFunction(name=name)))
+                case CallArguments(index, text):
+                    self.calls[index].function.arguments += text
+                case _:  # content, which is the delta's text
+                    pass
+        if delta.finish_reason is not None:
+            self.finish_reason = _FINISH_REASONS.get(delta.finish_reason, "stop")
+            self.stop_reason = delta.stop_reason
 
 
 async def collect(generation: Generation) -> list[Answer]:
@@ -42,11 +76,5 @@ async def collect(generation: Generation) -> list[Answer]:
     answers = [Answer() for _ in generation.requests]
     async with aclosing(generation.deltas()) as deltas:
         async for delta in deltas:
-            answer = answers[delta.index]
-            answer.pieces.append(delta.text)
-            answer.tokens += delta.tokens
-            if delta.finish_reason is not None:
-                is_length = delta.finish_reason is EngineFinishReason.LENGTH
-                answer.finish_reason = "length" if is_length else "stop"
-                answer.stop_reason = delta.stop_reason
+            answers[delta.index].add(delta)
     return answers

@@ -11,36 +11,54 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from leadline.engine.errors import EngineError
+from leadline.server.access import Access
 from leadline.server.chat import chat_completions
 from leadline.server.completions import completions
 from leadline.server.edge import Edge
-from leadline.server.errors import ApiError, UnavailableError, from_engine_error
+from leadline.server.errors import ApiError, from_engine_error
+from leadline.server.health import EngineHealth, StallLimits, probe_routes
 from leadline.server.metrics import CONTENT_TYPE
 from leadline.server.requests import model_not_found
 from leadline.server.response_types import Model, ModelList
 from leadline.server.state import ServerState
+from leadline.server.tokenize import detokenize, tokenize
 from leadline.server.version import version
 
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
-def create_app(state: ServerState) -> Starlette:
-    """The ASGI application of one served model."""
+def create_app(
+    state: ServerState,
+    *,
+    access: Access | None = None,
+    stall_limits: StallLimits | None = None,
+) -> Starlette:
+    """The ASGI application of one served model.
+
+    Args:
+        state: what the handlers need.
+        access: who is let in; None for everybody.
+        stall_limits: from when on the engine counts as stuck; None for the usual ones.
+    """
+    access = access or Access()
     app = Starlette(
         routes=[
             Route("/v1/chat/completions", chat_completions, methods=["POST"]),
             Route("/v1/completions", completions, methods=["POST"]),
             Route("/v1/models", list_models),
             Route("/v1/models/{name:path}", get_model),
+            Route("/tokenize", tokenize, methods=["POST"]),
+            Route("/detokenize", detokenize, methods=["POST"]),
             Route("/reset_prefix_cache", reset_prefix_cache, methods=["POST"]),
-            Route("/health", health),
+            *probe_routes(),
             Route("/metrics", metrics),
             Route("/version", show_version),
         ],
-        middleware=[Middleware(Edge, state=state)],
+        middleware=[Middleware(Edge, state=state, access=access)],
         exception_handlers={ApiError: _on_api_error, HTTPException: _on_http_exception},
     )
     app.state.server = state
+    app.state.health = EngineHealth(state, stall_limits or StallLimits())
     return app
 
 
@@ -68,14 +86,6 @@ async def reset_prefix_cache(request: Request) -> Response:
     except EngineError as error:
         raise from_engine_error(error) from error
     return _json({"num_pages": num_pages})
-
-
-async def health(request: Request) -> Response:
-    """200 while the engine lives."""
-    state: ServerState = request.app.state.server
-    if not state.engine.alive:
-        raise UnavailableError("the engine is not running", code="engine_dead")
-    return _json({"status": "ok"})
 
 
 async def metrics(request: Request) -> Response:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ValidationError
 
 from leadline.server.errors import BadRequestError
 
+MAX_JSON_DEPTH = 128
 _MAX_SHOWN_CHARS = 40
 
 Fields = TypeVar("Fields", bound=BaseModel)
@@ -18,18 +19,63 @@ def parse_body(body: bytes, fields: type[Fields]) -> Fields:
     Raises:
         BadRequestError: it is no JSON, or a field is missing or out of range.
     """
+    return validate(read_json(body), fields)
+
+
+def read_json(body: bytes) -> dict[str, Any]:
+    """A body's JSON object.
+
+    Raises:
+        BadRequestError: it is no JSON object, or lists and objects lie too deep in each other.
+    """
     try:
         data = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise _too_deep() from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequestError(
             f"the body is not valid JSON: {error}", code="invalid_json"
         ) from error
     if not isinstance(data, dict):
         raise BadRequestError("the body must be a JSON object", code="invalid_json")
+    # Looking closer is only worth it where there are brackets enough.
+    if body.count(b"[") + body.count(b"{") > MAX_JSON_DEPTH and _is_deep(data):
+        raise _too_deep()
+    return data
+
+
+def validate(data: dict[str, Any], fields: type[Fields]) -> Fields:
+    """The fields of a JSON object.
+
+    Raises:
+        BadRequestError: a field is missing or out of range.
+    """
     try:
         return fields.model_validate(data)
     except ValidationError as error:
         raise _from_validation(error) from error
+
+
+def _is_deep(data: Any) -> bool:
+    """Whether lists and objects lie deeper in each other than is allowed."""
+    level = [data]
+    for _ in range(MAX_JSON_DEPTH):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _too_deep() -> BadRequestError:
+    return BadRequestError(
+        f"lists and objects lie more than {MAX_JSON_DEPTH} deep in each other; send flatter JSON",
+        code="invalid_json",
+    )
 
 
 def _from_validation(error: ValidationError) -> BadRequestError:

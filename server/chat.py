@@ -1,6 +1,7 @@
 """`POST /v1/chat/completions`."""
 
 import asyncio
+from typing import Any
 
 import msgspec
 from msgspec import UNSET
@@ -8,13 +9,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from leadline.engine.request import Grammar
 from leadline.loader.errors import TemplateError
 from leadline.server.answers import Answer, collect
 from leadline.server.caller import caller_of
 from leadline.server.chat_types import ChatRequest
 from leadline.server.chunk_frames import CHAT_FORMAT, ChunkFrames
+from leadline.server.dialects.call_grammar import call_grammar
+from leadline.server.dialects.dialect import Dialect, tools_text
+from leadline.server.dialects.reading import reading_of
+from leadline.server.dialects.tool_types import ToolUse
 from leadline.server.disconnect import run_until_disconnect
-from leadline.server.errors import BadRequestError
+from leadline.server.errors import BadRequestError, unsupported
 from leadline.server.generation import Generation
 from leadline.server.make_generation import make_generation
 from leadline.server.prompts import encode_text
@@ -28,17 +34,25 @@ def render(state: ServerState, fields: ChatRequest) -> str:
     """The prompt's text.
 
     Raises:
-        BadRequestError: a message that the model's template cannot render.
+        BadRequestError: a message that the model's template cannot render, or tools for a model
+            that cannot call them.
     """
     if state.template is None:
         raise BadRequestError(
             "this model has no chat template; use /v1/completions", code="no_chat_template"
         )
     messages = [message.for_template(index) for index, message in enumerate(fields.messages)]
+    use, tools = fields.tool_use, None
+    if use is not None:
+        tools = [tool.for_template() for tool in use.tools]
+        dialect = _dialect(state)
+        if not state.template.reads_tools:
+            messages = _with_system_text(messages, tools_text(dialect, tools))
     add_generation_prompt = fields.add_generation_prompt is not False
     try:
         return state.template.render(
             messages,
+            tools=tools,
             add_generation_prompt=add_generation_prompt,
             **fields.template_settings,
         )
@@ -46,18 +60,58 @@ def render(state: ServerState, fields: ChatRequest) -> str:
         raise BadRequestError(str(error), param="messages", code="invalid_value") from error
 
 
+def _with_system_text(messages: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
+    """The messages with one more paragraph in what the system says first."""
+    if messages[0]["role"] != "system":
+        return [{"role": "system", "content": text}, *messages]
+    first = {**messages[0], "content": f"{messages[0]['content']}\n\n{text}"}
+    return [first, *messages[1:]]
+
+
 async def chat_completions(request: Request) -> ASGIApp:
     """Answer a conversation."""
     state: ServerState = request.app.state.server
     caller = caller_of(request.headers)
     fields, headers = await read_fields(request, ChatRequest)
+    use = fields.tool_use
+    dialect = None if use is None else _dialect(state)
     prompt_ids = await encode_text(state, render(state, fields), "messages")
-    generation = await make_generation(state, fields, [prompt_ids], caller, id_prefix="chatcmpl")
+    generation = await make_generation(
+        state,
+        fields,
+        [prompt_ids],
+        caller,
+        id_prefix="chatcmpl",
+        reading=reading_of(
+            state.tokenizer,
+            state.thinking,
+            prompt_ids,
+            dialect=dialect,
+            max_calls=None if use is None else use.max_calls,
+        ),
+        calls=_call_grammar(dialect, use),
+    )
     if fields.stream:
         frames = ChunkFrames(generation, CHAT_FORMAT, fields.stream_options).frames()
         return EventStream(frames, headers=headers, keep_alive_s=state.keep_alive_s)
     body = await run_until_disconnect(request.receive, _whole(generation))
     return Response(body, headers=headers, media_type="application/json")
+
+
+def _call_grammar(dialect: Dialect | None, use: ToolUse | None) -> Grammar | None:
+    if dialect is None or use is None or not use.needs_grammar:
+        return None
+    return call_grammar(dialect, use)
+
+
+def _dialect(state: ServerState) -> Dialect:
+    if state.dialect is None:
+        raise unsupported(
+            "tools",
+            "its model has no tokens that mark tool calls, as those of DeepSeek-V3, R1, V3.1 and "
+            "Kimi-K2 have; leave it out, or set 'tool_choice' to 'none'",
+        )
+    return state.dialect
 
 
 async def _whole(generation: Generation) -> bytes:
@@ -72,7 +126,7 @@ def _body(generation: Generation, answers: list[Answer]) -> bytes:
     choices = [
         ChatChoice(
             index=index,
-            message=ChatMessage(content=answer.text),
+            message=_message(answer),
             logprobs=writer.chat(answer.tokens) if parts.has_logprobs else None,
             finish_reason=answer.finish_reason,
             stop_reason=answer.stop_reason,
@@ -94,3 +148,12 @@ def _body(generation: Generation, answers: list[Answer]) -> bytes:
     if parts.has_token_ids:
         completion.prompt_token_ids = generation.prompt_ids_of(0)
     return msgspec.json.encode(completion)
+
+
+def _message(answer: Answer) -> ChatMessage:
+    return ChatMessage(
+        content=answer.text or (None if answer.calls else ""),
+        reasoning_content=answer.reasoning or UNSET,
+        reasoning=answer.reasoning or UNSET,
+        tool_calls=answer.calls or UNSET,
+    )

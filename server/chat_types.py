@@ -5,26 +5,35 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from leadline.server.dialects.tool_types import MessageToolCall, Tool, ToolUse, tool_use_of
 from leadline.server.errors import BadRequestError, invalid, unsupported
-from leadline.server.not_honoured import ANY_VALUE, NOT_HONOURED, IsHarmless, only
+from leadline.server.not_honoured import NOT_HONOURED, IsHarmless, only
 from leadline.server.sampling_types import INT64_MAX, NumLogprobs, SamplingFields
 from leadline.server.thinking import EFFORT_BUDGETS, Effort
 
+GUIDED_FIELDS = ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
 _ROLES = Literal["system", "developer", "user", "assistant", "tool"]
 # What a client may hand to the template; the rest would change what the server itself decides.
 TEMPLATE_SETTINGS = ("thinking", "enable_thinking")
 
 
 class Message(BaseModel):
-    """One turn; further fields (`name`, ...) go to the template as they are."""
+    """One turn; further fields (`name`, `tool_call_id`, ...) go to the template as they are.
+
+    Attributes:
+        reasoning_content, reasoning: two names of one thing; the template gets both.
+    """
 
     model_config = ConfigDict(strict=True, extra="allow")
 
     role: _ROLES
     content: str | list[dict[str, Any]] | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[MessageToolCall] | None = None
 
     def for_template(self, index: int) -> dict[str, Any]:
-        """The message as templates read it: the content is one text.
+        """The message as templates read it: the content is one text, or null beside calls.
 
         Args:
             index: its place, for messages of errors.
@@ -35,14 +44,20 @@ class Message(BaseModel):
         message = {**(self.model_extra or {}), "role": self.role}
         if self.role == "developer":
             message["role"] = "system"
-        if message.get("tool_calls"):
-            raise unsupported(f"messages[{index}].tool_calls", "leave it out")
+        for name in ("reasoning_content", "reasoning"):
+            if (reasoning := getattr(self, name)) is not None:
+                message[name] = reasoning
+        if self.tool_calls:
+            if self.role != "assistant":
+                param = f"messages[{index}].tool_calls"
+                raise invalid(param, f"'{param}' is only allowed if the role is 'assistant'")
+            message["tool_calls"] = [call.for_template() for call in self.tool_calls]
         if isinstance(self.content, list):
             message["content"] = "".join(
                 _text_of(part, f"messages[{index}].content[{place}]")
                 for place, part in enumerate(self.content)
             )
-        elif self.content is None:
+        elif self.content is None and not self.tool_calls:
             raise BadRequestError(
                 f"'messages[{index}].content' must be a text or a list of text parts",
                 param=f"messages[{index}].content",
@@ -69,13 +84,17 @@ def _text_of(part: Mapping[str, Any], param: str) -> str:
 
 
 class ChatRequest(SamplingFields):
-    """A conversation to be continued."""
+    """A conversation to be continued.
+
+    `stop` is looked for in the content of answers, not in their reasoning or tool calls. With the
+    `tool_choice` "none" the model is not told of the tools; with "required" or a name, and with a
+    function that is `strict`, calls match the schemas of their functions.
+    """
 
     not_honoured: ClassVar[Mapping[str, IsHarmless]] = {
         **NOT_HONOURED,
         "functions": only(),
         "function_call": only("none", "auto"),
-        "parallel_tool_calls": ANY_VALUE,
         "modalities": only(["text"]),
         "audio": only(),
         "prediction": only(),
@@ -95,8 +114,9 @@ class ChatRequest(SamplingFields):
     logprobs: bool | None = None
     top_logprobs: NumLogprobs | None = None
     reasoning_effort: Effort | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: list[Tool] | None = None
     tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
     add_generation_prompt: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
@@ -136,13 +156,32 @@ class ChatRequest(SamplingFields):
             settings = dict.fromkeys(TEMPLATE_SETTINGS, self.reasoning_effort != "none")
         return settings | (self.chat_template_kwargs or {})
 
+    @property
+    def _format_param(self) -> str | None:
+        """The field that says what the answer must match; None if none does."""
+        if self.response_format is not None and self.response_format.type != "text":
+            return "response_format"
+        names = ("structured_outputs", *GUIDED_FIELDS)
+        return next((name for name in names if getattr(self, name) is not None), None)
+
+    @property
+    def tool_use(self) -> ToolUse | None:
+        """What is asked for about tool calls; None if none may be made.
+
+        Raises:
+            BadRequestError: as `tool_use_of`.
+        """
+        return tool_use_of(self.tools, self.tool_choice, self.parallel_tool_calls)
+
     def check(self) -> list[str]:
-        """As `SamplingFields.check`; tool calls are refused too."""
+        """As `SamplingFields.check`; tools are looked at too."""
         unknown = super().check()
-        if self.tools and self.tool_choice != "none":
-            raise unsupported("tools", "leave it out, or set 'tool_choice' to 'none'")
-        if self.tool_choice not in (None, "none", "auto"):
-            raise unsupported("tool_choice", "leave it out; allowed: 'none', 'auto'")
+        if self.tool_use is not None and (param := self._format_param) is not None:
+            raise invalid(
+                param,
+                f"'{param}' and 'tools' both say what the answer must match; leave one of them "
+                "out, or set 'tool_choice' to 'none'",
+            )
         if self.top_logprobs and not self.logprobs:
             raise invalid("top_logprobs", "'top_logprobs' is only allowed if 'logprobs' is true")
         for name in self.chat_template_kwargs or {}:

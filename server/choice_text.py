@@ -1,7 +1,7 @@
-"""One choice's tokens to its text, cut where the text ends."""
+"""One choice's tokens to its text, reasoning and calls, cut where the text ends."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from leadline.engine.request import (
@@ -11,6 +11,9 @@ from leadline.engine.request import (
     TokenLogprobs,
 )
 from leadline.server.detokenizer import Detokenizer
+from leadline.server.dialects.dialect import Mark
+from leadline.server.dialects.events import CallBegin, ContentText, Event, merge
+from leadline.server.dialects.reader import AnswerReader
 from leadline.server.stop_strings import StopStringMatcher
 from leadline.server.thinking import ThinkingCounter
 
@@ -42,6 +45,8 @@ class Delta:
     """New text of one choice.
 
     Attributes:
+        text: of the content.
+        events: reasoning, content and calls in their order, where the choice is read as such.
         finish_reason: None until the last delta of the choice.
         num_tokens: tokens of the choice so far, all that count.
         num_cached_tokens: prompt tokens that were taken from the prefix cache.
@@ -60,6 +65,7 @@ class Delta:
     num_cached_tokens: int
     num_thinking_tokens: int = 0
     stop_reason: str | int | None = None
+    events: list[Event] = field(default_factory=list)
     tokens: list[TokenInText] = field(default_factory=list)
     prompt_logprobs: list[TokenLogprobs] | None = None
     speculation: SpeculationCounts | None = None
@@ -88,6 +94,8 @@ class ChoiceText:
     """Follows one choice; text and tokens are cut at the token that completes the match.
 
     What the deltas say together depends on the tokens alone, not on the outputs they came in.
+    Where the choice has reasoning or calls, stop strings are looked for in its content alone: what
+    the model thinks is not the answer yet, and half a call would be of no use.
     """
 
     def __init__(
@@ -96,44 +104,60 @@ class ChoiceText:
         token_bytes: Callable[[int], bytes],
         rules: TextRules,
         thinking: ThinkingCounter | None = None,
+        *,
+        reader: AnswerReader | None = None,
+        marks: Mapping[int, tuple[Mark, str]] | None = None,
     ) -> None:
-        """Arguments: see `Delta`, `Detokenizer`; `thinking` counts it, if it is marked."""
+        """Follow a choice.
+
+        Args:
+            index: see `Delta`.
+            token_bytes: see `Detokenizer`.
+            rules: where the text ends.
+            thinking: counts it, if it is marked.
+            reader: tells reasoning, content and calls apart; without one, all is content.
+            marks: the tokens that the reader is to see as marks.
+        """
         self._index = index
         self._rules = rules
         self._detokenizer = Detokenizer(token_bytes)
         self._matcher = StopStringMatcher(rules.stop_strings, is_included=rules.includes_stop)
         self._thinking = thinking
+        self._reader = reader
+        self._marks = marks or {}
+        self._has_calls = False
         self._num_tokens = 0
         self._num_decoded_chars = 0
-        self._num_passed_chars = 0
+        self._num_held_chars = 0  # that may be, or become, part of a stop string
         self._held: deque[tuple[int, TokenInText]] = deque()  # each with the end of its text
 
     def push(self, output: RequestOutput) -> Delta:
         """The text that an output adds.
 
-        The delta finishes with `stop` before the output does where a stop string is complete; the
-        engine is to be told, and nothing may be pushed afterwards.
+        The delta finishes with `stop` or `tool_calls` before the output does where a stop string is
+        complete, or the last call that is wanted; the engine is to be told, and nothing may be
+        pushed afterwards.
         """
-        pieces = []
+        events: list[Event] = []
         finish_reason = output.finish_reason
         num_shown = len(output.token_ids)
         if output.stop_token_id is not None and not self._rules.includes_stop:
             num_shown -= 1  # the token that ends the text counts, and is no part of it
         for place in range(len(output.token_ids)):
-            pieces.append(self._push_token(output, place, is_shown=place < num_shown))
-            if self._matcher.matched is not None:
+            events += self._push_token(output, place, is_shown=place < num_shown)
+            if self._has_ended:
                 finish_reason = FinishReason.STOP
                 break
-        if finish_reason is not None and self._matcher.matched is None:
-            pieces.append(self._pass_on(self._detokenizer.flush()))
-            if self._matcher.matched is not None:
+        if finish_reason is not None:
+            events += self._flush()
+            if self._has_ended:
                 finish_reason = FinishReason.STOP
-            pieces.append(self._matcher.flush())
-        text = "".join(pieces)
-        self._num_passed_chars += len(text)
+            if finish_reason is FinishReason.STOP and self._has_calls:
+                finish_reason = FinishReason.TOOL_CALLS
         return Delta(
             index=self._index,
-            text=text,
+            text="".join(event.text for event in events if isinstance(event, ContentText)),
+            events=[] if self._reader is None else merge(events),
             finish_reason=finish_reason,
             num_tokens=self._num_tokens,
             num_cached_tokens=output.num_cached_tokens,
@@ -144,38 +168,81 @@ class ChoiceText:
             speculation=output.speculation,
         )
 
-    def _push_token(self, output: RequestOutput, place: int, *, is_shown: bool) -> str:
-        """Take in one token; returns the text that can be passed on now."""
+    @property
+    def _has_ended(self) -> bool:
+        """Whether nothing more is wanted, whatever the engine has to say."""
+        return self._matcher.matched is not None or (
+            self._reader is not None and self._reader.is_complete
+        )
+
+    def _push_token(self, output: RequestOutput, place: int, *, is_shown: bool) -> list[Event]:
+        """Take in one token; returns what can be passed on now."""
         token_id = output.token_ids[place]
         text_offset = self._num_decoded_chars
         self._num_tokens += 1
         if self._thinking is not None:
             self._thinking.push(token_id)
-        passed = ""
-        if is_shown:
-            characters = self._detokenizer.push(token_id)
-            self._num_decoded_chars += len(characters)
-            passed = self._pass_on(characters)
+        passed = self._read(token_id) if is_shown else []
         if self._rules.keeps_tokens:
             logprobs = None if output.logprobs is None else output.logprobs[place]
             end = self._num_decoded_chars + self._detokenizer.is_within_character
             self._held.append((end, TokenInText(token_id, text_offset, logprobs)))
         return passed
 
-    def _pass_on(self, characters: str) -> str:
-        if self._num_tokens <= self._rules.min_tokens:
-            return characters
-        return self._matcher.push(characters)
+    def _read(self, token_id: int) -> list[Event]:
+        mark = self._marks.get(token_id)
+        if mark is None or self._reader is None:
+            return list(self._pass_on(self._events_of(self._detokenizer.push(token_id))))
+        events = list(self._pass_on(self._events_of(self._detokenizer.flush())))
+        if not self._has_ended:
+            events += self._pass_on(self._reader.push_mark(*mark))
+        return events
+
+    def _flush(self) -> list[Event]:
+        """What is left at the end."""
+        events: list[Event] = []
+        if not self._has_ended:
+            events += self._pass_on(self._events_of(self._detokenizer.flush()))
+        if not self._has_ended and self._reader is not None:
+            events += self._pass_on(self._reader.finish())
+        if held := self._matcher.flush():
+            events.append(ContentText(held))
+        return events
+
+    def _events_of(self, characters: str) -> list[Event]:
+        self._num_decoded_chars += len(characters)
+        if self._reader is not None:
+            return self._reader.push_text(characters)
+        return [ContentText(characters)]
+
+    def _pass_on(self, events: Iterable[Event]) -> Iterator[Event]:
+        """The events, with content up to where a stop string may begin."""
+        for event in events:
+            if isinstance(event, ContentText):
+                text = event.text
+                if self._num_tokens > self._rules.min_tokens:
+                    text = self._matcher.push(text)
+                self._num_held_chars += len(event.text) - len(text)
+                if text:
+                    yield ContentText(text)
+                if self._matcher.matched is not None:
+                    return
+            else:
+                self._has_calls = self._has_calls or isinstance(event, CallBegin)
+                yield event
 
     def _release(self, *, is_last: bool) -> list[TokenInText]:
         """The tokens whose text has been passed on; at the end, all."""
+        num_passed = self._num_decoded_chars - self._num_held_chars
+        if self._reader is not None:
+            num_passed -= self._reader.num_held
         released = []
-        while self._held and (is_last or self._held[0][0] <= self._num_passed_chars):
+        while self._held and (is_last or self._held[0][0] <= num_passed):
             released.append(self._held.popleft()[1])
         return released
 
     def _stop_reason(self, output: RequestOutput) -> str | int | None:
-        if self._matcher.matched is not None:
+        if self._has_ended:
             return self._matcher.matched
         is_named = output.stop_token_id in self._rules.stop_token_ids
         return output.stop_token_id if is_named else None

@@ -8,6 +8,13 @@ from typing import Any
 import msgspec
 
 from leadline.server.choice_text import Delta, TokenInText, moved
+from leadline.server.dialects.events import (
+    CallArguments,
+    CallBegin,
+    ContentText,
+    Event,
+    ReasoningText,
+)
 from leadline.server.generation import Generation
 from leadline.server.logprobs import LogprobWriter
 from leadline.server.sampling_types import StreamOptions
@@ -116,6 +123,17 @@ class ChunkFrames:
     ) -> bytes:
         """New text of a choice, and the tokens that are told with it."""
         part = self._format.before_text + encode_line(text) + self._format.after_text
+        return self._chunk(index, part, tokens, is_echo=is_echo)
+
+    def event(self, index: int, event: Event, tokens: Sequence[TokenInText]) -> bytes:
+        """New content, reasoning, or more of a tool call."""
+        if isinstance(event, ContentText):
+            return self.text(index, event.text, tokens)
+        return self._chunk(index, b'"delta":{' + _delta_of(event) + b"}", tokens)
+
+    def _chunk(
+        self, index: int, part: bytes, tokens: Sequence[TokenInText], *, is_echo: bool = False
+    ) -> bytes:
         if self._is_plain:
             return self._choice_heads[index] + part + self._plain_tail
         details = self._details(index, tokens, is_echo=is_echo) + b',"finish_reason":null}]'
@@ -158,7 +176,7 @@ class ChunkFrames:
         yield DONE
 
     def _frames_of(self, delta: Delta) -> Iterator[bytes]:
-        """The chunks of a delta: the echo before the first, the text, the end."""
+        """The chunks of a delta: the echo before the first, the text or events, the end."""
         choice = self._choices[delta.index]
         if not choice.has_begun:
             choice.has_begun = True
@@ -168,7 +186,9 @@ class ChunkFrames:
                 yield self.text(delta.index, echo, tokens, is_echo=True)
         if delta.tokens:
             choice.tokens += moved(delta.tokens, choice.num_echo_chars)
-        if delta.text:
+        for event in delta.events:
+            yield self.event(delta.index, event, choice.take_tokens())
+        if delta.text and not delta.events:
             yield self.text(delta.index, delta.text, choice.take_tokens())
         if delta.finish_reason is not None:
             self._num_open -= 1
@@ -200,6 +220,21 @@ class ChunkFrames:
         if is_shown:
             return b',"usage":' + _encode(self._generation.usage.to_json())
         return self._null_usage
+
+
+def _delta_of(event: ReasoningText | CallBegin | CallArguments) -> bytes:
+    """What a choice's `delta` has for an event; no null, as clients join what they find."""
+    match event:
+        case ReasoningText(text):
+            encoded = encode_line(text)
+            return b'"reasoning_content":' + encoded + b',"reasoning":' + encoded
+        case CallBegin(index, call_id, name):
+            function = {"name": name, "arguments": ""}
+            call = {"index": index, "id": call_id, "type": "function", "function": function}
+            return b'"tool_calls":[' + encode_line(call) + b"]"
+        case CallArguments(index, text):
+            encoded = encode_line(text)
+            return b'"tool_calls":[{"index":%d,"function":{"arguments":' % index + encoded + b"}}]"
 
 
 @dataclass(slots=True)

@@ -4,16 +4,21 @@ What a command needs is imported when it runs, so that help comes at once.
 """
 
 import argparse
+import dataclasses
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from leadline.engine.config import EngineConfig
-from leadline.server.config import DEFAULT_URL, ServerConfig
-from leadline.server.flags import Alias, add_flags, config_from, integer
+from leadline.engine.errors import ConfigError
+from leadline.server.config import DEFAULT_URL, KEY_FIELDS, ServerConfig
+from leadline.server.flags import Alias, add_flags, config_from, flag_of, integer
+from leadline.server.keys import read_keys
 from leadline.server.speculative_config import num_speculative_tokens
 
+KEY_VARIABLE = "LEADLINE_API_KEY"
 _NUMBERS = (
     "Numbers may end in k, m or g (thousands, millions, billions) or in K, M or G (powers of 1024)."
 )
@@ -132,8 +137,27 @@ def _serve(args: argparse.Namespace) -> int:
     begin_s = time.monotonic()  # importing is part of the start
     from leadline.server.serve import serve
 
-    engine_config = config_from(args, EngineConfig)
-    return serve(engine_config, config_from(args, ServerConfig), begin_s=begin_s)
+    try:
+        server_config = _with_keys(config_from(args, ServerConfig))
+    except ConfigError as error:
+        sys.stderr.write(f"leadline serve: {error}\n")
+        return 1
+    return serve(config_from(args, EngineConfig), server_config, begin_s=begin_s)
+
+
+def _with_keys(config: ServerConfig) -> ServerConfig:
+    """The config with the keys themselves, from files and from the environment.
+
+    Raises:
+        ConfigError: a file of keys cannot be read.
+    """
+    from_environment = os.environ.pop(KEY_VARIABLE, "")  # no other process is to inherit it
+    if from_environment and not config.api_key:
+        config = dataclasses.replace(config, api_key=(from_environment,))
+    keys: dict[str, Any] = {
+        name: read_keys(getattr(config, name), flag_of(name)) for name in KEY_FIELDS
+    }
+    return dataclasses.replace(config, **keys)
 
 
 def _chat(args: argparse.Namespace) -> int:

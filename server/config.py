@@ -4,13 +4,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from leadline.engine.errors import ConfigError
+from leadline.server.keys import problems_of
 
 DEFAULT_URL = "http://127.0.0.1:8000"  # where a server with the defaults listens
 MAX_PORT = 65535
+KEY_FIELDS = ("api_key", "admin_api_key", "metrics_api_key")
 
 
-def _option(default: Any, help_text: str, *, choices: tuple[str, ...] | None = None) -> Any:
-    return field(default=default, metadata={"help": help_text, "choices": choices})
+def _option(
+    default: Any,
+    help_text: str,
+    *,
+    choices: tuple[str, ...] | None = None,
+    is_secret: bool = False,
+) -> Any:
+    metadata = {"help": help_text, "choices": choices}
+    return field(default=default, metadata=metadata, repr=not is_secret)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +36,25 @@ class ServerConfig:
     )
     deadline_s: float | None = _option(
         None, "seconds that a request may take which gives no deadline_s (default: any time)"
+    )
+    engine_timeout_s: float = _option(
+        300.0, "seconds without a step after which an engine that has work is ended; 0 for never"
+    )
+    api_key: tuple[str, ...] = _option(
+        (),
+        "key that opens the API, or @FILE with one a line; may be repeated (default: "
+        "$LEADLINE_API_KEY; without one, everybody is let in)",
+        is_secret=True,
+    )
+    admin_api_key: tuple[str, ...] = _option(
+        (),
+        "key for what acts on the server; as --api-key (default: the API's keys)",
+        is_secret=True,
+    )
+    metrics_api_key: tuple[str, ...] = _option(
+        (),
+        "key for /metrics; as --api-key (default: everybody may read them)",
+        is_secret=True,
     )
     log_level: str = _option(
         "info", "least important log lines to show", choices=("debug", "info", "warning", "error")
@@ -46,6 +74,10 @@ class ServerConfig:
             problems.append(f"drain_timeout_s is {self.drain_timeout_s}; allowed: at least 0")
         if self.deadline_s is not None and not 0 < self.deadline_s < float("inf"):
             problems.append(f"deadline_s is {self.deadline_s}; allowed: greater than 0")
+        if not 0 <= self.engine_timeout_s < float("inf"):
+            problems.append(f"engine_timeout_s is {self.engine_timeout_s}; allowed: at least 0")
+        for name in KEY_FIELDS:
+            problems += problems_of(name, getattr(self, name))
         choices = type(self).__dataclass_fields__["log_level"].metadata["choices"]
         if self.log_level not in choices:
             problems.append(f"log_level is {self.log_level!r}; allowed: {', '.join(choices)}")

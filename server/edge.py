@@ -10,6 +10,7 @@ import uuid
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from leadline.server.access import Access
 from leadline.server.errors import ApiError, ClientDisconnectedError, UnavailableError
 from leadline.server.sse import error_frame
 from leadline.server.state import ServerState
@@ -29,9 +30,13 @@ def request_id_of(headers: Headers) -> str:
 class Edge:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, state: ServerState) -> None:
+    def __init__(
+        self, app: ASGIApp, state: ServerState | None = None, access: Access | None = None
+    ) -> None:
+        """`state`: None while it is not known; `access`: None lets everybody in."""
         self._app = app
         self._state = state
+        self._access = access or Access()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens."""
@@ -65,7 +70,14 @@ class Edge:
                 await send({"type": "http.response.body", "body": frame, "more_body": True})
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] != "POST":
+        if not scope["path"].isprintable():  # routes do not mind a line's end; keys do
+            await ApiError(404, "no such path", code="not_found").response()(scope, receive, send)
+            return
+        refusal = self._access.refusal(scope["path"], Headers(scope=scope))
+        if refusal is not None:
+            await refusal.response()(scope, receive, send)
+            return
+        if scope["method"] != "POST" or self._state is None:
             await self._app(scope, receive, send)
             return
         if self._state.draining:

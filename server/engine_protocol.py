@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from leadline.engine.messages import EngineStats
+from leadline.engine.progress import Progress
 from leadline.engine.request import EngineRequest, FinishReason, RequestOutput
 
 
@@ -18,6 +19,11 @@ class Engine(Protocol):
     @property
     def alive(self) -> bool:
         """Whether requests can be served."""
+        ...
+
+    @property
+    def progress(self) -> Progress:
+        """Whether the engine gets on with its work."""
         ...
 
     def generate(self, request: EngineRequest) -> AsyncGenerator[RequestOutput, None]:

@@ -24,8 +24,10 @@ from leadline.engine.errors import (
 
 _TYPES = {
     400: "invalid_request_error",
+    401: "authentication_error",
     404: "not_found_error",
     405: "invalid_request_error",
+    408: "timeout_error",
     413: "invalid_request_error",
     415: "invalid_request_error",
     429: "rate_limit_error",
@@ -61,15 +63,18 @@ class ApiError(Exception):
         self.code = code
         self.headers = dict(headers or {})
 
-    def body(self) -> bytes:
-        """The envelope, as JSON."""
-        error = {
+    def fields(self) -> dict[str, str | None]:
+        """What is in the envelope."""
+        return {
             "message": str(self),
             "type": _TYPES.get(self.status, "invalid_request_error"),
             "param": self.param,
             "code": self.code,
         }
-        return msgspec.json.encode({"error": error})
+
+    def body(self) -> bytes:
+        """The envelope, as JSON."""
+        return msgspec.json.encode({"error": self.fields()})
 
     def response(self) -> Response:
         """The envelope as a response."""

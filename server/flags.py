@@ -13,7 +13,7 @@ Config = TypeVar("Config")
 
 _NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kmgKMG]?)")
 _FACTORS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
-_OPEN = (None, "auto")  # defaults that the help text explains itself
+_OPEN = (None, "auto", ())  # defaults that the help text explains itself
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -109,18 +109,22 @@ def add_flags(
 
 def config_from(args: argparse.Namespace, config_type: type[Config]) -> Config:
     """The config of the flags that were given; all else keeps its default."""
+    hints = typing.get_type_hints(config_type)
     names = [field.name for field in dataclasses.fields(config_type)]  # type: ignore[arg-type]
     given = {name: getattr(args, name) for name in names if hasattr(args, name)}
-    values = {
-        name: dict(value) if isinstance(value, list) else value for name, value in given.items()
-    }
-    return config_type(**values)
+    for name, value in given.items():
+        if isinstance(value, list):  # of a flag that may be repeated
+            is_tuple = typing.get_origin(hints[name]) is tuple
+            given[name] = tuple(value) if is_tuple else dict(value)
+    return config_type(**given)
 
 
 def _parsing(field: "dataclasses.Field[Any]", hint: Any) -> dict[str, Any]:
     kind = _without_none(hint)
     if typing.get_origin(kind) is Mapping:
         return {"action": "append", "type": _assignment, "metavar": "OPERATION=NAME"}
+    if typing.get_origin(kind) is tuple:
+        return {"action": "append", "metavar": "TEXT"}
     if kind is bool:
         return {"action": argparse.BooleanOptionalAction}
     if choices := field.metadata["choices"]:

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from leadline.engine.errors import EngineError
 from leadline.engine.request import (
@@ -15,6 +16,7 @@ from leadline.engine.request import (
     TokenLogprobs,
 )
 from leadline.server.choice_text import ChoiceText, Delta, TextRules, TokenInText
+from leadline.server.dialects.reading import Reading
 from leadline.server.errors import ApiError, DeadlineError, UnavailableError, from_engine_error
 from leadline.server.logprobs import EchoedPrompt, LogprobWriter, bytes_of
 from leadline.server.state import ServerState
@@ -53,6 +55,7 @@ class Generation:
         parts: what the answer tells.
         writer: of log-probabilities.
         echoes: by prompt, if choices begin with it.
+        reading: what answers are made of; None if they are text alone.
         usage: as of the last delta.
         prompt_logprobs: by prompt, as of the last delta, if the engine was asked for them.
     """
@@ -69,6 +72,7 @@ class Generation:
     echoes: list[EchoedPrompt]
     choices_per_prompt: int
     usage: Usage
+    reading: Reading | None = None
     prompt_logprobs: dict[int, list[TokenLogprobs]] = field(default_factory=dict)
     started_s: float = field(default_factory=time.monotonic)
 
@@ -150,7 +154,9 @@ class Generation:
                         if output.finish_reason is None and self._has_drafts(request):
                             yield replace(delta, finish_reason=None)
                             counts = await _last_counts(outputs)
-                            delta = replace(delta, text="", tokens=[], speculation=counts)
+                            delta = replace(
+                                delta, text="", events=[], tokens=[], speculation=counts
+                            )
                     yield _without_tokens(delta) if self.parts.is_scoring else delta
                     if delta.finish_reason is not None:
                         return
@@ -161,12 +167,19 @@ class Generation:
             timer.on_end(reason)
 
     def _choice_text(self, index: int) -> ChoiceText:
-        tokenizer, thinking = self.state.tokenizer, self.state.thinking
-        prompt_ids = self.prompt_ids_of(index)
-        counter = None if thinking is None else ThinkingCounter(thinking, prompt_ids)
+        tokenizer, thinking, reading = self.state.tokenizer, self.state.thinking, self.reading
+        request = self.requests[index]
+        token_bytes = tokenizer.token_bytes
         if self.parts.has_special_tokens:
-            return ChoiceText(index, lambda id_: bytes_of(tokenizer, id_), self.rules, counter)
-        return ChoiceText(index, tokenizer.token_bytes, self.rules, counter)
+            token_bytes = partial(bytes_of, tokenizer)
+        return ChoiceText(
+            index,
+            token_bytes,
+            self.rules,
+            None if thinking is None else ThinkingCounter(thinking, request.prompt_ids),
+            reader=None if reading is None else reading.reader(request.request_id),
+            marks=None if reading is None else reading.marks,
+        )
 
     def _has_drafts(self, request: EngineRequest) -> bool:
         """Whether the engine will tell what drafts did for a request."""
@@ -201,6 +214,7 @@ def _without_tokens(delta: Delta) -> Delta:
     return replace(
         delta,
         text="",
+        events=[],
         finish_reason=reason,
         num_tokens=0,
         num_thinking_tokens=0,

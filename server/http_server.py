@@ -6,22 +6,22 @@ import socket
 from collections.abc import Iterator
 
 import uvicorn
+from starlette.types import ASGIApp
 
-from leadline.server.app import create_app
-from leadline.server.state import ServerState
+from leadline.server.wire import BoundedProtocol
 
 LAST_WORDS_S = 5  # for answers that only have to be written out
 _IDLE_CONNECTION_S = 75  # longer than clients keep a connection in their pools
 
 
 class HttpServer(uvicorn.Server):
-    """Serves the application on a listening socket until it is told to stop."""
+    """Serves an application on a listening socket until it is told to stop."""
 
-    def __init__(self, state: ServerState, *, access_log: bool) -> None:
+    def __init__(self, app: ASGIApp, *, access_log: bool) -> None:
         """`access_log`: a log line for each request."""
         config = uvicorn.Config(
-            create_app(state),
-            http="httptools",
+            app,
+            http=BoundedProtocol,
             ws="none",
             lifespan="off",
             log_config=None,

@@ -11,6 +11,8 @@ from leadline.engine.errors import EngineError, InvalidRequestError
 from leadline.engine.request import EngineRequest, Grammar, SamplingParams
 from leadline.server.caller import Caller
 from leadline.server.choice_text import TextRules
+from leadline.server.dialects.call_grammar import tools_refusal
+from leadline.server.dialects.reading import Reading
 from leadline.server.errors import BadRequestError, from_engine_error, invalid
 from leadline.server.generation import AnswerParts, Generation
 from leadline.server.logprobs import LogprobWriter, echo_of
@@ -47,6 +49,8 @@ async def make_generation(
     id_prefix: str,
     default_max_tokens: int | None = None,
     prefix_lens: Sequence[int] = (),
+    reading: Reading | None = None,
+    calls: Grammar | None = None,
 ) -> Generation:
     """The engine requests of one API request.
 
@@ -58,6 +62,9 @@ async def make_generation(
         id_prefix: `chatcmpl` or `cmpl`.
         default_max_tokens: where the request is silent; None for all that the model has room for.
         prefix_lens: by prompt, how many of its first tokens an echo leaves out.
+        reading: what answers are made of; None if they are text alone.
+        calls: what answers must match because of the request's tools; the request has no other
+            grammar then.
 
     Raises:
         ApiError: a prompt is too long or has ids that are no tokens; a grammar is no good.
@@ -71,7 +78,7 @@ async def make_generation(
         all_params.append(
             make_params(state, fields, len(prompt_ids), default_max_tokens=default_max_tokens)
         )
-    grammar = await _checked_grammar(state, fields)
+    grammar = await _checked_grammar(state, fields, calls)
     requests: list[EngineRequest] = []
     for prompt_ids, params in zip(prompts, all_params, strict=True):
         leader = EngineRequest(
@@ -110,6 +117,7 @@ async def make_generation(
             num_output_tokens=[0] * len(requests),
             num_thinking_tokens=None if state.thinking is None else [0] * len(requests),
         ),
+        reading=reading,
     )
 
 
@@ -124,12 +132,16 @@ def _follower(leader: EngineRequest, request_id: str, choice: int) -> EngineRequ
     )
 
 
-async def _checked_grammar(state: ServerState, fields: SamplingFields) -> Grammar | None:
-    grammar = fields.grammar()
+async def _checked_grammar(
+    state: ServerState, fields: SamplingFields, calls: Grammar | None
+) -> Grammar | None:
+    grammar = calls or fields.grammar()
     if grammar is not None and state.grammars is not None:
         try:
             await state.grammars.check(grammar)
         except InvalidRequestError as error:
+            if grammar is calls:
+                raise tools_refusal(error) from error
             raise grammar_refusal(error, grammar, fields.response_format) from error
         except EngineError as error:
             raise from_engine_error(error) from error

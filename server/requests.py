@@ -1,8 +1,10 @@
 """A request's body: read within its limit, validated, and meant for a model that is here."""
 
+import asyncio
 import re
 from typing import TypeVar
 
+from pydantic import BaseModel, ConfigDict
 from starlette.requests import ClientDisconnect, Request
 
 from leadline.server.body import parse_body
@@ -11,11 +13,29 @@ from leadline.server.sampling_types import SamplingFields
 from leadline.server.state import ServerState
 
 MAX_BODY_BYTES = 32 * 2**20
+MAX_BODY_PAUSE_S = 30.0
 _MAX_LENGTH_DIGITS = 20
 _MAX_NAMED_FIELDS = 32
 _FIELD_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")  # others do not belong in a header
 
-Fields = TypeVar("Fields", bound=SamplingFields)
+
+class PlainFields(BaseModel):
+    """The body of a request that does not sample."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    model: str | None = None  # None: whatever is served
+
+    def check(self) -> list[str]:
+        """Look at fields that belong together.
+
+        Returns:
+            Names of fields that nobody knows.
+        """
+        return list(self.model_extra or {})
+
+
+Fields = TypeVar("Fields", bound=SamplingFields | PlainFields)
 
 
 async def read_fields(request: Request, fields_type: type[Fields]) -> tuple[Fields, dict[str, str]]:
@@ -27,7 +47,7 @@ async def read_fields(request: Request, fields_type: type[Fields]) -> tuple[Fiel
     """
     state: ServerState = request.app.state.server
     fields = parse_body(await _read_body(request), fields_type)
-    if fields.model not in state.model_names:
+    if fields.model is not None and fields.model not in state.model_names:
         raise model_not_found(state, fields.model)
     unknown = fields.check()
     if not unknown:
@@ -65,13 +85,21 @@ async def _read_body(request: Request) -> bytes:
     if announced.isdecimal() and int(announced[:_MAX_LENGTH_DIGITS]) > MAX_BODY_BYTES:
         raise _too_large()
     body = bytearray()
+    chunks = request.stream()
     try:
-        async for chunk in request.stream():
+        while (chunk := await asyncio.wait_for(anext(chunks, None), MAX_BODY_PAUSE_S)) is not None:
             body += chunk
             if len(body) > MAX_BODY_BYTES:
                 raise _too_large()
     except ClientDisconnect as error:
         raise ClientDisconnectedError from error
+    except TimeoutError as error:
+        raise ApiError(
+            408,
+            f"nothing of the body has come for {MAX_BODY_PAUSE_S:g} s; send it at once",
+            code="request_timeout",
+            headers={"Connection": "close"},
+        ) from error
     return bytes(body)
 
 

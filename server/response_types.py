@@ -5,16 +5,39 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
 Json = dict[str, Any]
 
 
+class ToolCallFunction(msgspec.Struct, kw_only=True):
+    """What a call calls; the arguments are as the model has written them."""
+
+    name: str
+    arguments: str = ""
+
+
+class ToolCall(msgspec.Struct, kw_only=True):
+    """A tool call."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: ToolCallFunction
+
+
 class ChatMessage(msgspec.Struct, kw_only=True):
-    """The assistant's answer."""
+    """The assistant's answer.
+
+    Attributes:
+        content: null if there are calls and nothing else.
+        reasoning_content: DeepSeek's name of it; some clients know it as `reasoning` instead.
+    """
 
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None
     refusal: None = None
+    reasoning_content: str | UnsetType = UNSET
+    reasoning: str | UnsetType = UNSET
+    tool_calls: list[ToolCall] | UnsetType = UNSET
 
 
 class ChatChoice(msgspec.Struct, kw_only=True):

@@ -10,6 +10,7 @@ import sys
 import time
 
 import uvloop
+from starlette.types import ASGIApp
 
 from leadline.engine.client import EngineClient
 from leadline.engine.config import ConfigLine, EngineConfig, ResolvedConfig, resolve
@@ -20,8 +21,12 @@ from leadline.engine.platform_facts import cpu_facts
 from leadline.engine.request import EngineRequest, SamplingParams
 from leadline.loader.errors import LoaderError
 from leadline.loader.hub import resolve_model
+from leadline.server.access import Access
+from leadline.server.app import create_app
 from leadline.server.config import ServerConfig
 from leadline.server.console import make_console
+from leadline.server.doorway import Doorway
+from leadline.server.health import StallLimits
 from leadline.server.http_server import LAST_WORDS_S, HttpServer
 from leadline.server.listener import bind, listen, url_of
 from leadline.server.served_model import ServedModel, read_served_model
@@ -43,6 +48,7 @@ def serve(
     *,
     builder: str = BUILDER,
     begin_s: float | None = None,
+    stall_limits: StallLimits | None = None,
 ) -> int:
     """Serve a model until a signal ends it.
 
@@ -54,6 +60,7 @@ def serve(
         server_config: where to listen.
         builder: `module:function` that makes the engine in its process.
         begin_s: when start-up began (`time.monotonic()`); None for now.
+        stall_limits: from when on the engine counts as stuck; None for the usual ones.
 
     Returns:
         The exit status: 0 after a drain; 1 if the start failed or the engine died, the cause and
@@ -73,7 +80,9 @@ def serve(
             resolved, lines = resolve(
                 engine_config, served.config, cpu_facts(), model_path=str(served.directory)
             )
-            run = _Run(server_config, served, resolved, lines, listener, begin_s)
+            run = _Run(
+                server_config, served, resolved, lines, listener, begin_s, stall_limits=stall_limits
+            )
             return uvloop.run(run.run(builder))
     except (EngineError, LoaderError, OSError) as error:
         return _fail(str(error))
@@ -92,6 +101,8 @@ class _Run:
         lines: list[ConfigLine],
         listener: socket.socket,
         begin_s: float,
+        *,
+        stall_limits: StallLimits | None = None,
     ) -> None:
         self._config = config
         self._served = served
@@ -99,6 +110,9 @@ class _Run:
         self._lines = lines
         self._listener = listener
         self._begin_s = begin_s
+        self._stall_limits = stall_limits
+        self._doorway = Doorway()
+        self._server = HttpServer(self._doorway, access_log=config.access_log)
         self._console = make_console()
 
     async def run(self, builder: str) -> int:
@@ -107,11 +121,19 @@ class _Run:
         Raises:
             EngineError: the start failed.
         """
+        listen(self._listener)
         client = EngineClient(builder=builder)
         stop = StopSignal()
         try:
             with stop:
-                return await self._load_and_serve(client, stop)
+                self._server.start(self._listener)
+                try:
+                    return await self._load_and_serve(client, stop)
+                except asyncio.CancelledError:
+                    self._server.force_exit = True
+                    raise
+                finally:
+                    await self._server.stop()
         except asyncio.CancelledError:
             if stop.number is None:
                 raise
@@ -145,9 +167,7 @@ class _Run:
     async def _serve(
         self, state: ServerState, client: EngineClient, stop: StopSignal, ready: Ready
     ) -> int:
-        listen(self._listener)
-        server = HttpServer(state, access_log=self._config.access_log)
-        server.start(self._listener)
+        self._doorway.open(self._app(state))
         print_ready(
             self._console,
             url=url_of(self._listener),
@@ -157,13 +177,19 @@ class _Run:
             lines=self._lines,
             started_in_s=time.monotonic() - self._begin_s,
         )
-        cause = await stop.run_until(_cause_of_death(client))
+        cause = await stop.run_until(_cause_of_death(client, self._config.engine_timeout_s))
         if cause is None:
             await self._drain(state)
             await client.shutdown()
         await _wait_until_idle(state, LAST_WORDS_S)
-        await server.stop()
         return 0 if cause is None else _fail(f"the engine has ended: {cause}; start again")
+
+    def _app(self, state: ServerState) -> ASGIApp:
+        config = self._config
+        access = Access.of(
+            api=config.api_key, admin=config.admin_api_key, metrics=config.metrics_api_key
+        )
+        return create_app(state, access=access, stall_limits=self._stall_limits)
 
     async def _drain(self, state: ServerState) -> None:
         """Let running requests finish; those that do not are aborted by the engine's end."""
@@ -210,10 +236,18 @@ async def _wait_until_idle(state: ServerState, timeout_s: float) -> None:
             await state.in_flight.wait_until_idle()
 
 
-async def _cause_of_death(client: EngineClient) -> str:
-    """Wait until the engine is gone; returns why."""
+async def _cause_of_death(client: EngineClient, timeout_s: float) -> str:
+    """Wait until the engine is gone, or end it where it hangs for `timeout_s`; returns why."""
+    num_late = 0
     while client.alive:
         await asyncio.sleep(_LIFE_CHECK_S)
+        is_late = 0 < timeout_s < client.progress.waiting_s
+        num_late = num_late + 1 if is_late else 0
+        if num_late > 1:  # not just this process, which may have been stopped: news would be here
+            client.kill(
+                f"it had work and did not complete a step for {timeout_s:g} s (--engine-timeout), "
+                "and was killed"
+            )
     params = SamplingParams(seed=0, max_tokens=1)
     request = EngineRequest(request_id="", prompt_ids=[0], params=params, arrival_s=0.0)
     try:

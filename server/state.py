@@ -10,6 +10,7 @@ from leadline.engine.request import ThinkingLimit
 from leadline.loader.chat_template import ChatTemplate
 from leadline.loader.generation_config import GenerationConfig
 from leadline.loader.tokenizer import Tokenizer
+from leadline.server.dialects.dialect import Dialect, find_dialect
 from leadline.server.engine_protocol import Engine
 from leadline.server.metrics import Metrics
 from leadline.server.thinking import find_thinking_tokens
@@ -54,6 +55,7 @@ class ServerState:
         prompt_prefix_ids: what belongs before a plain text prompt (`Tokenizer.prefix_ids`).
         seed_source: draws the seed of a request that gives none, 0..2**53-1 (exact in JavaScript).
         thinking: the tokens that mark the model's thinking; None if it has none.
+        dialect: how the model writes tool calls; None if its tokenizer has no marks for them.
         grammars: checks grammars before a request is sent; None takes them as they are.
         deadline_s: seconds that a request may take which does not say itself; None for any.
         keep_alive_s: seconds of silence after which a waiting stream gets a comment line.
@@ -76,7 +78,10 @@ class ServerState:
     in_flight: InFlight = field(default_factory=InFlight)
     metrics: Metrics = field(init=False)
     thinking: ThinkingLimit | None = field(init=False)
+    dialect: Dialect | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.thinking = find_thinking_tokens(self.tokenizer)
+        template_source = "" if self.template is None else self.template.source
+        self.dialect = find_dialect(self.tokenizer, template_source)
         self.metrics = Metrics(self.model_names[0], lambda: self.engine.stats)

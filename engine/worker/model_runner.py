@@ -169,9 +169,10 @@ def verify(draft_ids: list[int], sampled_ids: list[int]) -> list[int]:
 def _settle(row: LiveRow, result: RowOutput, token_ids: list[int]) -> None:
     """The tokens of a row, or why it failed."""
     request = row.request
-    if token_ids[-1] >= 0:
+    kept = request.cut(token_ids)
+    if kept[-1] >= 0:  # what comes after an accepted draft that ends the text is of no concern
         result.num_accepted = len(token_ids) - 1
-        result.token_ids = request.cut(token_ids)
+        result.token_ids = kept
         return
     result.error = FAILED_ROWS[token_ids[-1]]
     result.is_corrupt = token_ids[-1] == NAN_LOGITS

@@ -93,6 +93,7 @@ class TokenRules:
         """What may be sampled after the first `first`, `first` + 1, ... drafts of a path.
 
         Behind a draft that may not be there itself, nothing is asked for: it cannot be accepted.
+        Behind one that the grammar fails on, no token may be sampled.
         """
         points = []
         thinking = None if self._thinking is None else self._thinking.copy()
@@ -100,7 +101,8 @@ class TokenRules:
         for depth in range(len(path) + 1):
             if depth >= first:
                 before = path[:depth]
-                points.append(self._point(before, thinking) if is_valid else Point(before))
+                is_asked = is_valid or self.error is not None
+                points.append(self._point(before, thinking) if is_asked else Point(before))
             if depth == len(path):
                 break
             if self._grammar is not None and is_valid and not self._is_thinking(thinking):

@@ -20,6 +20,7 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from leadline.engine.messages import EngineStats
+from leadline.engine.progress import Progress
 from leadline.engine.request import (
     EngineRequest,
     FinishReason,
@@ -107,6 +108,7 @@ class ScriptedEngine:
     alive: bool = True
     gate: asyncio.Event | None = None
     stats: EngineStats = field(default_factory=EngineStats)
+    progress: Progress = field(default_factory=Progress)
     requests: list[EngineRequest] = field(default_factory=list)
     finished: list[tuple[str, FinishReason]] = field(default_factory=list)
 
@@ -258,6 +260,12 @@ def engine_of() -> type[ScriptedEngine]:
 def thinking_tokenizer() -> Tokenizer:
     """One whose `<think>` and `</think>` are tokens."""
     return make_tokenizer("<think>", "</think>")
+
+
+@pytest.fixture(scope="session")
+def tokenizer_of() -> Callable[..., Tokenizer]:
+    """Makes one with these marks."""
+    return make_tokenizer
 
 
 @pytest.fixture(scope="session")

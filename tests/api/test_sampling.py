@@ -261,7 +261,9 @@ def test_a_grammar_is_checked_before_the_engine_gets_it(
     assert service.chat(structured_outputs={"regex": "good"}).status_code == 200
     (request,) = service.engine.requests
     assert request.params.grammar == Grammar(kind=GrammarKind.REGEX, text="good")
-    message = refusal(service.chat(structured_outputs={"regex": "["}), "structured_outputs")
+    message = refusal(
+        service.chat(structured_outputs={"regex": "["}), "structured_outputs", "invalid_grammar"
+    )
     assert message == "no such regex"
     assert len(service.engine.requests) == 1
     assert len(checker.seen) == 2

@@ -283,3 +283,66 @@ def test_the_engine_dies_with_its_parent(directory: Path) -> None:
     asyncio.run(until(lambda: not is_running(engine_id)))
     (left_over,) = directory.iterdir()  # nobody was left to remove it
     shutil.rmtree(left_over)
+
+
+def test_progress_is_seen_from_outside(request_of: Any) -> None:
+    async def main() -> None:
+        async with running(step_s=0.02) as client:
+            assert client.progress.waiting_s == 0
+            await collect(client, request_of("a", [1], 30))
+            assert client.progress.waiting_s == 0
+            with pytest.raises(InvalidRequestError):
+                await collect(client, request_of("refused", [], 1))
+            assert await client.reset_prefix_cache() >= 0
+            assert client.progress.waiting_s == 0
+
+            os.kill(client.process_id, signal.SIGSTOP)
+            task = asyncio.create_task(collect(client, request_of("b", [1], 3)))
+            await until(lambda: client.progress.waiting_s > 0.1)
+            task.cancel()
+            await asyncio.sleep(0.05)
+            assert client.progress.waiting_s > 0.1  # nobody waits, and yet it hangs
+            os.kill(client.process_id, signal.SIGCONT)
+            await until(lambda: client.progress.waiting_s == 0)
+
+    asyncio.run(main())
+
+
+def test_an_engine_that_hangs_can_be_killed(request_of: Any) -> None:
+    async def main() -> None:
+        async with running(step_s=0.005) as client:
+            task = asyncio.create_task(collect(client, request_of("a", [1], 390)))
+            await until(lambda: client.stats.generation_tokens > 3)
+            os.kill(client.process_id, signal.SIGSTOP)
+            client.kill("it hung")
+            final = (await asyncio.wait_for(task, timeout=5))[-1]
+            assert (final.finish_reason, final.error) == (FinishReason.ERROR, "it hung")
+            with pytest.raises(EngineDeadError, match="it hung"):
+                await collect(client, request_of("late"))
+            client.kill("again")
+
+    asyncio.run(main())
+
+
+def test_outputs_that_nobody_reads_end_their_request(
+    request_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leadline.engine.client.MAX_UNREAD_OUTPUTS", 20)
+
+    async def main() -> None:
+        async with running() as client:
+            async with contextlib.aclosing(client.generate(request_of("a", [1], 390))) as outputs:
+                first = await anext(outputs)
+                await until(lambda: client.stats.num_running == 0)
+                rest = [output async for output in outputs]
+            assert client.stats.generation_tokens < 390
+            assert len(rest) == 21
+            assert rest[-1].finish_reason is FinishReason.ABORT
+            tokens = texts([first, *rest])
+            assert len(tokens) == 21
+            whole = texts(await collect(client, request_of("a", [1], 390)))
+            assert whole[:21] == tokens
+            await until(lambda: client.stats.num_running == 0)
+            assert client.progress.waiting_s == 0
+
+    asyncio.run(main())

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
 
@@ -209,6 +210,35 @@ def test_sampling(
     for part in PARTS:
         alone = candidate.function(logits[part].clone(), batch_rows(batch, part))
         assert same_bits(alone, whole[part])
+
+
+@pytest.fixture
+def set_num_threads() -> Iterator[Callable[[int], None]]:
+    """`torch.set_num_threads`, undone afterwards."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@flagged("process_logits", "sample", "token_logprobs")
+def test_large_vocabulary_with_any_number_of_threads(
+    operation: str, candidate: Implementation, set_num_threads: Callable[[int], None]
+) -> None:
+    vocab_size = 129_280
+    logits = 3 * torch.randn(4, vocab_size)
+    batch = ruled_batch(4, vocab_size, temperature=0.9, top_k=900, top_p=0.9, position=3)
+
+    def run(part: slice) -> tuple[torch.Tensor, ...]:
+        if operation == "token_logprobs":
+            return results(candidate.function(logits[part], torch.arange(4)[part], 2))
+        return results(candidate.function(logits[part], batch_rows(batch, part)))
+
+    set_num_threads(1)
+    whole = run(slice(0, 4))
+    for num_threads in (2, 5):
+        set_num_threads(num_threads)
+        for part in (slice(0, 1), slice(3, 4), slice(1, 3), slice(0, 4)):
+            assert all(same_bits(a, w[part]) for a, w in zip(run(part), whole, strict=True))
 
 
 @flagged("token_logprobs")

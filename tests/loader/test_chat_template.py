@@ -73,6 +73,19 @@ def test_names_of_reasoning_equal_transformers(name: str) -> None:
     assert "2 + 2" in oracle(source, messages)
 
 
+@pytest.mark.parametrize(
+    ("sources", "is_read"),
+    [
+        ("{% if tools %}{{ tools }}{% endif %}", True),
+        ("{{ messages }} tools", False),
+        ("{% set tools = 1 %}{{ tools }}", False),
+        ({"default": "x", "tool_use": "{{ tools | tojson }}"}, True),
+    ],
+)
+def test_whether_tools_are_read(sources: Any, is_read: bool) -> None:
+    assert ChatTemplate(sources, {}).reads_tools == is_read
+
+
 def test_null_stays_null() -> None:
     source = "{% if messages[0]['content'] is none %}null{% endif %}"
     assert ChatTemplate(source, {}).render([{"role": "assistant", "content": None}]) == "null"

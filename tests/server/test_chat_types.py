@@ -65,7 +65,6 @@ def test_what_is_wrong_with_a_message_is_named(messages: Any, param: str) -> Non
 @pytest.mark.parametrize(
     "fields",
     [
-        {"tools": [{"type": "function", "function": {"name": "f"}}]},
         {"tool_choice": "required"},
         {"tool_choice": {"type": "function", "function": {"name": "f"}}},
         {"functions": [{"name": "f"}]},
@@ -145,6 +144,41 @@ def test_tools_that_may_not_be_called_are_accepted() -> None:
     tool = {"type": "function", "function": {"name": "f"}}
     assert parse(tools=[tool], tool_choice="none", parallel_tool_calls=False).check() == []
     assert parse(tools=[], tool_choice="auto").check() == []
+
+
+def test_what_is_asked_for_about_calls() -> None:
+    tools = [{"type": "function", "function": {"name": name}} for name in ("f", "g")]
+    assert parse().tool_use is None
+    auto = parse(tools=tools).tool_use
+    assert auto is not None
+    assert (auto.is_forced, auto.needs_grammar, auto.max_calls) == (False, False, None)
+    required = parse(tools=tools, tool_choice="required", parallel_tool_calls=False).tool_use
+    assert required is not None
+    assert (required.is_forced, required.needs_grammar, required.max_calls) == (True, True, 1)
+    named = parse(tools=tools, tool_choice={"type": "function", "function": {"name": "g"}}).tool_use
+    assert named is not None
+    assert [tool.function.name for tool in named.callable] == ["g"]
+    assert [tool.function.name for tool in named.tools] == ["f", "g"]
+
+
+def test_calls_in_messages_are_as_templates_read_them() -> None:
+    call = {"id": "x", "function": {"name": "f", "arguments": {"a": "\u00fc"}}}
+    assistant = {"role": "assistant", "tool_calls": [call], "reasoning": "r"}
+    (message,) = template_messages([assistant])
+    assert message["content"] is None
+    assert message["reasoning"] == "r"
+    assert message["tool_calls"] == [
+        {
+            "id": "x",
+            "type": "function",
+            "function": {"name": "f", "arguments": '{"a": "\u00fc"}'},
+        }
+    ]
+    (plain,) = template_messages([{"role": "assistant", "content": "x", "tool_calls": None}])
+    assert plain == {"role": "assistant", "content": "x"}
+    with pytest.raises(BadRequestError) as caught:
+        template_messages([{"role": "user", "content": "x", "tool_calls": [call]}])
+    assert caught.value.param == "messages[0].tool_calls"
 
 
 def test_the_newer_name_of_the_token_limit_wins() -> None:

@@ -1,16 +1,19 @@
 import argparse
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Optional
 
 import pytest
 
 from leadline.engine.config import EngineConfig
-from leadline.server.cli import main, make_parser
+from leadline.engine.errors import ConfigError
+from leadline.server.cli import KEY_VARIABLE, main, make_parser
 from leadline.server.config import ServerConfig
 from leadline.server.flags import add_flags, config_from, flag_of, integer
 
@@ -39,6 +42,8 @@ def other_value(config_type: type, field: Field) -> tuple[list[str], Any]:
         return [flag, "3k"], 3000
     if float in parts:
         return [flag, "1.5"], 1.5
+    if typing.get_origin(hint) is tuple:
+        return [flag, "one", flag, "two"], ("one", "two")
     if typing.get_origin(hint) is Mapping:
         return [flag, "linear=a", flag, "route=b"], {"linear": "a", "route": "b"}
     return [flag, "word"], "word"
@@ -196,3 +201,73 @@ def test_the_table_of_kernels(capsys: pytest.CaptureFixture[str]) -> None:
     rows = {line.split()[0]: line for line in lines[1:]}
     assert rows["route"].split() == ["route", "reference"]
     assert "reference: its bits depend on the batch" in rows["linear"]
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[ServerConfig]:
+    """The configs with which `leadline serve` was started."""
+    configs: list[ServerConfig] = []
+
+    def serve(engine: EngineConfig, server: ServerConfig, *, begin_s: float) -> int:
+        configs.append(server)
+        return 0
+
+    monkeypatch.setattr("leadline.server.serve.serve", serve)
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    return configs
+
+
+def test_keys_from_flags_files_and_the_environment(
+    served: list[ServerConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "keys").write_text("sk-one\n\n  sk-two \r\nsk-three")
+    file = f"@{tmp_path / 'keys'}"
+    assert main(["serve", "--api-key", "sk-zero", "--api-key", file]) == 0
+    assert main(["serve", "--admin-api-key", file, "--metrics-api-key", "m"]) == 0
+    monkeypatch.setenv(KEY_VARIABLE, "sk-env")
+    assert main(["serve"]) == 0
+    assert KEY_VARIABLE not in os.environ
+    monkeypatch.setenv(KEY_VARIABLE, "sk-env")
+    assert main(["serve", "--api-key", "sk-flag"]) == 0
+    assert [config.api_key for config in served] == [
+        ("sk-zero", "sk-one", "sk-two", "sk-three"),
+        (),
+        ("sk-env",),
+        ("sk-flag",),
+    ]
+    assert served[1].admin_api_key == ("sk-one", "sk-two", "sk-three")
+    assert served[1].metrics_api_key == ("m",)
+    assert not any("sk-" in repr(config) for config in served)
+
+
+def test_a_file_of_keys_that_cannot_be_read(
+    served: list[ServerConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").write_text("\n \n")
+    (tmp_path / "binary").write_bytes(b"\xff")
+    for name, words in (("no", "No such file"), ("empty", "no keys"), ("binary", "no ASCII")):
+        assert main(["serve", "--admin-api-key", f"@{tmp_path / name}"]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("leadline serve: --admin-api-key: the file ")
+        assert words in error
+        assert error.count("\n") == 1
+    assert served == []
+
+
+@pytest.mark.parametrize("key", ["", "with space", "caf\u00e9", "line\nend", "x" * 513])
+def test_a_bad_key_is_refused_without_being_shown(key: str) -> None:
+    with pytest.raises(ConfigError, match="api_key: key 2 of 2 is not allowed") as info:
+        ServerConfig(api_key=("sk-good", key)).check()
+    assert "sk-good" not in str(info.value)
+    assert key == "" or key not in str(info.value)
+
+
+def test_help_does_not_show_keys(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "sk-secret")
+    assert main(["serve", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "--admin-api-key" in text
+    assert KEY_VARIABLE in text
+    assert "sk-secret" not in text

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,17 @@ from leadline.server.serve import serve
 
 TESTS = Path(__file__).parent.parent
 PROGRAM = """
+import json
 import sys
 from leadline.engine.config import EngineConfig
 from leadline.server.config import ServerConfig
+from leadline.server.health import StallLimits
 from leadline.server.serve import serve
 
 engine = EngineConfig(model=sys.argv[1], served_model_name="it's", kv_tokens=1024)
-server = ServerConfig(port=0, drain_timeout_s=float(sys.argv[3]))
-sys.exit(serve(engine, server, builder="paced_builder:" + sys.argv[2]))
+server = ServerConfig(**{"port": 0} | json.loads(sys.argv[3]))
+limits = StallLimits(min_s=0.3)
+sys.exit(serve(engine, server, builder="paced_builder:" + sys.argv[2], stall_limits=limits))
 """
 CONFIG = {
     "architectures": ["DeepseekV3ForCausalLM"],
@@ -119,9 +123,18 @@ class Server:
         return self.process.returncode, errors
 
 
+def children_of(pid: int) -> list[int]:
+    try:
+        return [
+            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
+    except FileNotFoundError:
+        return []
+
+
 @contextlib.contextmanager
-def launched(model: Path, builder: str, drain_timeout_s: float = 30.0) -> Iterator[Server]:
-    arguments = [str(model), builder, str(drain_timeout_s)]
+def launched(model: Path, builder: str, **options: Any) -> Iterator[Server]:
+    arguments = [str(model), builder, json.dumps(options)]
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", PROGRAM, *arguments],
         stdout=subprocess.PIPE,
@@ -131,12 +144,15 @@ def launched(model: Path, builder: str, drain_timeout_s: float = 30.0) -> Iterat
     try:
         yield Server(process)
     finally:
+        for child in children_of(process.pid):  # one that is stopped would not notice the end
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
         process.kill()
         process.communicate()
 
 
 @contextlib.contextmanager
-def running(model: Path, builder: str = "paced", **options: float) -> Iterator[Server]:
+def running(model: Path, builder: str = "paced", **options: Any) -> Iterator[Server]:
     with launched(model, builder, **options) as server:
         server.read_until("leadline chat")
         match = re.search(r"listens on (http://127\.0\.0\.1:\d+) \(started in", server.head)
@@ -237,6 +253,118 @@ def test_an_engine_that_dies(model: Path) -> None:
     assert last.startswith("leadline serve: the engine has ended: RuntimeError: the device is on")
 
 
+def engine_id(server: Server) -> int:
+    """The process id of the engine."""
+    children = children_of(server.process.pid)
+    lines = {child: Path(f"/proc/{child}/cmdline").read_text() for child in children}
+    [engine] = [child for child, line in lines.items() if "engine.process" in line]
+    return engine
+
+
+def probes(server: Server) -> list[int]:
+    paths = ("livez", "readyz", "health")
+    return [httpx.get(f"{server.url}/{path}", timeout=20).status_code for path in paths]
+
+
+def wait_for_probes(server: Server, statuses: list[int]) -> None:
+    deadline_s = time.monotonic() + 20
+    while (seen := probes(server)) != statuses:
+        assert time.monotonic() < deadline_s, f"{seen}, and not {statuses}"
+        time.sleep(0.02)
+
+
+def test_a_hanging_engine_is_seen_and_seen_to_recover(model: Path) -> None:
+    with running(model) as server:
+        engine = engine_id(server)
+        os.kill(engine, signal.SIGSTOP)
+        time.sleep(0.5)
+        assert probes(server) == [200, 200, 200]  # it has nothing to do
+        os.kill(engine, signal.SIGCONT)
+        with streaming(server, num_tokens=100) as events:
+            os.kill(engine, signal.SIGSTOP)
+            wait_for_probes(server, [200, 503, 503])
+            body = httpx.get(f"{server.url}/health").json()
+            assert body["status"] == "stuck"
+            assert body["progress_age_s"] > 0.3
+            os.kill(engine, signal.SIGCONT)
+            wait_for_probes(server, [200, 200, 200])
+            assert list(events)[-1] == "data: [DONE]"
+        assert probes(server) == [200, 200, 200]
+        server.process.send_signal(signal.SIGTERM)
+        assert server.end()[0] == 0
+
+
+def test_a_stall_outlives_the_clients_that_notice_it(model: Path) -> None:
+    with running(model) as server:
+        engine = engine_id(server)
+        with streaming(server, num_tokens=390):
+            os.kill(engine, signal.SIGSTOP)
+        wait_for_probes(server, [200, 503, 503])  # though nobody waits any more
+        os.kill(engine, signal.SIGCONT)
+        wait_for_probes(server, [200, 200, 200])
+
+
+def test_an_engine_that_hangs_for_too_long_is_killed(model: Path) -> None:
+    with running(model, engine_timeout_s=0.5) as server:
+        engine = engine_id(server)
+        with streaming(server, num_tokens=390) as events:
+            os.kill(engine, signal.SIGSTOP)
+            rest = []
+            with pytest.raises(httpx.RemoteProtocolError):  # cut, not ended
+                rest += events
+        status, errors = server.end()
+    assert status == 1
+    assert "0.5 s (--engine-timeout), and was killed" in errors.splitlines()[-1]
+    assert not Path(f"/proc/{engine}").exists()
+
+
+def test_without_a_timeout_a_hanging_engine_is_waited_for(model: Path) -> None:
+    with (
+        running(model, engine_timeout_s=0) as server,
+        streaming(server, num_tokens=50) as events,
+    ):
+        os.kill(engine_id(server), signal.SIGSTOP)
+        time.sleep(1)
+        os.kill(engine_id(server), signal.SIGCONT)
+        assert list(events)[-1] == "data: [DONE]"
+
+
+def test_probes_answer_while_loading(model: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+    with launched(model, "endless", port=port) as server:
+        server.read_until("reading weights: 1 of 9 MB")
+        server.url = f"http://127.0.0.1:{port}"
+        assert probes(server) == [200, 503, 503]
+        refused = ask(server)
+        assert refused.status_code == 503
+        assert refused.json()["error"]["code"] == "server_loading"
+        server.process.send_signal(signal.SIGTERM)
+        assert server.end() == (128 + signal.SIGTERM, "")
+
+
+def test_keys_are_shown_to_nobody(model: Path) -> None:
+    keys = {"api_key": ["sk-secret-1"], "admin_api_key": ["sk-secret-2"]}
+    with running(model, **keys, access_log=True, log_level="debug") as server:
+        assert ask(server).status_code == 401
+        url = f"{server.url}/v1/models"
+        assert httpx.get(url, headers={"authorization": "Bearer sk-secret-1"}).status_code == 200
+        wrong = httpx.get(url, headers={"x-api-key": "sk-secret-wrong"})
+        assert wrong.status_code == 401
+        assert probes(server) == [200, 200, 200]
+        assert httpx.get(f"{server.url}/metrics").status_code == 200
+        children = children_of(server.process.pid)
+        assert children
+        for child in children:
+            for file in ("cmdline", "environ"):
+                assert b"sk-secret" not in Path(f"/proc/{child}/{file}").read_bytes()
+        server.process.send_signal(signal.SIGTERM)
+        status, errors = server.end()
+    assert status == 0
+    assert "GET /v1/models" in errors
+    assert "sk-" not in server.head + errors + wrong.text
+
+
 def last_line(capfd: pytest.CaptureFixture[str]) -> str:
     return capfd.readouterr().err.splitlines()[-1]
 
@@ -264,6 +392,8 @@ def test_a_used_port_is_noticed_first(capfd: pytest.CaptureFixture[str]) -> None
         ({"max_model_len": 1000}, {}, "max_model_len is 1000"),
         ({}, {"port": 70000}, "port is 70000; allowed: 0 to 65535"),
         ({}, {"drain_timeout_s": -1.0}, "drain_timeout_s is -1.0; allowed: at least 0"),
+        ({}, {"engine_timeout_s": -1.0}, "engine_timeout_s is -1.0; allowed: at least 0"),
+        ({}, {"api_key": ("",)}, "api_key: key 1 of 1 is not allowed"),
         ({}, {"deadline_s": 0.0}, "deadline_s is 0.0; allowed: greater than 0"),
         ({}, {"host": "256.1.1.1"}, "'256.1.1.1' cannot be resolved"),
         ({}, {"host": "203.0.113.1"}, "no such address"),

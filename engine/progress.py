@@ -1,0 +1,57 @@
+"""Whether the engine gets on with its work, as its process is seen from outside."""
+
+import time
+from collections.abc import Callable
+
+from leadline.engine.messages import EngineStats
+
+
+class Progress:
+    """What was asked of the engine, and when it last completed a step.
+
+    Kept by the client alone: an engine that hangs could not tell. Work that its clients have given
+    up counts until the engine has answered it.
+
+    Attributes:
+        predicted_step_s: seconds that the longest step in flight should take; 0 while unknown.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self.predicted_step_s = 0.0
+        self._now = now
+        self._num_pending = 0
+        self._num_steps = 0
+        self._step_s = self._pending_since_s = now()
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since a step was completed; before the first one, since the start."""
+        return self._now() - self._step_s
+
+    @property
+    def waiting_s(self) -> float:
+        """Seconds for which there has been work and no step was completed; 0 without work."""
+        if self._num_pending == 0:
+            return 0.0
+        return self._now() - max(self._step_s, self._pending_since_s)
+
+    def restart(self) -> None:
+        """The engine is ready."""
+        self._step_s = self._now()
+
+    def ask(self) -> None:
+        """Something was asked that the engine will answer."""
+        if self._num_pending == 0:
+            self._pending_since_s = self._now()
+        self._num_pending += 1
+
+    def answer(self) -> None:
+        """It has answered."""
+        self._num_pending -= 1
+
+    def hear(self, stats: EngineStats) -> None:
+        """The engine has told how it fares."""
+        self.predicted_step_s = stats.predicted_step_s
+        if stats.num_steps != self._num_steps:
+            self._num_steps = stats.num_steps
+            self._step_s = self._now()

@@ -1,0 +1,1 @@
+"""How models of the family write reasoning and tool calls."""

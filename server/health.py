@@ -1,0 +1,140 @@
+"""`/livez`, `/readyz` and `/health`: what the server knows, without asking the engine."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from leadline.server.errors import UnavailableError
+from leadline.server.state import ServerState
+
+Status = Literal["ok", "loading", "draining", "stuck", "dead"]
+
+_CODES: dict[Status, str] = {
+    "loading": "server_loading",
+    "draining": "server_draining",
+    "stuck": "engine_stuck",
+    "dead": "engine_dead",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StallLimits:
+    """From when on an engine with work counts as stuck.
+
+    Attributes:
+        min_s: seconds without a completed step that are always allowed.
+        step_factor: so many times as long as predicted may a step take.
+    """
+
+    min_s: float = 10.0
+    step_factor: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How the server fares.
+
+    Attributes:
+        reason: a sentence for people; empty if all is well.
+        progress_age_s: seconds since the engine completed a step; None before it is ready.
+    """
+
+    status: Status
+    reason: str = ""
+    progress_age_s: float | None = None
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether a restart would not help; a server that drains is busy with it already."""
+        return self.status in ("ok", "draining")
+
+    def error(self) -> UnavailableError:
+        """What a request that cannot be admitted is told."""
+        return UnavailableError(self.reason, code=_CODES[self.status])
+
+
+class Health(Protocol):
+    """Judges how the server fares; asks nobody for it."""
+
+    def condition(self) -> Condition:
+        """How it fares now."""
+        ...
+
+
+class EngineHealth:
+    """The health of a server whose engine is ready."""
+
+    def __init__(self, state: ServerState, limits: StallLimits) -> None:
+        self._state = state
+        self._limits = limits
+
+    def condition(self) -> Condition:
+        """Dead, draining, stuck or well."""
+        engine = self._state.engine
+        age_s = engine.progress.age_s
+        if not engine.alive:
+            return Condition("dead", "the engine is not running", age_s)
+        if self._state.draining:
+            return Condition("draining", "the server is shutting down", age_s)
+        waiting_s = engine.progress.waiting_s
+        predicted_s = engine.progress.predicted_step_s
+        if waiting_s > max(self._limits.min_s, self._limits.step_factor * predicted_s):
+            reason = f"the engine has work and has not completed a step for {waiting_s:.1f} s"
+            return Condition("stuck", reason, age_s)
+        return Condition("ok", "", age_s)
+
+
+class LoadingHealth:
+    """The health of a server whose engine is not ready yet."""
+
+    def condition(self) -> Condition:
+        """Loading."""
+        return Condition("loading", "the model is being loaded; try again later")
+
+
+def probe_routes() -> list[Route]:
+    """The routes of the three probes; they read `app.state.health`."""
+    return [Route("/livez", livez), Route("/readyz", readyz), Route("/health", health)]
+
+
+async def livez(request: Request) -> Response:
+    """200: this process answers."""
+    return _response(200, {"status": "ok"})
+
+
+async def readyz(request: Request) -> Response:
+    """200 if requests can be admitted."""
+    condition = _condition(request)
+    if condition.status == "ok":
+        return _response(200, {"status": "ok"})
+    return _refusal(condition, {"status": condition.status})
+
+
+async def health(request: Request) -> Response:
+    """200 unless the engine is loading, stuck or dead; and how long ago it completed a step."""
+    condition = _condition(request)
+    age_s = condition.progress_age_s
+    body = {
+        "status": condition.status,
+        "progress_age_s": None if age_s is None else round(age_s, 3),
+    }
+    return _response(200, body) if condition.is_healthy else _refusal(condition, body)
+
+
+def _condition(request: Request) -> Condition:
+    judge: Health = request.app.state.health
+    return judge.condition()
+
+
+def _refusal(condition: Condition, body: dict[str, Any]) -> Response:
+    error = condition.error()
+    return _response(503, {**body, "error": error.fields()}, error.headers)
+
+
+def _response(status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
+    headers = {"Cache-Control": "no-store", **(headers or {})}
+    return Response(msgspec.json.encode(body), status, headers, "application/json")

@@ -1,0 +1,134 @@
+"""`POST /tokenize` and `POST /detokenize`: text or messages to token ids, and back."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from starlette.requests import Request
+from starlette.responses import Response
+
+from leadline.server.body import validate
+from leadline.server.chat import render
+from leadline.server.chat_types import ChatRequest
+from leadline.server.errors import BadRequestError, invalid, unsupported
+from leadline.server.prompts import encode_text
+from leadline.server.requests import PlainFields, read_fields
+from leadline.server.sampling_types import TokenId
+from leadline.server.state import ServerState
+
+_QUICK_TOKENS = 5_000
+# What the chat form shares with chat completions; those validate and honour it.
+_CHAT_FIELDS = ("messages", "tools", "add_generation_prompt", "chat_template_kwargs")
+
+
+class TokenizeRequest(PlainFields):
+    """A text, or a conversation."""
+
+    prompt: str | None = None
+    messages: list[dict[str, Any]] | None = None
+    tools: list[dict[str, Any]] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    add_special_tokens: bool | None = None
+    return_token_strs: bool | None = None
+
+    def check(self) -> list[str]:
+        """The names of fields that nobody knows.
+
+        Raises:
+            BadRequestError: fields that exclude each other, or that are not honoured.
+        """
+        if (self.prompt is None) == (self.messages is None):
+            raise invalid("prompt", "give either 'prompt' or 'messages'")
+        if self.continue_final_message:
+            raise unsupported("continue_final_message", "leave it out")
+        if self.messages is None:
+            for name in _CHAT_FIELDS:
+                if getattr(self, name) is not None:
+                    raise invalid(name, f"'{name}' is only allowed with 'messages'")
+        elif self.add_special_tokens:
+            raise unsupported("add_special_tokens", "the chat template writes them; leave it out")
+        return super().check()
+
+    def chat(self, model: str) -> ChatRequest:
+        """The chat request that would have the same prompt.
+
+        Raises:
+            BadRequestError: chat completions would refuse it.
+        """
+        values = {name: getattr(self, name) for name in _CHAT_FIELDS}
+        request = validate({"model": model, **values}, ChatRequest)
+        request.check()
+        return request
+
+
+class DetokenizeRequest(PlainFields):
+    """Token ids."""
+
+    tokens: list[TokenId]
+
+
+class Tokens(msgspec.Struct, kw_only=True):
+    """The answer of `/tokenize`."""
+
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | UnsetType = UNSET
+
+
+async def tokenize(request: Request) -> Response:
+    """The token ids that a text or a conversation has as a prompt."""
+    state: ServerState = request.app.state.server
+    fields, headers = await read_fields(request, TokenizeRequest)
+    if fields.prompt is None:
+        text = render(state, fields.chat(state.model_names[0]))
+        token_ids = await encode_text(state, text, "messages")
+    else:
+        token_ids = await encode_text(state, fields.prompt, "prompt")
+        if fields.add_special_tokens is not False:
+            token_ids = [*state.prompt_prefix_ids, *token_ids]
+    tokens = Tokens(count=len(token_ids), max_model_len=state.max_model_len, tokens=token_ids)
+    if fields.return_token_strs:
+        tokens.token_strs = await _off_the_loop(len(token_ids), _token_strs, state, token_ids)
+    return _json(tokens, headers)
+
+
+async def detokenize(request: Request) -> Response:
+    """The text of token ids, special tokens included."""
+    state: ServerState = request.app.state.server
+    fields, headers = await read_fields(request, DetokenizeRequest)
+    limit = state.max_model_len
+    if len(fields.tokens) > limit:
+        raise BadRequestError(
+            f"This model's maximum context length is {limit} tokens, but 'tokens' has "
+            f"{len(fields.tokens)}; send fewer",
+            param="tokens",
+            code="context_length_exceeded",
+        )
+    vocab_size = state.tokenizer.vocab_size
+    for place, token_id in enumerate(fields.tokens):
+        if token_id >= vocab_size:
+            param = f"tokens[{place}]"
+            raise invalid(param, f"'{param}' is {token_id}; allowed: 0 to {vocab_size - 1}")
+    text = await _off_the_loop(len(fields.tokens), _text, state, fields.tokens)
+    return _json({"prompt": text}, headers)
+
+
+def _text(state: ServerState, token_ids: list[int]) -> str:
+    return state.tokenizer.decode(token_ids, skip_special_tokens=False)
+
+
+def _token_strs(state: ServerState, token_ids: list[int]) -> list[str]:
+    return [_text(state, [token_id]) for token_id in token_ids]
+
+
+async def _off_the_loop(num_tokens: int, work: Any, *args: Any) -> Any:
+    """Call `work`, in a thread where it takes long."""
+    return work(*args) if num_tokens <= _QUICK_TOKENS else await asyncio.to_thread(work, *args)
+
+
+def _json(content: msgspec.Struct | dict[str, Any], headers: dict[str, str]) -> Response:
+    return Response(msgspec.json.encode(content), 200, headers, "application/json")

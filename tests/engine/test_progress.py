@@ -1,0 +1,56 @@
+"""When an engine counts as waiting, and what its steps are predicted to take."""
+
+import pytest
+
+from leadline.engine.core import EngineCore
+from leadline.engine.executor.base import Capacity
+from leadline.engine.executor.simulated import SimulatedExecutor
+from leadline.engine.executor.step_time import StepTimeModel
+from leadline.engine.messages import EngineStats
+from leadline.engine.progress import Progress
+from leadline.engine.request import EngineRequest, SamplingParams
+from leadline.engine.scheduler import Scheduler
+from leadline.engine.step_cost import MIN_STEPS
+
+
+class Clock:
+    now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_waiting_begins_with_the_work_and_anew_with_each_step() -> None:
+    clock = Clock()
+    progress = Progress(clock)
+    clock.now_s += 50
+    assert (progress.waiting_s, progress.age_s) == (0, 50)
+    progress.ask()
+    clock.now_s += 2
+    progress.ask()  # more work is no reason to wait longer
+    clock.now_s += 3
+    assert (progress.waiting_s, progress.age_s) == (5, 55)
+    progress.hear(EngineStats(num_steps=1))
+    clock.now_s += 1
+    progress.hear(EngineStats(num_steps=1))
+    assert (progress.waiting_s, progress.age_s) == (1, 1)
+    progress.answer()
+    assert progress.waiting_s == 1
+    progress.answer()
+    clock.now_s += 1
+    assert (progress.waiting_s, progress.age_s) == (0, 2)
+
+
+def test_steps_in_flight_are_predicted_once_their_cost_is_known() -> None:
+    capacity = Capacity(num_pages=100, page_size=4, max_model_len=200, max_num_seqs=4)
+    executor = SimulatedExecutor(capacity, step_time=StepTimeModel(fixed_s=2.0))
+    core = EngineCore(Scheduler(capacity, max_num_batched_tokens=64), executor)
+    params = SamplingParams(seed=0, max_tokens=50)
+    core.submit(EngineRequest(request_id="a", prompt_ids=[1], params=params, arrival_s=0.0))
+    core.step()
+    assert core.stats().predicted_step_s == 0
+    for _ in range(MIN_STEPS):
+        core.step()
+    core.start_steps()
+    assert core.num_steps_in_flight > 0
+    assert core.stats().predicted_step_s == pytest.approx(2.0, rel=0.1)
