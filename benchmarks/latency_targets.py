@@ -130,7 +130,9 @@ def main() -> None:
     ]
     print_table(rows)
     if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+        command = f"python -m benchmarks.latency_targets --itl-ms {itl:g} --ttft-ms {ttft:g}"
+        result = {"command": command, "rows": [asdict(row) for row in rows]}
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

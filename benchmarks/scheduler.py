@@ -104,7 +104,9 @@ def main() -> None:
                     f"{result['plan_us']:9.0f} us {result['update_us']:9.0f} us"
                 )
     if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
+        command = f"python benchmarks/scheduler.py --steps {options.steps}"
+        result = {"command": command, "rows": results}
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

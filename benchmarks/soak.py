@@ -278,9 +278,9 @@ def report(tally: Tally, final: dict[str, float], options: argparse.Namespace) -
     peak = max(mib for _, mib in tally.memory_mib)
     console.print(f"{tally.answers.total()} answers; memory grew by {growth:.1f} of {peak:.0f} MiB")
     if options.json:
+        load = f"--minutes {options.minutes:g} --concurrency {options.concurrency}"
         result = {
-            "minutes": options.minutes,
-            "concurrency": options.concurrency,
+            "command": f"python -m benchmarks.soak {load} --seed {options.seed}",
             "answers": dict(sorted(tally.answers.items())),
             "checks": checks,
             "memory_growth_mib": round(growth, 1),
