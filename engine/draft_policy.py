@@ -157,16 +157,14 @@ class DraftPolicy:
 
     def observe(self, plan: SchedulerOutput, output: ModelOutput) -> None:
         """Learn from a step: which drafts were accepted, and what it cost."""
-        num_proposed = 0
-        for result in output.rows:
-            num_proposed += result.num_drafts
-            if result.num_verified and result.token_ids:
-                self._count(result.num_verified, result.num_accepted)
+        for row, result in zip(plan.rows, output.rows, strict=True):
+            if result.token_ids and row.num_verify:
+                self._count(row.num_verify, result.num_verified, result.num_accepted)
         is_decode = all(row.samples and row.num_tokens == 1 for row in plan.rows)
         if output.num_tokens and is_decode:
             self._verify.add(output.num_tokens, output.elapsed_s - output.draft_s)
-            if num_proposed:
-                self._draft.add(num_proposed, output.draft_s)
+            if output.num_draft_passes:
+                self._draft.add(output.num_draft_passes, output.draft_s)
 
     def _acceptance_of(self, counts: SpeculationCounts, position: int) -> float:
         """A request's own acceptance at a position, leaning on everybody's while it has few."""
@@ -176,10 +174,12 @@ class DraftPolicy:
         accepted, tried = counts.num_accepted_per_pos[position], counts.num_tried_per_pos[position]
         return (accepted + PRIOR_WEIGHT * overall) / (tried + PRIOR_WEIGHT)
 
-    def _count(self, num_drafted: int, num_accepted: int) -> None:
-        self.counts.num_drafts += 1
-        self.counts.num_draft_tokens += num_drafted
-        for position in range(min(num_accepted + 1, num_drafted)):
-            is_accepted = position < num_accepted
-            self._acceptance[position].add(float(is_accepted))
-            self.counts.num_accepted_per_pos[position] += is_accepted
+    def _count(self, num_asked: int, num_verified: int, num_accepted: int) -> None:
+        """Take in one row; where a chain ended early, the draft that is missing counts as wrong."""
+        for position in range(min(num_accepted + 1, num_asked)):
+            self._acceptance[position].add(float(position < num_accepted))
+        if num_verified:
+            self.counts.num_drafts += 1
+            self.counts.num_draft_tokens += num_verified
+            for position in range(num_accepted):
+                self.counts.num_accepted_per_pos[position] += 1

@@ -85,6 +85,7 @@ class EngineStats(msgspec.Struct, kw_only=True):
 
     Attributes:
         page_usage: share of pages in use by running requests, 0..1.
+        num_steps: steps that computed at least one token.
         num_cached_pages: pages that the prefix cache lists.
         num_corrupted_requests: requests that failed because their logits were not finite.
         prefix_cache_queries: prompt tokens looked up in the cache; `prefix_cache_hits` were found.

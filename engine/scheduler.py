@@ -203,11 +203,10 @@ class Scheduler:
         """Take in what the oldest step in flight produced; the new tokens, finals included."""
         step = self._in_flight.popleft()
         assert step.plan.step_id == output.step_id, "outputs of another step"
-        self._stats.num_steps += 1
+        self._stats.num_steps += output.num_tokens > 0
         self._drafts.observe(step.plan, output)
         if output.num_tokens:
-            num_drafts = sum(result.num_drafts for result in output.rows)
-            size = StepSize(output.num_tokens, step.size.num_pairs, num_drafts)
+            size = StepSize(output.num_tokens, step.size.num_pairs, output.num_draft_passes)
             self._share.cost.add(size, output.elapsed_s)
         failed_loads = set(output.failed_loads)
         for state in step.loading:

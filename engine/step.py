@@ -129,6 +129,8 @@ class ModelOutput(msgspec.Struct):
     Attributes:
         elapsed_s: seconds the executor worked.
         draft_s: how many of them went into drafts.
+        num_draft_passes: rows of the drafter's passes, those included whose draft was dropped for
+            want of confidence.
         num_tokens: tokens that were computed, verified drafts included.
         num_context_tokens: tokens that the rows' new tokens attended to, counted once a row.
         failed_loads: host places whose content did not match its checksum; their pages are garbage.
@@ -138,6 +140,7 @@ class ModelOutput(msgspec.Struct):
     rows: list[RowOutput]
     elapsed_s: float
     draft_s: float = 0.0
+    num_draft_passes: int = 0
     num_tokens: int = 0
     num_context_tokens: int = 0
     failed_loads: list[int] = msgspec.field(default_factory=list)

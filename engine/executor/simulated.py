@@ -150,6 +150,7 @@ class SimulatedExecutor:
             step_id=plan.step_id,
             rows=outputs,
             elapsed_s=elapsed_s,
+            num_draft_passes=sum(output.num_drafts for output in outputs),
             num_tokens=num_tokens,
             num_context_tokens=num_context_tokens,
             failed_loads=failed_loads,

@@ -101,13 +101,16 @@ class Drafter:
         assert request.last_hidden is not None, "a request goes on where it stopped, or at a page"
         return request.last_hidden
 
-    def propose(self, rows: Sequence[DraftRow], sampler: Sampler) -> None:
+    def propose(self, rows: Sequence[DraftRow], sampler: Sampler) -> int:
         """Fill the requests' `draft_ids`, one pass of the MTP layer for each depth.
 
         The first pass takes the main model's hidden state; later ones the MTP layer's own, and
         write entries that the next step replaces. Drafts are sampled as the target samples. A chain
         ends where the request's pages or the model's positions end, at an end token, or at a draft
         that is unlikely to be right.
+
+        Returns:
+            How many rows all passes had together.
         """
         for row in rows:
             capacity = min(len(row.request.page_ids) * self._page_size, self._max_len)
@@ -115,10 +118,13 @@ class Drafter:
             row.num_drafts = min(row.num_drafts, capacity - position)
         live = [row for row in rows if row.num_drafts > 0]
         hidden_BD = _stack_hidden(live)
+        num_passes = 0
         while live:
+            num_passes += len(live)
             hidden_BD, going_on = self._pass(live, hidden_BD, sampler)
             hidden_BD = hidden_BD[going_on]
             live = [live[i] for i in going_on]
+        return num_passes
 
     def _pass(
         self, rows: list[DraftRow], hidden_BD: Tensor, sampler: Sampler

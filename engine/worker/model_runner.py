@@ -77,14 +77,16 @@ class ModelRunner:
         if rows:
             self._compute(rows, results)
         computed_s = time.perf_counter()
+        num_draft_passes = 0
         if self._drafter is not None:
-            self._draft(rows, results, self._drafter)
+            num_draft_passes = self._draft(rows, results, self._drafter)
         ended_s = time.perf_counter()
         return ModelOutput(
             step_id=plan.step_id,
             rows=results,
             elapsed_s=ended_s - started_s,
             draft_s=ended_s - computed_s,
+            num_draft_passes=num_draft_passes,
             num_tokens=sum(row.num_tokens for row in rows),
             num_context_tokens=sum(row.start + row.num_tokens for row in rows),
             failed_loads=failed_loads,
@@ -140,15 +142,16 @@ class ModelRunner:
                 result.logprobs = [found[begin + i] for i in range(len(result.token_ids))]
             begin += span.num_samples
 
-    def _draft(self, rows: list[LiveRow], results: list[RowOutput], drafter: Drafter) -> None:
+    def _draft(self, rows: list[LiveRow], results: list[RowOutput], drafter: Drafter) -> int:
         wanted = [
             DraftRow(row.request, min(row.row.num_drafts, row.request.num_tokens_left - 1))
             for row in rows
             if row.row.num_drafts > 0 and results[row.index].token_ids and not row.request.is_over
         ]
-        drafter.propose(wanted, self._sampler)
+        num_passes = drafter.propose(wanted, self._sampler)
         for row in rows:
             results[row.index].num_drafts = len(row.request.draft_ids)
+        return num_passes
 
 
 def verify(draft_ids: list[int], sampled_ids: list[int]) -> list[int]:

@@ -45,7 +45,8 @@ def run(
         drafts_s = draft_s * max(depths)
         elapsed_s = 0.010 + token_s * num_tokens + drafts_s
         plan = SchedulerOutput(step_id, [], rows, [], num_tokens)
-        policy.observe(plan, ModelOutput(step_id, results, elapsed_s, drafts_s, num_tokens))
+        output = ModelOutput(step_id, results, elapsed_s, drafts_s, sum(depths), num_tokens)
+        policy.observe(plan, output)
         pending = depths
     return chosen
 
@@ -81,6 +82,22 @@ def test_a_request_with_bad_drafts_of_its_own_goes_less_deep() -> None:
     depths = run(DraftPolicy(3), acceptance=odds, draft_s=0.001, token_s=0.002)
     assert settled(depths, row=0) > 1.5
     assert settled(depths, row=3) < 0.3
+
+
+def test_chains_that_end_early_are_no_success() -> None:
+    """A second draft that is seldom confident enough is worth little, however often it is right."""
+    policy = DraftPolicy(2)
+    row = ScheduledRow("a", 5, 1, [], 2, True, 2)
+    for i in range(200):
+        num_verified = 2 if i % 10 == 0 else 1
+        result = RowOutput([7] * (num_verified + 1), num_verified, num_verified, num_verified)
+        num_passes, num_tokens = 1 + i % 2, 2 + i % 2
+        drafts_s = 0.004 * num_passes
+        elapsed_s = 0.010 + 0.001 * num_tokens + drafts_s
+        plan = SchedulerOutput(i, [], [row], [], 3)
+        policy.observe(plan, ModelOutput(i, [result], elapsed_s, drafts_s, num_passes, num_tokens))
+    assert policy.counts.num_accepted_per_pos == [200, 20]
+    assert policy.begin_step(1) == 1
 
 
 def test_fixed_depth() -> None:
