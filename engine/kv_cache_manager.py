@@ -111,8 +111,7 @@ class KVCacheManager:
             page_hash = self.host.drop(host_id)
             if page_hash is not None and self._events:
                 self._events.removed(page_hash, MEDIUM_HOST)
-        num_hit_tokens = (len(host_ids) - num_good) * self.page_size
-        self.host.num_hit_tokens -= num_hit_tokens
+        self.host.num_hit_tokens -= (len(host_ids) - num_good) * self.page_size
         if state.page_ids:
             state.num_computed_tokens += num_good * self.page_size
             self.commit(state)

@@ -174,11 +174,6 @@ class Scheduler:
         """Requests whose final output has not been made."""
         return len(self._book.requests)
 
-    @property
-    def num_steps_in_flight(self) -> int:
-        """Steps that were planned and not updated."""
-        return len(self._in_flight)
-
     def has_work(self) -> bool:
         """Whether a step is worth taking: for requests, or to let the executor drop ended ones."""
         return bool(self._book.requests or self._book.has_released)
