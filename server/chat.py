@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from leadline.engine.request import Grammar
 from leadline.loader.errors import TemplateError
 from leadline.server.answers import Answer, collect
-from leadline.server.caller import caller_of
+from leadline.server.caller import Caller, caller_of
 from leadline.server.chat_types import ChatRequest
 from leadline.server.chunk_frames import CHAT_FORMAT, ChunkFrames
 from leadline.server.dialects.call_grammar import call_grammar
@@ -73,29 +73,53 @@ async def chat_completions(request: Request) -> ASGIApp:
     state: ServerState = request.app.state.server
     caller = caller_of(request.headers)
     fields, headers = await read_fields(request, ChatRequest)
-    use = fields.tool_use
-    dialect = None if use is None else _dialect(state)
     prompt_ids = await encode_text(state, render(state, fields), "messages")
-    generation = await make_generation(
-        state,
-        fields,
-        [prompt_ids],
-        caller,
-        id_prefix="chatcmpl",
-        reading=reading_of(
-            state.tokenizer,
-            state.thinking,
-            prompt_ids,
-            dialect=dialect,
-            max_calls=None if use is None else use.max_calls,
-        ),
-        calls=_call_grammar(dialect, use),
-    )
+    generation = await generation_of(state, fields, prompt_ids, caller, id_prefix="chatcmpl-")
     if fields.stream:
         frames = ChunkFrames(generation, CHAT_FORMAT, fields.stream_options).frames()
         return EventStream(frames, headers=headers, keep_alive_s=state.keep_alive_s)
     body = await run_until_disconnect(request.receive, _whole(generation))
     return Response(body, headers=headers, media_type="application/json")
+
+
+async def generation_of(
+    state: ServerState,
+    fields: ChatRequest,
+    prompt_ids: list[int],
+    caller: Caller,
+    *,
+    id_prefix: str,
+) -> Generation:
+    """The answers to a conversation, read for reasoning and for the calls that it allows.
+
+    Args:
+        state: the server's.
+        fields: the validated request.
+        prompt_ids: what it renders to.
+        caller: who sent it, and when.
+        id_prefix: of the answer's id.
+
+    Raises:
+        ApiError: as `make_generation`.
+    """
+    use = fields.tool_use
+    dialect = None if use is None else _dialect(state)
+    reading = reading_of(
+        state.tokenizer,
+        state.thinking,
+        prompt_ids,
+        dialect=dialect,
+        max_calls=None if use is None else use.max_calls,
+    )
+    return await make_generation(
+        state,
+        fields,
+        [prompt_ids],
+        caller,
+        id_prefix=id_prefix,
+        reading=reading,
+        calls=_call_grammar(dialect, use),
+    )
 
 
 def _call_grammar(dialect: Dialect | None, use: ToolUse | None) -> Grammar | None:

@@ -42,7 +42,7 @@ async def completions(request: Request) -> ASGIApp:
         fields,
         prompts,
         caller,
-        id_prefix="cmpl",
+        id_prefix="cmpl-",
         default_max_tokens=DEFAULT_MAX_TOKENS,
         prefix_lens=prefix_lens,
     )

@@ -59,7 +59,7 @@ async def make_generation(
         fields: the validated request.
         prompts: token ids, at least one prompt.
         caller: who sent it, and when.
-        id_prefix: `chatcmpl` or `cmpl`.
+        id_prefix: of the answer's id, such as `cmpl-`.
         default_max_tokens: where the request is silent; None for all that the model has room for.
         prefix_lens: by prompt, how many of its first tokens an echo leaves out.
         reading: what answers are made of; None if they are text alone.
@@ -69,7 +69,7 @@ async def make_generation(
     Raises:
         ApiError: a prompt is too long or has ids that are no tokens; a grammar is no good.
     """
-    response_id = f"{id_prefix}-{uuid.uuid4().hex}"
+    response_id = f"{id_prefix}{uuid.uuid4().hex}"
     num_choices = _num_choices(fields, len(prompts))
     seed = state.seed_source() if fields.seed is None else fields.seed
     all_params = []
