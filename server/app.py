@@ -17,6 +17,9 @@ from leadline.server.completions import completions
 from leadline.server.edge import Edge
 from leadline.server.errors import ApiError, from_engine_error
 from leadline.server.health import EngineHealth, StallLimits, probe_routes
+from leadline.server.messages.envelope import AnthropicErrors, is_for_anthropic
+from leadline.server.messages.messages import count_tokens, create_message
+from leadline.server.messages.models import model_info, model_page
 from leadline.server.metrics import CONTENT_TYPE
 from leadline.server.requests import model_not_found
 from leadline.server.response_types import Model, ModelList
@@ -45,6 +48,8 @@ def create_app(
         routes=[
             Route("/v1/chat/completions", chat_completions, methods=["POST"]),
             Route("/v1/completions", completions, methods=["POST"]),
+            Route("/v1/messages", create_message, methods=["POST"]),
+            Route("/v1/messages/count_tokens", count_tokens, methods=["POST"]),
             Route("/v1/models", list_models),
             Route("/v1/models/{name:path}", get_model),
             Route("/tokenize", tokenize, methods=["POST"]),
@@ -54,7 +59,7 @@ def create_app(
             Route("/metrics", metrics),
             Route("/version", show_version),
         ],
-        middleware=[Middleware(Edge, state=state, access=access)],
+        middleware=[Middleware(AnthropicErrors), Middleware(Edge, state=state, access=access)],
         exception_handlers={ApiError: _on_api_error, HTTPException: _on_http_exception},
     )
     app.state.server = state
@@ -65,6 +70,8 @@ def create_app(
 async def list_models(request: Request) -> Response:
     """The names under which the model is served."""
     state: ServerState = request.app.state.server
+    if is_for_anthropic(request.url.path, request.headers):
+        return _json(model_page(state, request.query_params))
     models = ModelList(data=[_model(state, name) for name in state.model_names])
     return _json(models)
 
@@ -75,6 +82,8 @@ async def get_model(request: Request) -> Response:
     name = request.path_params["name"]
     if name not in state.model_names:
         raise model_not_found(state, name)
+    if is_for_anthropic(request.url.path, request.headers):
+        return _json(model_info(state, name))
     return _json(_model(state, name))
 
 

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from leadline.server.edge import Edge
 from leadline.server.health import LoadingHealth, probe_routes
+from leadline.server.messages.envelope import AnthropicErrors
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
@@ -31,7 +32,7 @@ class Doorway:
 def _loading_app() -> Starlette:
     app = Starlette(
         routes=[*probe_routes(), Route("/{path:path}", _refuse, methods=_METHODS)],
-        middleware=[Middleware(Edge)],
+        middleware=[Middleware(AnthropicErrors), Middleware(Edge)],
     )
     app.state.health = LoadingHealth()
     return app

@@ -227,6 +227,7 @@ def make_state(
         prompt_prefix_ids=served.tokenizer.prefix_ids,
         grammars=grammars,
         deadline_s=deadline_s,
+        page_size=resolved.page_size if resolved.prefix_caching else 0,
     )
 
 

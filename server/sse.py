@@ -27,7 +27,7 @@ class EventStream:
     """An ASGI response that sends frames as they come.
 
     The status is sent with the first frame, so that a refusal is an ordinary error response. Where
-    nothing has come for `keep_alive_s` seconds, a comment is sent, which clients skip. A failure
+    nothing has come for `keep_alive_s` seconds, a frame is sent that clients skip. A failure
     after that is an error event; then the connection is cut, because clients take a clean end for
     success. The frames are closed when the client leaves.
     """
@@ -38,14 +38,16 @@ class EventStream:
         *,
         headers: Mapping[str, str],
         keep_alive_s: float,
+        keep_alive: bytes = _KEEP_ALIVE,
     ) -> None:
-        """`headers` are sent beside those of every event stream."""
+        """`headers` are sent beside those of every event stream, `keep_alive` in silence."""
         self._frames = frames
         self._headers = [
             (name.encode("latin-1"), value.encode("latin-1"))
             for name, value in {**_HEADERS, **headers}.items()
         ]
         self._keep_alive_s = keep_alive_s
+        self._keep_alive_frame = keep_alive
         self._is_open = False
         self._has_news = False
         self._lock = asyncio.Lock()  # the keep-alive timer writes too
@@ -80,7 +82,7 @@ class EventStream:
             self._has_news = False
             await asyncio.sleep(self._keep_alive_s)
             if not self._has_news:
-                await self._write(send, _KEEP_ALIVE)
+                await self._write(send, self._keep_alive_frame)
 
     async def _write(self, send: Send, frame: bytes) -> None:
         async with self._lock:

@@ -58,6 +58,7 @@ class ServerState:
         dialect: how the model writes tool calls; None if its tokenizer has no marks for them.
         grammars: checks grammars before a request is sent; None takes them as they are.
         deadline_s: seconds that a request may take which does not say itself; None for any.
+        page_size: tokens a page of the prefix cache; 0 if there is none.
         keep_alive_s: seconds of silence after which a waiting stream gets a comment line.
         draining: new requests are refused with 503.
     """
@@ -73,6 +74,7 @@ class ServerState:
     created_s: int = field(default_factory=lambda: int(time.time()))
     grammars: GrammarChecker | None = None
     deadline_s: float | None = None
+    page_size: int = 0
     keep_alive_s: float = 10.0
     draining: bool = False
     in_flight: InFlight = field(default_factory=InFlight)

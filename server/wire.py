@@ -7,6 +7,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from leadline.server.errors import ApiError
+from leadline.server.messages.envelope import is_for_anthropic, wire_error
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +21,7 @@ MAX_WRITE_PAUSE_S = 30.0  # how long a client may leave unread what fills its bu
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol with limits; what is beyond them is answered once, and cut."""
 
+    url = b""  # until a request has begun
     _timer: asyncio.TimerHandle | None = None  # for the head
     _write_timer: asyncio.TimerHandle | None = None
     _in_head = True
@@ -128,7 +130,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self.transport.abort()  # another answer is being written
             return
-        self.transport.write(_bytes_of(error))
+        path = self.url.partition(b"?")[0].decode("latin-1")
+        self.transport.write(_bytes_of(error, is_anthropic=is_for_anthropic(path, {})))
         self.transport.close()
 
     def _cut(self) -> None:
@@ -136,14 +139,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.abort()
 
 
-def _bytes_of(error: ApiError) -> bytes:
-    body = error.body()
+def _bytes_of(error: ApiError, *, is_anthropic: bool) -> bytes:
+    body, headers = wire_error(error) if is_anthropic else (error.body(), error.headers)
     reasons: dict[int, Any] = {408: "Request Timeout", 431: "Request Header Fields Too Large"}
     headers = {
         "Content-Type": "application/json",
         "Content-Length": str(len(body)),
         "Connection": "close",
-        **error.headers,
+        **headers,
     }
     head = f"HTTP/1.1 {error.status} {reasons.get(error.status, 'Service Unavailable')}\r\n"
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import anthropic
 import httpx
 import openai
 import pytest
@@ -297,6 +298,20 @@ def serve(switchboard: Switchboard) -> Iterator[Callable[..., Service]]:
             return Service(url, server_state, engine, http, client)
 
         yield start
+
+
+@pytest.fixture
+def anthropic_of() -> Iterator[Callable[[str], anthropic.Anthropic]]:
+    """Makes Anthropic's own client of a service at a URL."""
+    with contextlib.ExitStack() as stack:
+
+        def connect(url: str, **settings: Any) -> anthropic.Anthropic:
+            http_client = anthropic.DefaultHttpxClient(**NO_TLS)
+            fixed: Any = {"max_retries": 0, "timeout": WAIT_S, "http_client": http_client}
+            client = anthropic.Anthropic(base_url=url, **({"api_key": "-"} | fixed | settings))
+            return stack.enter_context(client)
+
+        yield connect
 
 
 @pytest.fixture
