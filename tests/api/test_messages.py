@@ -284,7 +284,7 @@ def test_a_model_that_cannot_think(plain: Any) -> None:
     for thinking in ({"type": "disabled"}, {"type": "adaptive"}):
         fields: Any = {"thinking": thinking, "output_config": {"effort": "high"}}
         assert ask(plain, max_tokens=50, **fields).content[0].text == "Hello, world!"
-    with pytest.raises(anthropic.BadRequestError, match="thinking.* is not supported"):
+    with pytest.raises(anthropic.BadRequestError, match=r"thinking.* is not supported"):
         ask(plain, thinking={"type": "enabled", "budget_tokens": 1024})
 
 
