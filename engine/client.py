@@ -52,12 +52,7 @@ class EngineClient:
         builder: str = "leadline.engine.build:build_core",
         max_unread_outputs: int | None = None,
     ) -> None:
-        """Nothing is started yet.
-
-        Args:
-            builder: `module:function` that makes the engine in its process.
-            max_unread_outputs: of a request; one that nobody reads for so long is aborted.
-        """
+        """`builder`: `module:function` that makes the engine; `max_unread_outputs`: of a request."""
         self._max_unread = max_unread_outputs or MAX_UNREAD_OUTPUTS
         self.stats = EngineStats()
         self.progress = Progress()

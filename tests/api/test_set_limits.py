@@ -64,7 +64,7 @@ def test_suffixes() -> None:
     "text", ["frogs=1", "n", "n=", "n=x", "n=-1", "n=1.5", "n=0", "head_s=nan"]
 )
 def test_what_is_no_limit_is_answered_with_one_line(text: str) -> None:
-    with pytest.raises(ConfigError, match="allowed|stop_strings") as caught:
+    with pytest.raises(ConfigError, match=r"allowed|stop_strings") as caught:
         Limits.of([text])
     assert "\n" not in str(caught.value)
 
