@@ -4,6 +4,7 @@ from typing import Literal
 
 import msgspec
 
+from leadline.engine.bounds import check_bounds, check_token_ids
 from leadline.engine.errors import InvalidRequestError, PromptTooLongError, QueueFullError
 from leadline.engine.executor.base import Capacity
 from leadline.engine.request import EngineRequest
@@ -55,7 +56,8 @@ def check_fits(request: EngineRequest, capacity: Capacity) -> None:
     """Refuse a request that could never be completed, however long it waited.
 
     Raises:
-        InvalidRequestError: an empty prompt, or no token to generate.
+        InvalidRequestError: an empty prompt, no token to generate, ids that are no tokens, or
+            parameters beyond the engine's bounds.
         PromptTooLongError: more tokens than the model length or the page pool can hold.
     """
     num_prompt_tokens = len(request.prompt_ids)
@@ -66,6 +68,9 @@ def check_fits(request: EngineRequest, capacity: Capacity) -> None:
         raise InvalidRequestError(
             f"max_tokens is {max_tokens}; give at least 1", param="max_tokens"
         )
+    check_bounds(request)
+    if capacity.vocab_size:
+        check_token_ids(request, capacity.vocab_size)
     num_tokens = num_prompt_tokens + max_tokens
     asked = f"{num_prompt_tokens} prompt tokens + max_tokens {max_tokens} = {num_tokens} tokens"
     if num_tokens > capacity.max_model_len:

@@ -196,7 +196,9 @@ def build_core(
         logprobs_mode=config.logprobs_mode,
     )
     executor = LocalExecutor(runner, config.capacity(), grammars)
-    scheduler, events = make_scheduler(config, make_policy(num_drafts))
+    scheduler, events = make_scheduler(
+        config, make_policy(num_drafts), vocab_size=loaded.config.vocab_size
+    )
     num_tokens = config.num_pages * config.page_size
     pool = (
         f"{config.num_pages} pages of {config.page_size}: {num_tokens} tokens, "
@@ -219,7 +221,7 @@ def build_core(
 
 
 def make_scheduler(
-    config: ResolvedConfig, draft_policy: DraftPolicy
+    config: ResolvedConfig, draft_policy: DraftPolicy, *, vocab_size: int = 0
 ) -> tuple[Scheduler, KVEventPublisher | None]:
     """The scheduler of a config, and what publishes its cache events, if anything does.
 
@@ -241,7 +243,7 @@ def make_scheduler(
         max_requests=config.max_queued_requests, max_tokens=config.max_queued_tokens
     )
     scheduler = Scheduler(
-        config.capacity(),
+        msgspec.structs.replace(config.capacity(), vocab_size=vocab_size),
         max_num_batched_tokens=config.max_num_batched_tokens,
         prefix_caching=config.prefix_caching,
         draft_policy=draft_policy,

@@ -34,7 +34,7 @@ from leadline.engine.messages import (
 from leadline.engine.progress import Progress
 from leadline.engine.request import EngineRequest, FinishReason, RequestOutput
 
-MAX_UNREAD_OUTPUTS = 4096  # of a request; one that nobody reads for so long is aborted
+MAX_UNREAD_OUTPUTS = 4096
 _LAST_WORDS_MS = 50
 
 
@@ -46,8 +46,14 @@ class EngineClient:
         progress: whether it gets on with its work.
     """
 
-    def __init__(self, *, builder: str = "leadline.engine.build:build_core") -> None:
-        """`builder`: `module:function` that makes the engine in its process."""
+    def __init__(
+        self,
+        *,
+        builder: str = "leadline.engine.build:build_core",
+        max_unread_outputs: int | None = None,
+    ) -> None:
+        """`builder`: `module:function` for the engine; `max_unread_outputs`: of a request."""
+        self._max_unread = max_unread_outputs or MAX_UNREAD_OUTPUTS
         self.stats = EngineStats()
         self.progress = Progress()
         self._builder = builder
@@ -293,9 +299,9 @@ class EngineClient:
             self.progress.answer()
         if (queue := self._queues.get(output.request_id)) is None:
             return
-        if is_final or queue.qsize() < MAX_UNREAD_OUTPUTS:
+        if is_final or queue.qsize() < self._max_unread:
             queue.put_nowait(output)
-        elif queue.qsize() == MAX_UNREAD_OUTPUTS:
+        elif queue.qsize() == self._max_unread:
             self.finish(output.request_id, FinishReason.ABORT)
             queue.put_nowait(
                 RequestOutput(

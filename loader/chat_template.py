@@ -24,7 +24,9 @@ class ChatTemplate:
     """A jinja template in a sandbox that can change nothing; renders what transformers renders.
 
     Attributes:
-        source: what it is made of; of several, one after the other.
+        sources: what it was made of, by name.
+        variables: the same.
+        source: all sources, one after the other.
         reads_tools: whether it tells the model of tools; DeepSeek's own do not.
     """
 
@@ -44,7 +46,8 @@ class ChatTemplate:
                 f"there is no chat template named {_DEFAULT!r} among {', '.join(sorted(named))}"
             )
         environment = _environment()
-        self._variables = dict(variables)
+        self.sources = dict(named)
+        self.variables = dict(variables)
         self._templates = {}
         self.source = "\n".join(named.values())
         self.reads_tools = False
@@ -111,7 +114,7 @@ class ChatTemplate:
         """
         name = _TOOL_USE if tools and _TOOL_USE in self._templates else _DEFAULT
         variables = {
-            **self._variables,
+            **self.variables,
             "documents": None,
             **kwargs,
             "messages": [_with_reasoning(message) for message in messages],

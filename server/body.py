@@ -6,24 +6,25 @@ import msgspec
 from pydantic import BaseModel, ValidationError
 
 from leadline.server.errors import BadRequestError
+from leadline.server.limits import FLAG, Limits
 
-MAX_JSON_DEPTH = 128
 _MAX_SHOWN_CHARS = 40
+_MAX_DEPTH = Limits().json_depth
 
 Fields = TypeVar("Fields", bound=BaseModel)
 
 
-def parse_body(body: bytes, fields: type[Fields]) -> Fields:
-    """Validate a request's JSON.
+def parse_body(body: bytes, fields: type[Fields], *, max_depth: int = _MAX_DEPTH) -> Fields:
+    """Validate a request's JSON; `max_depth` as in `read_json`.
 
     Raises:
         BadRequestError: it is no JSON, or a field is missing or out of range.
     """
-    return validate(read_json(body), fields)
+    return validate(read_json(body, max_depth), fields)
 
 
-def read_json(body: bytes) -> dict[str, Any]:
-    """A body's JSON object.
+def read_json(body: bytes, max_depth: int = _MAX_DEPTH) -> dict[str, Any]:
+    """A body's JSON object; `max_depth`: levels of lists and objects in each other.
 
     Raises:
         BadRequestError: it is no JSON object, or lists and objects lie too deep in each other.
@@ -31,7 +32,7 @@ def read_json(body: bytes) -> dict[str, Any]:
     try:
         data = msgspec.json.decode(body)
     except RecursionError as error:
-        raise _too_deep() from error
+        raise _too_deep(max_depth) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequestError(
             f"the body is not valid JSON: {error}", code="invalid_json"
@@ -39,8 +40,8 @@ def read_json(body: bytes) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise BadRequestError("the body must be a JSON object", code="invalid_json")
     # Looking closer is only worth it where there are brackets enough.
-    if body.count(b"[") + body.count(b"{") > MAX_JSON_DEPTH and _is_deep(data):
-        raise _too_deep()
+    if body.count(b"[") + body.count(b"{") > max_depth and _is_deep(data, max_depth):
+        raise _too_deep(max_depth)
     return data
 
 
@@ -56,10 +57,10 @@ def validate(data: dict[str, Any], fields: type[Fields]) -> Fields:
         raise _from_validation(error) from error
 
 
-def _is_deep(data: Any) -> bool:
+def _is_deep(data: Any, max_depth: int) -> bool:
     """Whether lists and objects lie deeper in each other than is allowed."""
     level = [data]
-    for _ in range(MAX_JSON_DEPTH):
+    for _ in range(max_depth):
         level = [
             inner
             for outer in level
@@ -71,9 +72,10 @@ def _is_deep(data: Any) -> bool:
     return True
 
 
-def _too_deep() -> BadRequestError:
+def _too_deep(max_depth: int) -> BadRequestError:
     return BadRequestError(
-        f"lists and objects lie more than {MAX_JSON_DEPTH} deep in each other; send flatter JSON",
+        f"lists and objects lie more than {max_depth} deep in each other; send flatter JSON "
+        f"({FLAG} json_depth)",
         code="invalid_json",
     )
 

@@ -28,14 +28,16 @@ from leadline.server.requests import read_fields
 from leadline.server.response_types import ChatChoice, ChatCompletion, ChatMessage
 from leadline.server.sse import EventStream
 from leadline.server.state import ServerState
+from leadline.server.template_messages import Rendering
 
 
-def render(state: ServerState, fields: ChatRequest) -> str:
+async def render(state: ServerState, fields: ChatRequest) -> str:
     """The prompt's text.
 
     Raises:
-        BadRequestError: a message that the model's template cannot render, or tools for a model
-            that cannot call them.
+        BadRequestError: a message that the model's template cannot render, or not in time, or
+            tools for a model that cannot call them.
+        UnavailableError: no process is free to render it.
     """
     if state.template is None:
         raise BadRequestError(
@@ -48,13 +50,17 @@ def render(state: ServerState, fields: ChatRequest) -> str:
         dialect = _dialect(state)
         if not state.template.reads_tools:
             messages = _with_system_text(messages, tools_text(dialect, tools))
-    add_generation_prompt = fields.add_generation_prompt is not False
+    job = Rendering(
+        messages=messages,
+        tools=tools,
+        add_generation_prompt=fields.add_generation_prompt is not False,
+        settings=fields.template_settings,
+    )
     try:
+        if state.templates is not None:
+            return await state.templates.render(job)
         return state.template.render(
-            messages,
-            tools=tools,
-            add_generation_prompt=add_generation_prompt,
-            **fields.template_settings,
+            messages, tools=tools, add_generation_prompt=job.add_generation_prompt, **job.settings
         )
     except TemplateError as error:
         raise BadRequestError(str(error), param="messages", code="invalid_value") from error
@@ -73,7 +79,7 @@ async def chat_completions(request: Request) -> ASGIApp:
     state: ServerState = request.app.state.server
     caller = caller_of(request.headers)
     fields, headers = await read_fields(request, ChatRequest)
-    prompt_ids = await encode_text(state, render(state, fields), "messages")
+    prompt_ids = await encode_text(state, await render(state, fields), "messages")
     generation = await generation_of(state, fields, prompt_ids, caller, id_prefix="chatcmpl-")
     if fields.stream:
         frames = ChunkFrames(generation, CHAT_FORMAT, fields.stream_options).frames()
@@ -154,6 +160,7 @@ def _body(generation: Generation, answers: list[Answer]) -> bytes:
             logprobs=writer.chat(answer.tokens) if parts.has_logprobs else None,
             finish_reason=answer.finish_reason,
             stop_reason=answer.stop_reason,
+            matched_stop=answer.stop_reason,
             token_ids=answer.token_ids if parts.has_token_ids else UNSET,
         )
         for index, answer in enumerate(answers)
@@ -165,6 +172,8 @@ def _body(generation: Generation, answers: list[Answer]) -> bytes:
         choices=choices,
         usage=generation.usage.to_json(),
         seed=generation.seed,
+        system_fingerprint=generation.state.fingerprint,
+        metadata=UNSET if generation.metadata is None else generation.metadata,
         metrics=generation.usage.metrics() or UNSET,
     )
     if parts.has_prompt_logprobs:

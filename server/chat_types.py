@@ -25,6 +25,9 @@ class Message(BaseModel):
     """
 
     model_config = ConfigDict(strict=True, extra="allow")
+    further_fields: ClassVar[frozenset[str]] = frozenset(
+        ("name", "tool_call_id", "refusal", "annotations", "audio", "function_call")
+    )
 
     role: _ROLES
     content: str | list[dict[str, Any]] | None = None

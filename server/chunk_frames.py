@@ -92,6 +92,8 @@ class ChunkFrames:
             "object": chunk_format.object,
             "created": generation.created_s,
             "model": generation.model,
+            "system_fingerprint": generation.state.fingerprint,
+            "service_tier": "default",
         }
         self._head = b"data: " + _encode(head)[:-1]
         self._choice_heads = [
@@ -144,7 +146,8 @@ class ChunkFrames:
         """A choice's last chunk, with the tokens that are left."""
         assert delta.finish_reason is not None
         reason = b',"finish_reason":"%s"' % delta.finish_reason.value.encode()
-        reason += b',"stop_reason":' + encode_line(delta.stop_reason) + b"}]"
+        stop = encode_line(delta.stop_reason)
+        reason += b',"stop_reason":' + stop + b',"matched_stop":' + stop + b"}]"
         details = self._details(delta.index, tokens)
         usage = self._usage(is_shown=self._is_continuous)
         metrics = b"" if self._num_open else self._metrics()

@@ -9,7 +9,6 @@ from leadline.server.errors import invalid
 from leadline.server.not_honoured import NOT_HONOURED, IsHarmless, only
 from leadline.server.sampling_types import INT64_MAX, NumLogprobs, SamplingFields, TokenId
 
-MAX_PROMPTS = 256
 _TokenIds = Annotated[list[TokenId], Field(min_length=1)]
 
 
@@ -26,8 +25,8 @@ class CompletionRequest(SamplingFields):
     prompt: (
         str
         | _TokenIds
-        | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)]
-        | Annotated[list[_TokenIds], Field(min_length=1, max_length=MAX_PROMPTS)]
+        | Annotated[list[str], Field(min_length=1)]
+        | Annotated[list[_TokenIds], Field(min_length=1)]
     )
     max_tokens: Annotated[int, Field(ge=0, le=INT64_MAX)] | None = None
     logprobs: NumLogprobs | None = None

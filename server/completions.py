@@ -68,6 +68,8 @@ def _body(generation: Generation, answers: list[Answer]) -> bytes:
         choices=[_choice(generation, index, answer) for index, answer in enumerate(answers)],
         usage=generation.usage.to_json(),
         seed=generation.seed,
+        system_fingerprint=generation.state.fingerprint,
+        metadata=UNSET if generation.metadata is None else generation.metadata,
         metrics=generation.usage.metrics() or UNSET,
     )
     return msgspec.json.encode(completion)
@@ -83,6 +85,7 @@ def _choice(generation: Generation, index: int, answer: Answer) -> TextChoice:
         logprobs=writer.text(tokens) if parts.has_logprobs else None,
         finish_reason=answer.finish_reason,
         stop_reason=answer.stop_reason,
+        matched_stop=answer.stop_reason,
     )
     if parts.has_token_ids:
         choice.token_ids = answer.token_ids

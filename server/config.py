@@ -5,6 +5,7 @@ from typing import Any
 
 from leadline.engine.errors import ConfigError
 from leadline.server.keys import problems_of
+from leadline.server.limits import Limits
 
 DEFAULT_URL = "http://127.0.0.1:8000"  # where a server with the defaults listens
 MAX_PORT = 65535
@@ -56,10 +57,24 @@ class ServerConfig:
         "key for /metrics; as --api-key (default: everybody may read them)",
         is_secret=True,
     )
+    strict: bool = _option(False, "refuse a request with a field that nobody knows")
+    limit: tuple[str, ...] = _option(
+        (),
+        "NAME=VALUE, as body_bytes=64M; may be repeated; docs/security.md lists all",
+    )
     log_level: str = _option(
         "info", "least important log lines to show", choices=("debug", "info", "warning", "error")
     )
     access_log: bool = _option(False, "a log line for each HTTP request")
+
+    @property
+    def limits(self) -> Limits:
+        """What `limit` says.
+
+        Raises:
+            ConfigError: as `Limits.of`.
+        """
+        return Limits.of(self.limit)
 
     def check(self) -> None:
         """Refuse values out of range.
@@ -78,6 +93,10 @@ class ServerConfig:
             problems.append(f"engine_timeout_s is {self.engine_timeout_s}; allowed: at least 0")
         for name in KEY_FIELDS:
             problems += problems_of(name, getattr(self, name))
+        try:
+            Limits.of(self.limit)
+        except ConfigError as error:
+            problems.append(str(error))
         choices = type(self).__dataclass_fields__["log_level"].metadata["choices"]
         if self.log_level not in choices:
             problems.append(f"log_level is {self.log_level!r}; allowed: {', '.join(choices)}")

@@ -4,27 +4,17 @@ This is the process edge of the HTTP side: the one place that catches everything
 """
 
 import logging
-import re
-import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from leadline.server.access import Access
 from leadline.server.errors import ApiError, ClientDisconnectedError, UnavailableError
+from leadline.server.request_id import HEADER, request_id_of
 from leadline.server.sse import error_frame
 from leadline.server.state import ServerState
 
 logger = logging.getLogger(__name__)
-
-_MAX_ID_CHARS = 128
-_NOT_IN_IDS = re.compile(r"[^A-Za-z0-9._:/+=-]")
-
-
-def request_id_of(headers: Headers) -> str:
-    """The client's `X-Request-Id`, less what does not belong in a header or a log; or a new one."""
-    given = _NOT_IN_IDS.sub("", headers.get("x-request-id", ""))[:_MAX_ID_CHARS]
-    return given or uuid.uuid4().hex
 
 
 class Edge:
@@ -50,7 +40,7 @@ class Edge:
             nonlocal content_type
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
+                headers[HEADER] = request_id
                 content_type = headers.get("content-type", "")
             await send(message)
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from leadline.engine.errors import EngineError
 from leadline.engine.request import (
@@ -56,6 +57,7 @@ class Generation:
         writer: of log-probabilities.
         echoes: by prompt, if choices begin with it.
         reading: what answers are made of; None if they are text alone.
+        metadata: the request's.
         usage: as of the last delta.
         prompt_logprobs: by prompt, as of the last delta, if the engine was asked for them.
     """
@@ -73,6 +75,7 @@ class Generation:
     choices_per_prompt: int
     usage: Usage
     reading: Reading | None = None
+    metadata: dict[str, Any] | None = None
     prompt_logprobs: dict[int, list[TokenLogprobs]] = field(default_factory=dict)
     started_s: float = field(default_factory=time.monotonic)
 

@@ -8,27 +8,28 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
-from leadline.server.wire import BoundedProtocol
+from leadline.server.limits import Limits
+from leadline.server.wire import bounded_protocol
 
 LAST_WORDS_S = 5  # for answers that only have to be written out
-_IDLE_CONNECTION_S = 75  # longer than clients keep a connection in their pools
 
 
 class HttpServer(uvicorn.Server):
     """Serves an application on a listening socket until it is told to stop."""
 
-    def __init__(self, app: ASGIApp, *, access_log: bool) -> None:
-        """`access_log`: a log line for each request."""
+    def __init__(self, app: ASGIApp, *, access_log: bool, limits: Limits | None = None) -> None:
+        """`access_log`: a log line for each request; `limits`: of connections."""
+        limits = limits or Limits()
         config = uvicorn.Config(
             app,
-            http=BoundedProtocol,
+            http=bounded_protocol(limits),
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=access_log,
             proxy_headers=False,
             server_header=False,
-            timeout_keep_alive=_IDLE_CONNECTION_S,
+            timeout_keep_alive=limits.idle_s,  # type: ignore[arg-type] # any number will do
             timeout_graceful_shutdown=LAST_WORDS_S,
         )
         super().__init__(config)

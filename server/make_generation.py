@@ -8,12 +8,14 @@ from collections.abc import Sequence
 import msgspec
 
 from leadline.engine.errors import EngineError, InvalidRequestError
+from leadline.engine.grammar.compilation import check_size
 from leadline.engine.request import EngineRequest, Grammar, SamplingParams
 from leadline.server.caller import Caller
 from leadline.server.choice_text import TextRules
 from leadline.server.dialects.call_grammar import tools_refusal
 from leadline.server.dialects.reading import Reading
-from leadline.server.errors import BadRequestError, from_engine_error, invalid
+from leadline.server.errors import BadRequestError, from_engine_error
+from leadline.server.field_limits import check_limits, check_prompt_tokens, check_prompts
 from leadline.server.generation import AnswerParts, Generation
 from leadline.server.logprobs import LogprobWriter, echo_of
 from leadline.server.sampling_params import check_ids, make_params
@@ -23,7 +25,6 @@ from leadline.server.structured_output import grammar_refusal
 from leadline.server.usage import Usage
 
 _SEED_MASK = 2**64 - 1
-MAX_CHOICES_IN_ALL = 1024
 
 
 def choice_seed(seed: int, prompt_ids: Sequence[int], choice: int) -> int:
@@ -70,11 +71,14 @@ async def make_generation(
         ApiError: a prompt is too long or has ids that are no tokens; a grammar is no good.
     """
     response_id = f"{id_prefix}{uuid.uuid4().hex}"
-    num_choices = _num_choices(fields, len(prompts))
+    check_limits(fields, state.limits)
+    num_choices = fields.n or 1
+    check_prompts(len(prompts), len(prompts) * num_choices, state.limits)
     seed = state.seed_source() if fields.seed is None else fields.seed
     all_params = []
     for prompt_ids in prompts:
         _check_prompt(prompt_ids, state.tokenizer.vocab_size)
+        check_prompt_tokens(len(prompt_ids), fields.prompt_param, state.limits)
         all_params.append(
             make_params(state, fields, len(prompt_ids), default_max_tokens=default_max_tokens)
         )
@@ -86,7 +90,7 @@ async def make_generation(
             prompt_ids=prompt_ids,
             params=msgspec.structs.replace(params, seed=seed & _SEED_MASK, grammar=grammar),
             arrival_s=caller.arrival_s,
-            cache_salt=fields.cache_salt or "",
+            cache_salt=_cache_salt(fields),
             priority=caller.priority if fields.priority is None else fields.priority,
             tenant=caller.tenant,
             deadline_s=_deadline_s(state, fields, caller),
@@ -118,6 +122,7 @@ async def make_generation(
             num_thinking_tokens=None if state.thinking is None else [0] * len(requests),
         ),
         reading=reading,
+        metadata=fields.metadata,
     )
 
 
@@ -136,9 +141,11 @@ async def _checked_grammar(
     state: ServerState, fields: SamplingFields, calls: Grammar | None
 ) -> Grammar | None:
     grammar = calls or fields.grammar()
-    if grammar is not None and state.grammars is not None:
+    if grammar is not None:
         try:
-            await state.grammars.check(grammar)
+            check_size(grammar, state.limits.grammar_bytes)
+            if state.grammars is not None:
+                await state.grammars.check(grammar)
         except InvalidRequestError as error:
             if grammar is calls:
                 raise tools_refusal(error) from error
@@ -173,16 +180,10 @@ def _deadline_s(state: ServerState, fields: SamplingFields, caller: Caller) -> f
     return None if wanted_s is None else caller.arrival_s + wanted_s
 
 
-def _num_choices(fields: SamplingFields, num_prompts: int) -> int:
-    """Choices of each prompt."""
-    num_choices = fields.n or 1
-    if num_prompts * num_choices > MAX_CHOICES_IN_ALL:
-        raise invalid(
-            "n",
-            f"'n' times the number of prompts is {num_prompts * num_choices}; "
-            f"allowed: at most {MAX_CHOICES_IN_ALL}; send fewer prompts at once",
-        )
-    return num_choices
+def _cache_salt(fields: SamplingFields) -> str:
+    """Pages are shared within a salt, and within a user where one is named."""
+    salt = fields.cache_salt or ""
+    return f"{salt}\0{fields.user_id}" if fields.user_id else salt
 
 
 def _check_prompt(prompt_ids: Sequence[int], vocab_size: int) -> None:

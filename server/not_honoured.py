@@ -16,10 +16,6 @@ ANY_VALUE: IsHarmless = lambda value: True  # noqa: E731 - a hint by definition;
 
 NOT_HONOURED: Mapping[str, IsHarmless] = {
     # What clients send to every server; labels and hints that change no answer.
-    "user": ANY_VALUE,
-    "metadata": ANY_VALUE,
-    "safety_identifier": ANY_VALUE,
-    "prompt_cache_key": ANY_VALUE,
     "prompt_cache_retention": ANY_VALUE,
     "service_tier": only("auto", "default"),
     "store": only(False),

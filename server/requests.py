@@ -9,11 +9,11 @@ from starlette.requests import ClientDisconnect, Request
 
 from leadline.server.body import parse_body
 from leadline.server.errors import ApiError, ClientDisconnectedError
+from leadline.server.limits import FLAG, Limits
 from leadline.server.sampling_types import SamplingFields
 from leadline.server.state import ServerState
+from leadline.server.unknown_fields import refuse_unknown, unknown_fields
 
-MAX_BODY_BYTES = 32 * 2**20
-MAX_BODY_PAUSE_S = 30.0
 _MAX_LENGTH_DIGITS = 20
 _MAX_NAMED_FIELDS = 32
 _FIELD_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")  # others do not belong in a header
@@ -32,7 +32,7 @@ class PlainFields(BaseModel):
         Returns:
             Names of fields that nobody knows.
         """
-        return list(self.model_extra or {})
+        return unknown_fields(self)
 
 
 Fields = TypeVar("Fields", bound=SamplingFields | PlainFields)
@@ -46,12 +46,15 @@ async def read_fields(request: Request, fields_type: type[Fields]) -> tuple[Fiel
         ClientDisconnectedError: the client left before it had sent everything.
     """
     state: ServerState = request.app.state.server
-    fields = parse_body(await _read_body(request), fields_type)
+    body = await _read_body(request, state.limits)
+    fields = parse_body(body, fields_type, max_depth=state.limits.json_depth)
     if fields.model is not None and fields.model not in state.model_names:
         raise model_not_found(state, fields.model)
     unknown = fields.check()
     if not unknown:
         return fields, {}
+    if state.is_strict:
+        refuse_unknown(fields, unknown)
     state.metrics.count_ignored_fields(len(unknown))
     names = [name for name in unknown if _FIELD_NAME.fullmatch(name)][:_MAX_NAMED_FIELDS]
     return fields, {"x-ignored-fields": ", ".join(names)} if names else {}
@@ -68,7 +71,7 @@ def model_not_found(state: ServerState, name: str) -> ApiError:
     )
 
 
-async def _read_body(request: Request) -> bytes:
+async def _read_body(request: Request, limits: Limits) -> bytes:
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/json":
         raise ApiError(
@@ -82,30 +85,32 @@ async def _read_body(request: Request) -> bytes:
             415, "send the body without 'Content-Encoding'", code="unsupported_content_encoding"
         )
     announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced[:_MAX_LENGTH_DIGITS]) > MAX_BODY_BYTES:
-        raise _too_large()
+    if announced.isdecimal() and int(announced[:_MAX_LENGTH_DIGITS]) > limits.body_bytes:
+        raise _too_large(limits.body_bytes)
     body = bytearray()
     chunks = request.stream()
     try:
-        while (chunk := await asyncio.wait_for(anext(chunks, None), MAX_BODY_PAUSE_S)) is not None:
+        while (
+            chunk := await asyncio.wait_for(anext(chunks, None), limits.body_pause_s)
+        ) is not None:
             body += chunk
-            if len(body) > MAX_BODY_BYTES:
-                raise _too_large()
+            if len(body) > limits.body_bytes:
+                raise _too_large(limits.body_bytes)
     except ClientDisconnect as error:
         raise ClientDisconnectedError from error
     except TimeoutError as error:
         raise ApiError(
             408,
-            f"nothing of the body has come for {MAX_BODY_PAUSE_S:g} s; send it at once",
+            f"nothing of the body has come for {limits.body_pause_s:g} s; send it at once",
             code="request_timeout",
             headers={"Connection": "close"},
         ) from error
     return bytes(body)
 
 
-def _too_large() -> ApiError:
+def _too_large(max_bytes: int) -> ApiError:
     return ApiError(
         413,
-        f"the body is larger than {MAX_BODY_BYTES} bytes; send less",
+        f"the body is larger than {max_bytes} bytes; send less ({FLAG} body_bytes)",
         code="request_too_large",
     )

@@ -45,6 +45,7 @@ class ChatChoice(msgspec.Struct, kw_only=True):
 
     Attributes:
         stop_reason: the stop string that ended it, or the token that the request names.
+        matched_stop: the same, under SGLang's name.
     """
 
     index: int
@@ -52,6 +53,7 @@ class ChatChoice(msgspec.Struct, kw_only=True):
     logprobs: Json | None
     finish_reason: FinishReason
     stop_reason: str | int | None
+    matched_stop: str | int | None
     token_ids: list[int] | UnsetType = UNSET
 
 
@@ -61,6 +63,8 @@ class ChatCompletion(msgspec.Struct, kw_only=True):
     Attributes:
         usage: see `Usage.to_json`.
         seed: the request's, or the one that was drawn: the same request with it gives this answer.
+        system_fingerprint: stands for the model and the version of the server.
+        metadata: the request's.
         metrics: see `Usage.metrics`.
     """
 
@@ -71,6 +75,9 @@ class ChatCompletion(msgspec.Struct, kw_only=True):
     choices: list[ChatChoice]
     usage: Json
     seed: int
+    system_fingerprint: str
+    service_tier: Literal["default"] = "default"
+    metadata: Json | UnsetType = UNSET
     prompt_logprobs: list[Json | None] | UnsetType = UNSET
     prompt_token_ids: list[int] | UnsetType = UNSET
     metrics: Json | UnsetType = UNSET
@@ -84,6 +91,7 @@ class TextChoice(msgspec.Struct, kw_only=True):
     logprobs: Json | None
     finish_reason: FinishReason
     stop_reason: str | int | None
+    matched_stop: str | int | None
     token_ids: list[int] | UnsetType = UNSET
     prompt_logprobs: list[Json | None] | UnsetType = UNSET
     prompt_token_ids: list[int] | UnsetType = UNSET
@@ -99,6 +107,9 @@ class TextCompletion(msgspec.Struct, kw_only=True):
     choices: list[TextChoice]
     usage: Json
     seed: int
+    system_fingerprint: str
+    service_tier: Literal["default"] = "default"
+    metadata: Json | UnsetType = UNSET
     metrics: Json | UnsetType = UNSET
 
 

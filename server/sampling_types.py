@@ -1,4 +1,4 @@
-"""The fields that chat and text completions share."""
+"""The fields that chat and text completions share; how much of each: `field_limits.py`."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
@@ -14,29 +14,19 @@ from leadline.server.structured_output import (
     grammar_of,
     structured_outputs_of,
 )
+from leadline.server.unknown_fields import unknown_fields
 
-MAX_CHOICES = 128
-MAX_STOP_STRINGS = 16
-MAX_STOP_CHARS = 1024
-MAX_STOP_TOKEN_IDS = 256
-MAX_CACHE_SALT_CHARS = 512
-MAX_LOGPROBS = 20
-MAX_LOGIT_BIASES = 1024
-MAX_BAD_WORDS = 128
-MAX_BAD_WORD_CHARS = 128
-MAX_ALLOWED_TOKEN_IDS = 16_384
 MAX_PRIORITY = 2**31 - 1
-MAX_DEADLINE_S = 7 * 86_400.0
 INT64_MAX = 2**63 - 1
 _TOKEN_ID_MAX = 2**31 - 1
 _GUIDED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
 
-StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
-BadWord = Annotated[str, Field(min_length=1, max_length=MAX_BAD_WORD_CHARS)]
+StopString = Annotated[str, Field(min_length=1)]
+BadWord = Annotated[str, Field(min_length=1)]
 TokenId = Annotated[int, Field(ge=0, le=_TOKEN_ID_MAX)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
-NumLogprobs = Annotated[int, Field(ge=0, le=MAX_LOGPROBS)]
+NumLogprobs = Annotated[int, Field(ge=0, le=_TOKEN_ID_MAX)]
 
 
 class StreamOptions(BaseModel):
@@ -66,11 +56,9 @@ class SamplingFields(BaseModel):
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = None
-    logit_bias: Annotated[dict[str, Bias], Field(max_length=MAX_LOGIT_BIASES)] | None = None
-    bad_words: Annotated[list[BadWord], Field(max_length=MAX_BAD_WORDS)] | None = None
-    allowed_token_ids: (
-        Annotated[list[TokenId], Field(min_length=1, max_length=MAX_ALLOWED_TOKEN_IDS)] | None
-    ) = None
+    logit_bias: dict[str, Bias] | None = None
+    bad_words: list[BadWord] | None = None
+    allowed_token_ids: Annotated[list[TokenId], Field(min_length=1)] | None = None
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
     guided_json: Any = None
@@ -79,11 +67,11 @@ class SamplingFields(BaseModel):
     guided_grammar: Any = None
     thinking_token_budget: Annotated[int, Field(ge=0, le=INT64_MAX)] | None = None
     # When to stop
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    n: Annotated[int, Field(ge=1, le=INT64_MAX)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=INT64_MAX)] | None = None
     min_tokens: Annotated[int, Field(ge=0, le=INT64_MAX)] | None = None
-    stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOP_STRINGS)] | None = None
-    stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_TOKEN_IDS)] | None = None
+    stop: StopString | list[StopString] | None = None
+    stop_token_ids: list[TokenId] | None = None
     include_stop_str_in_output: bool | None = None
     ignore_eos: bool | None = None
     # What is answered, and how
@@ -95,9 +83,15 @@ class SamplingFields(BaseModel):
     skip_special_tokens: bool | None = None
     # How the engine treats it
     priority: Annotated[int, Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY)] | None = None
-    deadline_s: Annotated[float, Field(gt=0, le=MAX_DEADLINE_S)] | None = None
+    deadline_s: Annotated[float, Field(gt=0)] | None = None
     speculative_tokens: Annotated[int, Field(ge=0, le=_TOKEN_ID_MAX)] | None = None
-    cache_salt: Annotated[str, Field(max_length=MAX_CACHE_SALT_CHARS)] | None = None
+    cache_salt: str | None = None
+    user_id: str | None = None  # DeepSeek's: cached pages are its own, as with a salt
+    # Labels, which change no answer; metadata is told again with it
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    metadata: dict[str, Any] | None = None
 
     @property
     def stop_strings(self) -> list[str]:
@@ -163,17 +157,12 @@ class SamplingFields(BaseModel):
         Raises:
             BadRequestError: a known field asks for what this server does not do.
         """
-        unknown = []
         for name, value in (self.model_extra or {}).items():
             is_harmless = self.not_honoured.get(name)
-            if is_harmless is None:
-                unknown.append(name)
-            elif not is_harmless(value):
+            if is_harmless is not None and not is_harmless(value):
                 raise unsupported(name, "leave it out")
         if self.stream_options is not None and not self.stream:
             raise invalid("stream_options", "'stream_options' is only allowed if 'stream' is true")
         if self.prompt_logprobs is not None and self.stream:
             raise invalid("prompt_logprobs", "'prompt_logprobs' is only allowed without 'stream'")
-        if self.stream_options is not None:
-            unknown += [f"stream_options.{name}" for name in self.stream_options.model_extra or {}]
-        return unknown
+        return unknown_fields(self)

@@ -16,6 +16,7 @@ from leadline.engine.client import EngineClient
 from leadline.engine.config import ConfigLine, EngineConfig, ResolvedConfig, resolve
 from leadline.engine.errors import EngineDeadError, EngineError
 from leadline.engine.grammar.checker import GrammarChecker
+from leadline.engine.grammar.limits import CheckLimits
 from leadline.engine.messages import Ready
 from leadline.engine.platform_facts import cpu_facts
 from leadline.engine.request import EngineRequest, SamplingParams
@@ -28,12 +29,14 @@ from leadline.server.console import make_console
 from leadline.server.doorway import Doorway
 from leadline.server.health import StallLimits
 from leadline.server.http_server import LAST_WORDS_S, HttpServer
+from leadline.server.limits import Limits
 from leadline.server.listener import bind, listen, url_of
 from leadline.server.served_model import ServedModel, read_served_model
 from leadline.server.startup_screen import print_ready, stages
 from leadline.server.state import ServerState
 from leadline.server.stats_log import log_stats
 from leadline.server.stop_signal import StopSignal
+from leadline.server.template_process import TemplateProcess
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +115,7 @@ class _Run:
         self._begin_s = begin_s
         self._stall_limits = stall_limits
         self._doorway = Doorway()
-        self._server = HttpServer(self._doorway, access_log=config.access_log)
+        self._server = HttpServer(self._doorway, access_log=config.access_log, limits=config.limits)
         self._console = make_console()
 
     async def run(self, builder: str) -> int:
@@ -122,7 +125,9 @@ class _Run:
             EngineError: the start failed.
         """
         listen(self._listener)
-        client = EngineClient(builder=builder)
+        client = EngineClient(
+            builder=builder, max_unread_outputs=self._config.limits.unread_outputs
+        )
         stop = StopSignal()
         try:
             with stop:
@@ -148,21 +153,29 @@ class _Run:
             ready = await stop.run_until(client.start(self._resolved, on_stage))
         if ready is None:
             return stop.status
-        grammars = GrammarChecker(self._served.directory)
+        grammars = GrammarChecker(self._served.directory, _check_limits(self._config.limits))
+        templates = _templates(self._served, self._config.limits)
         log = asyncio.create_task(log_stats(lambda: client.stats))
         try:
             await grammars.start()
+            if templates is not None:
+                templates.start()
             state = make_state(
                 self._resolved,
                 self._served,
                 client,
                 grammars=grammars,
+                templates=templates,
                 deadline_s=self._config.deadline_s,
+                limits=self._config.limits,
+                is_strict=self._config.strict,
             )
             return await self._serve(state, client, stop, ready)
         finally:
             log.cancel()
             await grammars.close()
+            if templates is not None:
+                await templates.close()
 
     async def _serve(
         self, state: ServerState, client: EngineClient, stop: StopSignal, ready: Ready
@@ -212,7 +225,10 @@ def make_state(
     client: EngineClient,
     *,
     grammars: GrammarChecker | None = None,
+    templates: TemplateProcess | None = None,
     deadline_s: float | None = None,
+    limits: Limits | None = None,
+    is_strict: bool = False,
 ) -> ServerState:
     """What the handlers need of a started engine; see `ServerState`."""
     seeds = random.Random(resolved.seed)
@@ -226,9 +242,24 @@ def make_state(
         defaults=served.generation,
         prompt_prefix_ids=served.tokenizer.prefix_ids,
         grammars=grammars,
+        templates=templates,
         deadline_s=deadline_s,
         page_size=resolved.page_size if resolved.prefix_caching else 0,
+        limits=limits or Limits(),
+        is_strict=is_strict,
     )
+
+
+def _templates(served: ServedModel, limits: Limits) -> TemplateProcess | None:
+    if served.template is None:
+        return None
+    return TemplateProcess(
+        served.template, timeout_s=limits.template_s, memory_bytes=limits.template_bytes
+    )
+
+
+def _check_limits(limits: Limits) -> CheckLimits:
+    return CheckLimits(cpu_s=limits.grammar_cpu_s, wall_s=limits.grammar_s)
 
 
 async def _wait_until_idle(state: ServerState, timeout_s: float) -> None:

@@ -1,6 +1,7 @@
 """What every handler needs: the engine, the tokenizer, and what is served under which names."""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,8 +13,11 @@ from leadline.loader.generation_config import GenerationConfig
 from leadline.loader.tokenizer import Tokenizer
 from leadline.server.dialects.dialect import Dialect, find_dialect
 from leadline.server.engine_protocol import Engine
+from leadline.server.limits import Limits
 from leadline.server.metrics import Metrics
+from leadline.server.template_process import TemplateProcess
 from leadline.server.thinking import find_thinking_tokens
+from leadline.server.version import version
 
 
 class InFlight:
@@ -60,6 +64,10 @@ class ServerState:
         deadline_s: seconds that a request may take which does not say itself; None for any.
         page_size: tokens a page of the prefix cache; 0 if there is none.
         keep_alive_s: seconds of silence after which a waiting stream gets a comment line.
+        templates: renders `template`; None to render it in this process.
+        limits: how large requests may be, and how long things may take.
+        is_strict: a field that nobody knows is refused, where it is ignored otherwise.
+        fingerprint: stands for model and version in answers.
         draining: new requests are refused with 503.
     """
 
@@ -76,13 +84,19 @@ class ServerState:
     deadline_s: float | None = None
     page_size: int = 0
     keep_alive_s: float = 10.0
+    templates: TemplateProcess | None = None
+    limits: Limits = field(default_factory=Limits)
+    is_strict: bool = False
     draining: bool = False
     in_flight: InFlight = field(default_factory=InFlight)
     metrics: Metrics = field(init=False)
+    fingerprint: str = field(init=False)
     thinking: ThinkingLimit | None = field(init=False)
     dialect: Dialect | None = field(init=False)
 
     def __post_init__(self) -> None:
+        served = f"{version()} {self.model_names} {self.max_model_len}"
+        self.fingerprint = f"fp_{hashlib.sha256(served.encode()).hexdigest()[:12]}"
         self.thinking = find_thinking_tokens(self.tokenizer)
         template_source = "" if self.template is None else self.template.source
         self.dialect = find_dialect(self.tokenizer, template_source)

@@ -11,7 +11,6 @@ from leadline.engine.grammar.compilation import check_size
 from leadline.engine.request import Grammar, GrammarKind
 from leadline.server.errors import BadRequestError, unsupported
 
-MAX_CHOICE_TEXTS = 1000
 _FORMS = ("json", "regex", "choice", "grammar", "json_object")
 _ANY_OBJECT = '{"type":"object"}'
 # vLLM's further settings; each with the value that asks for what is done anyway.
@@ -184,8 +183,8 @@ def _of_schema(schema: Any, param: str) -> Grammar:
 
 
 def _of_choice(texts: list[str], param: str) -> Grammar:
-    if not 1 <= len(texts) <= MAX_CHOICE_TEXTS:
-        raise _refusal(param, f"'{param}' has {len(texts)} texts; allowed: 1 to {MAX_CHOICE_TEXTS}")
+    if not texts:
+        raise _refusal(param, f"'{param}' has no texts; give at least one")
     return Grammar(GrammarKind.REGEX, "|".join(f"({_exactly(text)})" for text in texts))
 
 

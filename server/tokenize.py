@@ -84,7 +84,7 @@ async def tokenize(request: Request) -> Response:
     state: ServerState = request.app.state.server
     fields, headers = await read_fields(request, TokenizeRequest)
     if fields.prompt is None:
-        text = render(state, fields.chat(state.model_names[0]))
+        text = await render(state, fields.chat(state.model_names[0]))
         token_ids = await encode_text(state, text, "messages")
     else:
         token_ids = await encode_text(state, fields.prompt, "prompt")

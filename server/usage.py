@@ -27,16 +27,22 @@ class Usage:
     def to_json(self) -> dict[str, Any]:
         """The API's `usage` object."""
         num_output_tokens = sum(self.num_output_tokens)
-        usage: dict[str, Any] = {
+        num_cached_tokens = sum(self.num_cached_tokens)
+        return {
             "prompt_tokens": self.num_prompt_tokens,
             "completion_tokens": num_output_tokens,
             "total_tokens": self.num_prompt_tokens + num_output_tokens,
-            "prompt_tokens_details": {"cached_tokens": sum(self.num_cached_tokens)},
+            "prompt_tokens_details": {"cached_tokens": num_cached_tokens},
+            "completion_tokens_details": {
+                "reasoning_tokens": sum(self.num_thinking_tokens or ()),
+                # OpenAI's count of the client's own `prediction`, not of drafts.
+                "accepted_prediction_tokens": 0,
+                "rejected_prediction_tokens": 0,
+            },
+            # DeepSeek's names
+            "prompt_cache_hit_tokens": num_cached_tokens,
+            "prompt_cache_miss_tokens": self.num_prompt_tokens - num_cached_tokens,
         }
-        if self.num_thinking_tokens is not None:
-            num_thinking_tokens = sum(self.num_thinking_tokens)
-            usage["completion_tokens_details"] = {"reasoning_tokens": num_thinking_tokens}
-        return usage
 
     def metrics(self) -> dict[str, Any] | None:
         """The API's `metrics` object; None if no choice has told of drafts."""

@@ -2,26 +2,32 @@
 
 import asyncio
 import logging
-from typing import Any
+from typing import ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from leadline.server.errors import ApiError
+from leadline.server.limits import FLAG, Limits
 from leadline.server.messages.envelope import is_for_anthropic, wire_error
+from leadline.server.request_id import request_id_of
 
 logger = logging.getLogger(__name__)
 
-MAX_CONNECTIONS = 8192
-MAX_HEAD_BYTES = 64 * 2**10  # request line and headers
-MAX_HEADERS = 128
-MAX_HEAD_S = 10.0  # from a request's first byte to its last header
-MAX_WRITE_PAUSE_S = 30.0  # how long a client may leave unread what fills its buffers
+_REASONS = {
+    400: "Bad Request",
+    408: "Request Timeout",
+    414: "URI Too Long",
+    431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
+}
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol with limits; what is beyond them is answered once, and cut."""
 
     url = b""  # until a request has begun
+    limits: ClassVar[Limits] = Limits()
+
     _timer: asyncio.TimerHandle | None = None  # for the head
     _write_timer: asyncio.TimerHandle | None = None
     _in_head = True
@@ -32,8 +38,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, unless there are too many."""
         super().connection_made(transport)
-        if len(self.connections) > MAX_CONNECTIONS:
-            message = f"there are {MAX_CONNECTIONS} connections already; try again later"
+        transport.set_write_buffer_limits(high=self.limits.unread_bytes)
+        most = self.limits.connections
+        if len(self.connections) > most:
+            message = f"there are {most} connections already; try again later"
             headers = {"Retry-After": "1"}
             self._refuse(ApiError(503, message, code="too_many_connections", headers=headers))
             return
@@ -54,8 +62,8 @@ class BoundedProtocol(HttpToolsProtocol):
         # What of the first piece belongs to the head is not known; pieces are small enough.
         if self._in_head and not self._has_begun:
             self._num_head_bytes += len(data)
-            if self._num_head_bytes > MAX_HEAD_BYTES:
-                self._refuse_head("larger than", MAX_HEAD_BYTES, "bytes")
+            if self._num_head_bytes > self.limits.head_bytes:
+                self._refuse_head("larger than", "head_bytes")
 
     def on_message_begin(self) -> None:
         """A request's first byte."""
@@ -64,6 +72,16 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self._is_refused:
             self._await_head()
 
+    def on_url(self, url: bytes) -> None:
+        """A part of the URL."""
+        if self._is_refused:
+            return
+        super().on_url(url)
+        most = self.limits.url_bytes
+        if len(self.url) > most:
+            message = f"the URL is longer than {most} bytes; send less ({FLAG} url_bytes)"
+            self._refuse(ApiError(414, message, code="uri_too_long"))
+
     def on_headers_complete(self) -> None:
         """Start the request, if its head is within limits."""
         if self._is_refused:
@@ -71,10 +89,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._stop_timer()
         num_bytes = len(self.url) + sum(len(n) + len(v) + 4 for n, v in self.headers)
-        if num_bytes > MAX_HEAD_BYTES:
-            self._refuse_head("larger than", MAX_HEAD_BYTES, "bytes")
-        elif len(self.headers) > MAX_HEADERS:
-            self._refuse_head("longer than", MAX_HEADERS, "headers")
+        if num_bytes > self.limits.head_bytes:
+            self._refuse_head("larger than", "head_bytes")
+        elif len(self.headers) > self.limits.headers:
+            self._refuse_head("longer than", "headers")
         else:
             super().on_headers_complete()
 
@@ -92,7 +110,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """The client does not read; give it a while."""
         super().pause_writing()
         if self._write_timer is None:
-            self._write_timer = self.loop.call_later(MAX_WRITE_PAUSE_S, self._cut)
+            self._write_timer = self.loop.call_later(self.limits.unread_s, self._cut)
 
     def resume_writing(self) -> None:
         """The client has read on."""
@@ -108,7 +126,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _await_head(self) -> None:
         self._stop_timer()
         self._in_head, self._num_head_bytes = True, 0
-        self._timer = self.loop.call_later(MAX_HEAD_S, self._on_slow_head)
+        self._timer = self.loop.call_later(self.limits.head_s, self._on_slow_head)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -116,11 +134,18 @@ class BoundedProtocol(HttpToolsProtocol):
             self._timer = None
 
     def _on_slow_head(self) -> None:
-        message = f"the request's head has not come whole within {MAX_HEAD_S:g} s"
+        message = f"the request's head has not come whole within {self.limits.head_s:g} s"
         self._refuse(ApiError(408, message, code="request_timeout"))
 
-    def _refuse_head(self, how: str, limit: int, unit: str) -> None:
-        message = f"the request's head is {how} {limit} {unit}; send less"
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP in the envelope of all errors."""
+        if not self._is_refused:  # else this is the rest of what has been answered already
+            message = "the request is not valid HTTP/1.1; see that head and length are whole"
+            self._refuse(ApiError(400, message, code="invalid_http"))
+
+    def _refuse_head(self, how: str, limit: str) -> None:
+        most, unit = getattr(self.limits, limit), limit.removeprefix("head_")
+        message = f"the request's head is {how} {most} {unit}; send less ({FLAG} {limit})"
         self._refuse(ApiError(431, message, code="request_header_fields_too_large"))
 
     def _refuse(self, error: ApiError) -> None:
@@ -131,23 +156,39 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.abort()  # another answer is being written
             return
         path = self.url.partition(b"?")[0].decode("latin-1")
-        self.transport.write(_bytes_of(error, is_anthropic=is_for_anthropic(path, {})))
+        self.transport.write(
+            _bytes_of(error, self._request_id(), is_anthropic=is_for_anthropic(path, {}))
+        )
         self.transport.close()
 
+    def _request_id(self) -> str:
+        """The client's, if its header has come already."""
+        found = [
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in self.headers or ()
+        ]
+        return request_id_of(dict(found))
+
     def _cut(self) -> None:
-        logger.info("a client is cut that has not read for %g s", MAX_WRITE_PAUSE_S)
+        logger.info("a client is cut that has not read for %g s", self.limits.unread_s)
         self.transport.abort()
 
 
-def _bytes_of(error: ApiError, *, is_anthropic: bool) -> bytes:
-    body, headers = wire_error(error) if is_anthropic else (error.body(), error.headers)
-    reasons: dict[int, Any] = {408: "Request Timeout", 431: "Request Header Fields Too Large"}
+def bounded_protocol(limits: Limits) -> type[BoundedProtocol]:
+    """The protocol with these limits."""
+    return (
+        BoundedProtocol if limits == Limits() else type("_", (BoundedProtocol,), {"limits": limits})
+    )
+
+
+def _bytes_of(error: ApiError, request_id: str, *, is_anthropic: bool) -> bytes:
+    body, headers = wire_error(error, request_id) if is_anthropic else (error.body(), error.headers)
     headers = {
         "Content-Type": "application/json",
         "Content-Length": str(len(body)),
         "Connection": "close",
+        "X-Request-Id": request_id,
         **headers,
     }
-    head = f"HTTP/1.1 {error.status} {reasons.get(error.status, 'Service Unavailable')}\r\n"
+    head = f"HTTP/1.1 {error.status} {_REASONS[error.status]}\r\n"
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     return f"{head}{lines}\r\n".encode("latin-1") + body

@@ -18,6 +18,7 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
         max_model_len: most tokens (prompt + output) of one request.
         max_num_seqs: most requests in one step.
         num_host_pages: places in the host tier; 0 for no such tier.
+        vocab_size: token ids are 0..vocab_size - 1; 0 for any, where nothing indexes by them.
     """
 
     num_pages: int
@@ -25,6 +26,7 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     max_model_len: int
     max_num_seqs: int
     num_host_pages: int = 0
+    vocab_size: int = 0
 
 
 class Executor(Protocol):

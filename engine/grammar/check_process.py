@@ -19,13 +19,7 @@ import numpy as np
 
 from leadline.engine.errors import InvalidRequestError
 from leadline.engine.grammar.compilation import compile_grammar
-from leadline.engine.grammar.limits import (
-    MAX_CHECK_CPU_S,
-    MAX_CHECK_MEMORY_BYTES,
-    MAX_CHECK_WALL_S,
-    MAX_MASK_CPU_S,
-    NUM_TRIED_TOKENS,
-)
+from leadline.engine.grammar.limits import MAX_MASK_CPU_S, NUM_TRIED_TOKENS, CheckLimits
 from leadline.engine.grammar.matcher import GrammarMatcher
 from leadline.engine.grammar.tokens import GrammarTokens, ids_of, read_tokens
 from leadline.engine.grammar.verdict import Launch, Verdict
@@ -59,14 +53,16 @@ def check(grammar: Grammar, tokens: GrammarTokens) -> Verdict:
     return Verdict()
 
 
-def check_in_fork(grammar: Grammar, tokens: GrammarTokens) -> Verdict:
+def check_in_fork(
+    grammar: Grammar, tokens: GrammarTokens, limits: CheckLimits | None = None
+) -> Verdict:
     """Check within the limits of time and memory."""
     read_end, write_end = os.pipe()
     process_id = os.fork()
     if process_id == 0:
         status = 1
         try:
-            _limit_fork()
+            _limit_fork(limits or CheckLimits())
             os.write(write_end, msgspec.json.encode(check(grammar, tokens)))
             status = 0
         finally:
@@ -87,13 +83,13 @@ def check_in_fork(grammar: Grammar, tokens: GrammarTokens) -> Verdict:
     return Verdict("the grammar is too complex: compiling it takes too much memory")
 
 
-def _limit_fork() -> None:
+def _limit_fork(limits: CheckLimits) -> None:
     # A signal whose action is the default ends a process wherever it is.
     for number in (signal.SIGALRM, signal.SIGPROF):
         signal.signal(number, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_PROF, MAX_CHECK_CPU_S)
-    signal.setitimer(signal.ITIMER_REAL, MAX_CHECK_WALL_S)
-    limit = _address_space_bytes() + MAX_CHECK_MEMORY_BYTES
+    signal.setitimer(signal.ITIMER_PROF, limits.cpu_s)
+    signal.setitimer(signal.ITIMER_REAL, limits.wall_s)
+    limit = _address_space_bytes() + limits.memory_bytes
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     if hard == resource.RLIM_INFINITY or limit < hard:
         resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
@@ -125,7 +121,8 @@ def main() -> int:
         return 1
     _send(Verdict())
     for line in lines:
-        _send(check_in_fork(msgspec.json.decode(line, type=Grammar), tokens))
+        grammar = msgspec.json.decode(line, type=Grammar)
+        _send(check_in_fork(grammar, tokens, launch.limits))
     return 0
 
 

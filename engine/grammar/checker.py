@@ -12,7 +12,7 @@ import msgspec
 
 from leadline.engine.errors import EngineError, InvalidRequestError, QueueFullError
 from leadline.engine.grammar.compilation import check_size
-from leadline.engine.grammar.limits import MAX_CHECK_WALL_S
+from leadline.engine.grammar.limits import CheckLimits
 from leadline.engine.grammar.verdict import Launch, Verdict
 from leadline.engine.request import Grammar
 
@@ -35,9 +35,15 @@ _ANSWER_MARGIN_S = 0.3
 class GrammarChecker:
     """Checks grammars in child processes; for use within one event loop."""
 
-    def __init__(self, directory: Path) -> None:
-        """`directory`: of the checkpoint. Children are started by `start` or at the first check."""
+    def __init__(self, directory: Path, limits: CheckLimits | None = None) -> None:
+        """Children are started by `start` or at the first check.
+
+        Args:
+            directory: of the checkpoint.
+            limits: what a check may take; None for the usual.
+        """
         self._directory = directory
+        self._limits = limits or CheckLimits()
         self._children: list[_Child] = []
         self._idle: asyncio.Queue[_Child] = asyncio.Queue()
         self._restarts: set[asyncio.Task[None]] = set()
@@ -58,7 +64,7 @@ class GrammarChecker:
     async def start(self) -> None:
         """Start the children ahead of the first request; does not wait until they are ready."""
         if not self._children:
-            self._children = [_Child(self._directory) for _ in range(NUM_CHILDREN)]
+            self._children = [_Child(self._directory, self._limits) for _ in range(NUM_CHILDREN)]
             for child in self._children:
                 self._restart(child)
 
@@ -168,8 +174,9 @@ class GrammarChecker:
 class _Child:
     """One process; it has one grammar at a time."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, limits: CheckLimits) -> None:
         self._directory = directory
+        self._limits = limits
         self._process: asyncio.subprocess.Process | None = None
         self.is_ready = False
 
@@ -195,7 +202,7 @@ class _Child:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )
-        verdict = await self._exchange(Launch(str(self._directory)), MAX_START_S)
+        verdict = await self._exchange(Launch(str(self._directory), self._limits), MAX_START_S)
         if verdict.error is not None:
             raise EngineError(verdict.error)
         self.is_ready = True
@@ -209,7 +216,7 @@ class _Child:
         """
         if not self.is_ready:
             raise EOFError
-        return await self._exchange(grammar, MAX_CHECK_WALL_S + _ANSWER_MARGIN_S)
+        return await self._exchange(grammar, self._limits.wall_s + _ANSWER_MARGIN_S)
 
     async def end(self) -> None:
         """Kill the process, if there is one."""

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 from llguidance import LLMatcher
 
+from leadline.engine.bounds import GRAMMAR_BYTES
 from leadline.engine.errors import InvalidRequestError
 from leadline.engine.grammar.gbnf import to_lark
-from leadline.engine.grammar.limits import MAX_TEXT_BYTES, parser_limits
+from leadline.engine.grammar.limits import parser_limits
 from leadline.engine.grammar.messages import shortened
 from leadline.engine.grammar.tokens import GrammarTokens
 from leadline.engine.request import Grammar, GrammarKind
@@ -34,8 +35,8 @@ _JSON_OPTIONS: "JsonCompileOptions" = {
 }
 
 
-def check_size(grammar: Grammar) -> None:
-    """Look at what costs nothing to see.
+def check_size(grammar: Grammar, max_bytes: int = GRAMMAR_BYTES) -> None:
+    """Look at what costs nothing to see; `max_bytes` as UTF-8.
 
     Raises:
         InvalidRequestError: the text is too long, or cannot be written as UTF-8.
@@ -45,10 +46,8 @@ def check_size(grammar: Grammar) -> None:
         num_bytes = len(grammar.text.encode())
     except UnicodeEncodeError:
         raise InvalidRequestError(f"{name} holds half of a surrogate pair") from None
-    if num_bytes > MAX_TEXT_BYTES:
-        raise InvalidRequestError(
-            f"{name} is {num_bytes} bytes long; allowed: at most {MAX_TEXT_BYTES}"
-        )
+    if num_bytes > max_bytes:
+        raise InvalidRequestError(f"{name} is {num_bytes} bytes long; allowed: at most {max_bytes}")
 
 
 def compile_grammar(grammar: Grammar, tokens: GrammarTokens) -> LLMatcher:

@@ -6,28 +6,31 @@ that we could find (an ambiguous grammar of single characters) at 30 ms; with ll
 takes 170 ms.
 """
 
+import msgspec
 from llguidance import LLParserLimits
-
-MAX_TEXT_BYTES = 256 * 1024
-"""Of a schema, a regular expression or a grammar, as UTF-8."""
 
 MAX_GBNF_BYTES = 16 * 1024
 """Of a grammar in GBNF, whose conversion is not in native code."""
 
-MAX_CHECK_CPU_S = 0.2
-"""Processor seconds that compiling, and trying the first tokens, may take."""
-
-MAX_CHECK_WALL_S = 0.45
-"""Seconds for the same, on a machine that is busy with other things."""
-
 MAX_MASK_CPU_S = 0.1
 """Processor seconds of one of the first masks, or of taking one of the first tokens in."""
 
-MAX_CHECK_MEMORY_BYTES = 256 * 1024 * 1024
-"""Address space that a check may take beyond that of the tokenizer."""
-
 NUM_TRIED_TOKENS = 8
 """How far a check follows a grammar, for what shows only when it is used."""
+
+
+class CheckLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a check may take, where the operator says nothing else.
+
+    Attributes:
+        cpu_s: processor seconds for compiling, and for trying the first tokens.
+        wall_s: seconds for the same, on a machine that is busy with other things.
+        memory_bytes: address space beyond that of the tokenizer.
+    """
+
+    cpu_s: float = 0.2
+    wall_s: float = 0.45
+    memory_bytes: int = 256 * 1024 * 1024
 
 
 def parser_limits() -> LLParserLimits:

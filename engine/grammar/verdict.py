@@ -2,11 +2,14 @@
 
 import msgspec
 
+from leadline.engine.grammar.limits import CheckLimits
+
 
 class Launch(msgspec.Struct, frozen=True):
-    """The first message: which checkpoint."""
+    """The first message: which checkpoint, and what a check may take."""
 
     directory: str
+    limits: CheckLimits = CheckLimits()
 
 
 class Verdict(msgspec.Struct, frozen=True):

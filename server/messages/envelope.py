@@ -1,6 +1,5 @@
 """Errors in Anthropic's shape, whoever raises them: `{"type": "error", "error": {...}}`."""
 
-import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,11 +48,10 @@ def error_type(status: int) -> str:
     return _TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
 
 
-def wire_error(error: ApiError) -> tuple[bytes, dict[str, str]]:
+def wire_error(error: ApiError, request_id: str) -> tuple[bytes, dict[str, str]]:
     """Body and headers of an answer to a request whose head was not read to its end."""
-    request_id = uuid.uuid4().hex
     body = error_body(error_type(error.status), str(error), request_id)
-    return body, {"request-id": request_id, "x-request-id": request_id, **error.headers}
+    return body, {"request-id": request_id, **error.headers}
 
 
 class AnthropicErrors:

@@ -61,4 +61,4 @@ async def count_tokens(request: Request) -> Response:
 async def _prompt(state: ServerState, fields: CountTokensRequest) -> tuple[ChatRequest, list[int]]:
     """The chat request that asks for the same, and its prompt."""
     chat = fields.chat(can_think=state.thinking is not None)
-    return chat, await encode_text(state, render(state, chat), "messages")
+    return chat, await encode_text(state, await render(state, chat), "messages")

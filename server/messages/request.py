@@ -1,6 +1,6 @@
 """`POST /v1/messages` and `/v1/messages/count_tokens`: what comes in."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,7 +21,8 @@ from leadline.server.messages.tools import NoChoice, Tool, ToolChoice, check_too
 from leadline.server.messages.tools import chat_fields as tool_fields
 from leadline.server.not_honoured import ANY_VALUE, IsHarmless, only
 from leadline.server.requests import PlainFields
-from leadline.server.sampling_types import INT64_MAX, MAX_STOP_STRINGS, StopString
+from leadline.server.sampling_types import INT64_MAX, StopString
+from leadline.server.unknown_fields import unknown_fields
 
 # What chat completions take beyond Anthropic's API, and this API too; they validate it.
 CHAT_FIELDS = (
@@ -101,6 +102,7 @@ class CountTokensRequest(PlainFields):
         "speed": only("standard"),
         "user_profile_id": ANY_VALUE,
     }
+    further_fields: ClassVar[frozenset[str]] = frozenset(CHAT_FIELDS)
 
     model: str
     messages: Annotated[list[Message], Field(min_length=1)]
@@ -148,8 +150,7 @@ class CountTokensRequest(PlainFields):
                 "'output_config.format' and 'tools' both say what the answer must match; leave one "
                 'of them out, or set \'tool_choice\' to {"type": "none"}',
             )
-        known = {*self.not_honoured, *CHAT_FIELDS}
-        return [name for name in dict.fromkeys(_unknown_fields(self)) if name not in known]
+        return unknown_fields(self)
 
     def chat(self, *, can_think: bool) -> ChatRequest:
         """The chat request that asks for the same.
@@ -207,7 +208,7 @@ class MessagesRequest(CountTokensRequest):
     """
 
     max_tokens: Annotated[int, Field(ge=0, le=INT64_MAX)]
-    stop_sequences: Annotated[list[StopString], Field(max_length=MAX_STOP_STRINGS)] | None = None
+    stop_sequences: list[StopString] | None = None
     stream: bool | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_k: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
@@ -240,12 +241,3 @@ class MessagesRequest(CountTokensRequest):
             "top_p": self.top_p,
             **{name: extra[name] for name in CHAT_FIELDS if name in extra},
         }
-
-
-def _unknown_fields(model: BaseModel, prefix: str = "") -> Iterator[str]:
-    """The names of all fields that nobody knows, as `messages.content.name`."""
-    yield from (f"{prefix}{name}" for name in model.model_extra or {})
-    for name, value in model:
-        for inner in value if isinstance(value, list) else [value]:
-            if isinstance(inner, BaseModel):
-                yield from _unknown_fields(inner, f"{prefix}{name.rstrip('_')}.")

@@ -23,6 +23,7 @@ def test_answer_has_the_fields_of_the_specification(service: Any) -> None:
                 "logprobs": None,
                 "finish_reason": "stop",
                 "stop_reason": None,
+                "matched_stop": None,
             }
         ],
         "usage": {
@@ -30,8 +31,17 @@ def test_answer_has_the_fields_of_the_specification(service: Any) -> None:
             "completion_tokens": 14,
             "total_tokens": 17,
             "prompt_tokens_details": {"cached_tokens": 0},
+            "completion_tokens_details": {
+                "reasoning_tokens": 0,
+                "accepted_prediction_tokens": 0,
+                "rejected_prediction_tokens": 0,
+            },
+            "prompt_cache_hit_tokens": 0,
+            "prompt_cache_miss_tokens": 3,
         },
         "seed": 4711,
+        "system_fingerprint": service.state.fingerprint,
+        "service_tier": "default",
     }
 
 

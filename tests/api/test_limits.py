@@ -14,21 +14,29 @@ import pytest
 from starlette.responses import Response
 
 from leadline.engine.request import FinishReason
-from leadline.server import wire
 from leadline.server.app import create_app
-from leadline.server.body import MAX_JSON_DEPTH
 from leadline.server.http_server import HttpServer
+from leadline.server.limits import Limits
+from leadline.server.wire import BoundedProtocol
+
+LIMITS = Limits()
+MAX_JSON_DEPTH = LIMITS.json_depth
 
 WAIT_S = 20.0
 GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
 
 
+def set_limits(monkeypatch: Any, **values: Any) -> None:
+    """Of the connections of servers that run already."""
+    monkeypatch.setattr(BoundedProtocol, "limits", Limits(**values))
+
+
 @contextlib.contextmanager
-def served(app: Any) -> Iterator[tuple[tuple[str, int], HttpServer]]:
+def served(app: Any, limits: Limits | None = None) -> Iterator[tuple[tuple[str, int], HttpServer]]:
     """Serve an application by the product's own HTTP server; gives its address."""
     listener = socket.create_server(("127.0.0.1", 0))
     address = listener.getsockname()
-    server = HttpServer(app, access_log=False)
+    server = HttpServer(app, access_log=False, limits=limits)
     is_up, stop = threading.Event(), threading.Event()
 
     async def main() -> None:
@@ -103,15 +111,15 @@ def is_served(address: tuple[str, int]) -> bool:
 @pytest.mark.parametrize(
     "head",
     [
-        b"X: " + b"x" * wire.MAX_HEAD_BYTES,
+        b"X: " + b"x" * LIMITS.head_bytes,
         b"".join(b"X-%d: %s\r\n" % (i, b"x" * 1000) for i in range(70)),
-        b"".join(b"X-%d: x\r\n" % i for i in range(wire.MAX_HEADERS + 1)),
+        b"".join(b"X-%d: x\r\n" % i for i in range(LIMITS.headers + 1)),
     ],
     ids=["one", "large", "many"],
 )
 @pytest.mark.parametrize("end", [b"\r\n\r\n", b""], ids=["whole", "open"])
 def test_a_head_beyond_its_limits(address: tuple[str, int], head: bytes, end: bytes) -> None:
-    if end == b"" and len(head) < wire.MAX_HEAD_BYTES:
+    if end == b"" and len(head) < LIMITS.head_bytes:
         end = b"\r\n"  # how many there are is known at the end
     with connected(address) as client:
         client.sendall(GET + head + end)
@@ -138,8 +146,8 @@ def test_a_head_without_end_is_not_kept(address: tuple[str, int]) -> None:
 
 def test_a_long_url_counts(address: tuple[str, int]) -> None:
     with connected(address) as client:
-        client.sendall(b"GET /" + b"x" * wire.MAX_HEAD_BYTES + b" HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert status_and_error(read_all(client))[0] == 431
+        client.sendall(b"GET /" + b"x" * LIMITS.head_bytes + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert status_and_error(read_all(client))[0] == 414
 
 
 def test_heads_within_limits_on_one_connection(address: tuple[str, int]) -> None:
@@ -154,7 +162,7 @@ def test_heads_within_limits_on_one_connection(address: tuple[str, int]) -> None
 
 
 def test_a_head_that_comes_slowly(address: tuple[str, int], monkeypatch: Any) -> None:
-    monkeypatch.setattr(wire, "MAX_HEAD_S", 0.2)
+    set_limits(monkeypatch, head_s=0.2)
     with connected(address) as client:
         client.sendall(GET)
         status, error = status_and_error(read_all(client))
@@ -167,8 +175,8 @@ def test_a_head_that_comes_slowly(address: tuple[str, int], monkeypatch: Any) ->
         assert status_and_error(read_all(client))[0] == 408
 
 
-def test_a_body_that_comes_slowly(address: tuple[str, int], monkeypatch: Any) -> None:
-    monkeypatch.setattr("leadline.server.requests.MAX_BODY_PAUSE_S", 0.2)
+def test_a_body_that_comes_slowly(service: Any, address: tuple[str, int]) -> None:
+    service.state.limits = Limits(body_pause_s=0.2)
     with connected(address) as client:
         client.sendall(
             b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -179,7 +187,7 @@ def test_a_body_that_comes_slowly(address: tuple[str, int], monkeypatch: Any) ->
 
 
 def test_too_many_connections(address: tuple[str, int], monkeypatch: Any) -> None:
-    monkeypatch.setattr(wire, "MAX_CONNECTIONS", 3)
+    set_limits(monkeypatch, connections=3)
     with contextlib.ExitStack() as stack:
         held = [stack.enter_context(connected(address)) for _ in range(3)]
         for client in held:
@@ -222,7 +230,7 @@ def unread(service: Any, address: tuple[str, int], **fields: Any) -> Iterator[so
 def test_a_stream_that_is_not_read_is_cut(
     service: Any, address: tuple[str, int], monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(wire, "MAX_WRITE_PAUSE_S", 0.3)
+    set_limits(monkeypatch, unread_s=0.3)
     with unread(service, address, stream=True, max_tokens=100_000) as client:
         while not service.engine.requests:
             time.sleep(0.01)
@@ -235,7 +243,7 @@ def test_a_stream_that_is_not_read_is_cut(
 def test_a_stream_that_is_read_slowly_goes_on(
     service: Any, address: tuple[str, int], monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(wire, "MAX_WRITE_PAUSE_S", 2.0)
+    set_limits(monkeypatch, unread_s=2.0)
     with unread(service, address, stream=True, max_tokens=50_000) as client:
         time.sleep(1.0)
         assert b"[DONE]" in read_all_until(client, b"[DONE]")
@@ -243,7 +251,7 @@ def test_a_stream_that_is_read_slowly_goes_on(
 
 
 def test_an_answer_that_is_not_read_is_cut(monkeypatch: Any) -> None:
-    monkeypatch.setattr(wire, "MAX_WRITE_PAUSE_S", 0.2)
+    set_limits(monkeypatch, unread_s=0.2)
     body = b"x" * 2**25
     with served(Response(body)) as (address, server), connected(address) as client:
         client.sendall(GET + b"\r\n")

@@ -8,6 +8,7 @@ import openai
 import pytest
 
 from leadline.engine.errors import InvalidRequestError, PromptTooLongError, QueueFullError
+from leadline.server.limits import Limits
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 MESSAGES: Any = [{"role": "user", "content": "Hi"}]
@@ -67,8 +68,8 @@ def test_json_may_name_its_character_set(service: Any) -> None:
     assert service.http.post(TEXT, content=body, headers=headers).status_code == 200
 
 
-def test_a_body_beyond_the_limit(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("leadline.server.requests.MAX_BODY_BYTES", 1000)
+def test_a_body_beyond_the_limit(service: Any) -> None:
+    service.state.limits = Limits(body_bytes=1000)
     check(service.post(TEXT, b"x" * 1001), 413, "request_too_large")
     chunks = iter([b"x" * 500] * 3)  # sent without a Content-Length
     check(service.http.post(TEXT, content=chunks, headers=JSON), 413, "request_too_large")

@@ -63,5 +63,5 @@ def test_tokens_of_thinking_are_counted(
     options = {"include_usage": True}
     *_, last, _, _ = thinking.chat(stream=True, stream_options=options).text.split("\n\n")
     usage = json.loads(last.removeprefix("data: "))["usage"]
-    assert usage["completion_tokens_details"] == {"reasoning_tokens": 0}
+    assert usage["completion_tokens_details"]["reasoning_tokens"] == 0
     assert "completion_tokens_details" not in service.chat().json()["usage"]

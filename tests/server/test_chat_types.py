@@ -94,7 +94,6 @@ def test_template_settings_that_belong_to_the_server_are_refused(name: str) -> N
     ("fields", "param"),
     [
         ({"logprobs": 3}, "logprobs"),
-        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"logprobs": True, "top_logprobs": -1}, "top_logprobs"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_completion_tokens": 0}, "max_completion_tokens"),

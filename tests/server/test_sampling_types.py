@@ -6,12 +6,10 @@ import pytest
 from leadline.server.body import parse_body
 from leadline.server.completion_types import CompletionRequest
 from leadline.server.errors import BadRequestError
-from leadline.server.sampling_types import (
-    MAX_ALLOWED_TOKEN_IDS,
-    MAX_BAD_WORDS,
-    MAX_LOGIT_BIASES,
-    MAX_STOP_STRINGS,
-)
+from leadline.server.field_limits import check_limits
+from leadline.server.limits import Limits
+
+LIMITS = Limits()
 
 
 def parse(**fields: Any) -> CompletionRequest:
@@ -72,7 +70,7 @@ def test_what_is_no_json_object_is_refused(body: bytes) -> None:
         ({"stop": ""}, "stop"),
         ({"stop": ["a", ""]}, "stop[1]"),
         ({"stop": [None]}, "stop[0]"),
-        ({"stop": ["x"] * (MAX_STOP_STRINGS + 1)}, "stop"),
+        ({"stop": ["x"] * (LIMITS.stop_strings + 1)}, "stop"),
         ({"stop": "x" * 1_000_000}, "stop"),
         ({"stop_token_ids": [-1]}, "stop_token_ids[0]"),
         ({"stop_token_ids": [True]}, "stop_token_ids[0]"),
@@ -90,14 +88,14 @@ def test_what_is_no_json_object_is_refused(body: bytes) -> None:
         ({"logit_bias": {"5": -101}}, "logit_bias"),
         ({"logit_bias": {"5": None}}, "logit_bias"),
         ({"logit_bias": [5]}, "logit_bias"),
-        ({"logit_bias": {str(i): 1 for i in range(MAX_LOGIT_BIASES + 1)}}, "logit_bias"),
+        ({"logit_bias": {str(i): 1 for i in range(LIMITS.logit_bias + 1)}}, "logit_bias"),
         ({"bad_words": "word"}, "bad_words"),
         ({"bad_words": ["a", ""]}, "bad_words[1]"),
-        ({"bad_words": ["x"] * (MAX_BAD_WORDS + 1)}, "bad_words"),
+        ({"bad_words": ["x"] * (LIMITS.bad_words + 1)}, "bad_words"),
         ({"bad_words": ["x" * 1000]}, "bad_words[0]"),
         ({"allowed_token_ids": []}, "allowed_token_ids"),
         ({"allowed_token_ids": [-1]}, "allowed_token_ids[0]"),
-        ({"allowed_token_ids": [1] * (MAX_ALLOWED_TOKEN_IDS + 1)}, "allowed_token_ids"),
+        ({"allowed_token_ids": [1] * (LIMITS.allowed_token_ids + 1)}, "allowed_token_ids"),
         ({"min_tokens": -1}, "min_tokens"),
         ({"include_stop_str_in_output": 1}, "include_stop_str_in_output"),
         ({"skip_special_tokens": 0}, "skip_special_tokens"),
@@ -120,8 +118,13 @@ def test_what_is_no_json_object_is_refused(body: bytes) -> None:
     ],
 )
 def test_a_value_out_of_range_is_named(fields: dict[str, Any], param: str) -> None:
+    def look() -> None:
+        request = parse(**fields)
+        request.check()
+        check_limits(request, LIMITS)
+
     with pytest.raises(BadRequestError) as caught:
-        parse(**fields).check()
+        look()
     assert caught.value.param == param
     assert len(str(caught.value)) < 300
 

@@ -14,6 +14,7 @@ import pytest_asyncio
 from leadline.engine.errors import EngineError, InvalidRequestError
 from leadline.engine.grammar import check_process, checker
 from leadline.engine.grammar.checker import GrammarChecker
+from leadline.engine.grammar.limits import CheckLimits
 from leadline.engine.grammar.tokens import GrammarTokens
 from leadline.engine.request import Grammar, GrammarKind
 
@@ -96,7 +97,7 @@ async def grammars(directory: Path) -> AsyncIterator[GrammarChecker]:
 
 
 def test_a_wait_and_a_check_take_less_than_a_second() -> None:
-    assert checker.MAX_WAIT_S + checker.MAX_CHECK_WALL_S < 1
+    assert checker.MAX_WAIT_S + CheckLimits().wall_s < 1
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -205,27 +206,24 @@ async def test_a_tokenizer_that_cannot_be_read(tmp_path: Path) -> None:
         await grammars.close()
 
 
-def test_memory_is_limited(tokens: GrammarTokens, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check_process, "MAX_CHECK_CPU_S", 60.0)
-    monkeypatch.setattr(check_process, "MAX_CHECK_WALL_S", 60.0)
-    monkeypatch.setattr(check_process, "MAX_CHECK_MEMORY_BYTES", 32 * 1024**2)
-    verdict = check_process.check_in_fork(HUNGRY, tokens)
+def test_memory_is_limited(tokens: GrammarTokens) -> None:
+    limits = CheckLimits(cpu_s=60.0, wall_s=60.0, memory_bytes=32 * 1024**2)
+    verdict = check_process.check_in_fork(HUNGRY, tokens, limits)
     assert verdict.error == "the grammar is too complex: compiling it takes too much memory"
     assert check_process.check_in_fork(GOOD, tokens).error is None
 
 
-def test_time_is_limited(tokens: GrammarTokens, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_is_limited(tokens: GrammarTokens) -> None:
     verdict = check_process.check_in_fork(SLOW, tokens)
     assert verdict.error is not None
-    monkeypatch.setattr(check_process, "MAX_CHECK_WALL_S", 0.02)
-    verdict = check_process.check_in_fork(SLOW, tokens)
+    verdict = check_process.check_in_fork(SLOW, tokens, CheckLimits(wall_s=0.02))
     assert verdict.error is not None
     assert "in time" in verdict.error
     assert not verdict.is_lasting
 
 
 async def test_the_child_ends_with_its_parent(directory: Path) -> None:
-    child = checker._Child(directory)
+    child = checker._Child(directory, CheckLimits())
     async with asyncio.timeout(GUARD_S):
         await child.start()
         process = child._process

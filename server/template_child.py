@@ -1,0 +1,72 @@
+"""Renders chat templates for the server: `python -m leadline.server.template_child`.
+
+It reads a `Launch` and then `Rendering`s, one JSON object a line, from its standard input, and
+writes a `Rendered` for each to its standard output, the first one when it is ready. The server
+kills it where a rendering takes too long; it ends with its parent.
+"""
+
+import faulthandler
+import resource
+import signal
+import sys
+
+import msgspec
+
+from leadline.loader.chat_template import ChatTemplate
+from leadline.loader.errors import TemplateError
+from leadline.server.template_messages import Launch, Rendered, Rendering
+
+_encode = msgspec.json.Encoder().encode
+
+
+def render(template: ChatTemplate, job: Rendering) -> Rendered:
+    """The prompt's text, or what the template says against it."""
+    try:
+        text = template.render(
+            job.messages,
+            tools=job.tools,
+            add_generation_prompt=job.add_generation_prompt,
+            **job.settings,
+        )
+        text.encode()  # half a surrogate pair cannot be sent
+    except TemplateError as error:
+        return Rendered(error=str(error)[:1000])
+    except MemoryError:
+        return Rendered(error="the chat template takes too much memory on these messages")
+    except UnicodeEncodeError:
+        return Rendered(error="the chat template writes half of a surrogate pair")
+    return Rendered(text=text)
+
+
+def _limit_memory(num_bytes: int) -> None:
+    """Address space beyond what this process has now."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        own = int(file.read().split()[0]) * resource.getpagesize()
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard == resource.RLIM_INFINITY or own + num_bytes < hard:
+        resource.setrlimit(resource.RLIMIT_AS, (own + num_bytes, hard))
+
+
+def main() -> int:
+    """Run the process; returns its exit status."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # the parent decides when this process ends
+        signal.signal(number, signal.SIG_IGN)
+    faulthandler.disable()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    lines, answers = sys.stdin.buffer, sys.stdout.buffer
+    launch = msgspec.json.decode(lines.readline(), type=Launch)
+    template = ChatTemplate(launch.sources, launch.variables)
+    decode = msgspec.json.Decoder(Rendering).decode
+    if sys.platform == "linux":
+        _limit_memory(launch.memory_bytes)
+    answer = Rendered()
+    while True:
+        answers.write(_encode(answer) + b"\n")
+        answers.flush()
+        if not (line := lines.readline()):
+            return 0
+        answer = render(template, decode(line))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
