@@ -217,7 +217,7 @@ def build_core(
             ("speculation", f"up to {num_drafts} drafts a step" if num_drafts else "off"),
         ],
     )
-    return EngineCore(scheduler, executor, events=events), ready
+    return EngineCore(scheduler, executor, events=events, grammar_counts=grammars.counts), ready
 
 
 def make_scheduler(

@@ -1,11 +1,12 @@
 """The engine's loop body: schedule, execute, update."""
 
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Protocol
 
 from leadline.engine.executor.base import Executor
-from leadline.engine.messages import EngineStats
+from leadline.engine.messages import EngineStats, GrammarCounts
 from leadline.engine.request import EngineRequest, FinishReason, RequestOutput
 from leadline.engine.scheduler import MAX_STEPS_IN_FLIGHT, Scheduler
 from leadline.engine.step import ModelOutput
@@ -40,6 +41,7 @@ class EngineCore:
         *,
         max_steps: int = MAX_STEPS_IN_FLIGHT,
         events: KVEventSink | None = None,
+        grammar_counts: Callable[[], GrammarCounts] = GrammarCounts,
     ) -> None:
         """An engine at rest.
 
@@ -48,12 +50,14 @@ class EngineCore:
             executor: carries plans out.
             max_steps: steps in flight at most; 1 plans a step only after the one before it.
             events: is told which pages the scheduler has cached and given away.
+            grammar_counts: what the executor's grammars have been asked for.
         """
         assert 1 <= max_steps <= MAX_STEPS_IN_FLIGHT
         self._scheduler = scheduler
         self._executor = executor
         self._max_steps = max_steps
         self._events = events
+        self._grammar_counts = grammar_counts
         self._is_stalled = False
         self._in_flight: deque[Future[ModelOutput]] = deque()
 
@@ -130,7 +134,9 @@ class EngineCore:
 
     def stats(self) -> EngineStats:
         """Gauges of this moment, and counters since start."""
-        return self._scheduler.stats()
+        stats = self._scheduler.stats()
+        stats.grammars = self._grammar_counts()
+        return stats
 
     def close(self) -> None:
         """Release what the executor holds."""

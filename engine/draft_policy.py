@@ -1,7 +1,8 @@
 """How many drafts pay: from measured acceptance and measured time, chosen anew each step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from leadline.engine.histogram import DRAFT_DEPTH_BOUNDS, Recorder
 from leadline.engine.request import SpeculationCounts
 from leadline.engine.step import ModelOutput, SchedulerOutput
 
@@ -68,11 +69,13 @@ class DraftCounts:
     Attributes:
         num_drafts: rows that verified at least one draft.
         num_accepted_per_pos: accepted drafts at each position of a chain.
+        depths: chosen for steps with decoding requests.
     """
 
     num_drafts: int
     num_draft_tokens: int
     num_accepted_per_pos: list[int]
+    depths: Recorder = field(default_factory=lambda: Recorder(DRAFT_DEPTH_BOUNDS))
 
 
 class DraftPolicy:
@@ -102,6 +105,12 @@ class DraftPolicy:
 
     def begin_step(self, num_rows: int) -> int:
         """Choose the depth for a step of `num_rows` decoding requests; returns it."""
+        depth = self._choose(num_rows)
+        if num_rows and self._max_drafts:
+            self.counts.depths.observe(depth)
+        return depth
+
+    def _choose(self, num_rows: int) -> int:
         self._num_steps += 1
         self._num_probes_left = 0
         self._least_worth = 0.0

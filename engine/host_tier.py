@@ -14,12 +14,19 @@ class HostTier:
     Attributes:
         num_queried_tokens: tokens that the pool lacked and that were looked for here.
         num_hit_tokens: tokens found here.
+        num_stored_pages: pages copied here since start.
+        num_loaded_pages: pages copied back since start.
+        num_failed_loads: pages that were of no use because of a wrong checksum, theirs or that of
+            one before them.
     """
 
     def __init__(self, num_places: int) -> None:
         self.num_places = num_places
         self.num_queried_tokens = 0
         self.num_hit_tokens = 0
+        self.num_stored_pages = 0
+        self.num_loaded_pages = 0
+        self.num_failed_loads = 0
         self._places: OrderedDict[PageHash, int] = OrderedDict()
         self._hashes: dict[int, PageHash] = {}
         self._free = list(range(num_places - 1, -1, -1))

@@ -1,8 +1,12 @@
 """Page tables of requests, on top of the page pool, the prefix cache and the host tier."""
 
+import time
+from collections.abc import Callable
+
 from leadline.engine.host_tier import HostTier
 from leadline.engine.kv_events import MEDIUM_HOST, KVEventLog
 from leadline.engine.page_pool import PagePool
+from leadline.engine.page_times import PageTimes
 from leadline.engine.prefix_cache import PrefixCache, chain_hash, root_hash
 from leadline.engine.request_state import RequestState
 from leadline.engine.step import MoveKind, PageMove
@@ -16,6 +20,7 @@ class KVCacheManager:
         num_hit_tokens: tokens found there since start.
         num_evictions: cached pages given away since start.
         host: the host tier's books.
+        times: of the pool's pages.
     """
 
     def __init__(
@@ -26,12 +31,14 @@ class KVCacheManager:
         prefix_caching: bool,
         num_host_pages: int = 0,
         events: KVEventLog | None = None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.page_size = page_size
         self.num_queried_tokens = 0
         self.num_hit_tokens = 0
         self.num_evictions = 0
         self.host = HostTier(num_host_pages if prefix_caching else 0)
+        self.times = PageTimes(num_pages, now)
         self._events = events
         self._prefix_cache = PrefixCache()
         self._prefix_caching = prefix_caching
@@ -85,6 +92,8 @@ class KVCacheManager:
         if page_ids is None:
             self._pool.release(hits)
             return False
+        self.times.reuse(hits)
+        self.times.take(page_ids)
         state.page_ids = hits + page_ids
         state.num_committed_pages = len(hits)
         state.num_computed_tokens = len(hits) * self.page_size
@@ -112,8 +121,12 @@ class KVCacheManager:
             if page_hash is not None and self._events:
                 self._events.removed(page_hash, MEDIUM_HOST)
         self.host.num_hit_tokens -= (len(host_ids) - num_good) * self.page_size
+        self.host.num_loaded_pages += num_good
+        self.host.num_failed_loads += len(host_ids) - num_good
         if state.page_ids:
             state.num_computed_tokens += num_good * self.page_size
+            if state.num_cached_tokens is None:
+                state.num_host_tokens = num_good * self.page_size
             self.commit(state)
 
     def allocate(self, state: RequestState, num_slots: int) -> list[int] | None:
@@ -126,6 +139,7 @@ class KVCacheManager:
             return []
         page_ids = self._pool.allocate(num_missing)
         if page_ids is not None:
+            self.times.take(page_ids)
             state.page_ids.extend(page_ids)
         return page_ids
 
@@ -144,6 +158,7 @@ class KVCacheManager:
 
     def free(self, state: RequestState) -> None:
         """Give the request's pages back; cached ones stay findable."""
+        self.times.release(state.page_ids)
         self._pool.release(state.page_ids)
         state.page_ids = []
         state.num_committed_pages = 0
@@ -185,8 +200,10 @@ class KVCacheManager:
         page_hash = self._prefix_cache.evict(page_id)
         assert page_hash is not None, f"page {page_id} was cached under no hash"
         self.num_evictions += 1
+        self.times.evict(page_id)
         host_id, evicted = self.host.put(page_hash)
         if host_id is not None:
+            self.host.num_stored_pages += 1
             self._moves.append(PageMove(MoveKind.STORE, page_id, host_id))
         if self._events:
             if evicted is not None:

@@ -10,6 +10,7 @@ from leadline.engine.errors import (
     QueueFullError,
     RequestError,
 )
+from leadline.engine.histogram import Histogram
 from leadline.engine.request import EngineRequest, FinishReason, RequestOutput
 
 
@@ -80,6 +81,18 @@ class Ready(msgspec.Struct, tag="ready"):
     summary: list[tuple[str, str]]
 
 
+class GrammarCounts(msgspec.Struct, kw_only=True):
+    """Grammars asked for since start, and those of them that were compiled already.
+
+    Attributes:
+        times: seconds that the others took to compile.
+    """
+
+    num_queries: int = 0
+    num_hits: int = 0
+    times: Histogram = msgspec.field(default_factory=Histogram)
+
+
 class EngineStats(msgspec.Struct, kw_only=True):
     """Gauges, and counters since start.
 
@@ -96,10 +109,21 @@ class EngineStats(msgspec.Struct, kw_only=True):
         predicted_step_s: seconds that the longest step in flight should take; 0 while unknown.
         num_drafts: rows that verified at least one draft.
         num_accepted_per_pos: accepted drafts at each position of a chain.
+        num_deferred: of the requests that wait, those whose grammar is not compiled yet.
+        cached_prompt_tokens: prompt tokens that need not be computed; `host_prompt_tokens` of them
+            came from host memory.
+        host_pages_stored: pages copied to host memory; `host_pages_loaded` came back, and
+            `host_pages_lost` did not, for a wrong checksum.
+        step_tokens: tokens that steps computed; the bounds of this and of the other histograms are
+            in `histogram`.
+        step_times: seconds that steps took.
+        draft_depths: chosen for steps.
+        page_lifetimes: see `page_times.PageTimes`, as for the next two.
     """
 
     num_running: int = 0
     num_waiting: int = 0
+    num_deferred: int = 0
     page_usage: float = 0.0
     num_cached_pages: int = 0
     host_cache_usage: float = 0.0
@@ -118,6 +142,18 @@ class EngineStats(msgspec.Struct, kw_only=True):
     num_drafts: int = 0
     num_draft_tokens: int = 0
     num_accepted_per_pos: list[int] = msgspec.field(default_factory=list)
+    cached_prompt_tokens: int = 0
+    host_prompt_tokens: int = 0
+    host_pages_stored: int = 0
+    host_pages_loaded: int = 0
+    host_pages_lost: int = 0
+    grammars: GrammarCounts = msgspec.field(default_factory=GrammarCounts)
+    step_tokens: Histogram = msgspec.field(default_factory=Histogram)
+    step_times: Histogram = msgspec.field(default_factory=Histogram)
+    draft_depths: Histogram = msgspec.field(default_factory=Histogram)
+    page_lifetimes: Histogram = msgspec.field(default_factory=Histogram)
+    page_idle_times: Histogram = msgspec.field(default_factory=Histogram)
+    page_reuse_gaps: Histogram = msgspec.field(default_factory=Histogram)
 
     @property
     def num_accepted_tokens(self) -> int:

@@ -190,6 +190,24 @@ def _add_at(counts: list[int], index: int, amount: int) -> None:
     counts[index] += amount
 
 
+class RequestTiming(msgspec.Struct, kw_only=True):
+    """How long a request was where, in seconds by the engine's clock.
+
+    Attributes:
+        queue_s: from its arrival in the engine until it first got pages.
+        prefill_s: from then to its first token; 0 before that.
+        decode_s: from its first token to its last one so far.
+        num_preemptions: how often it lost its pages.
+        num_host_tokens: prompt tokens that were taken from the host tier.
+    """
+
+    queue_s: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    num_preemptions: int = 0
+    num_host_tokens: int = 0
+
+
 class RequestOutput(msgspec.Struct, kw_only=True):
     """New tokens of one request; the last one carries the finish reason.
 
@@ -198,6 +216,7 @@ class RequestOutput(msgspec.Struct, kw_only=True):
         finish_reason: None until the last output.
         stop_token_id: the token that ended the text, where one did.
         num_cached_tokens: prompt tokens that were taken from the prefix cache.
+        timing: with the first tokens, and with the finish reason.
         error: a sentence for the user, when `finish_reason` is `error`, or `abort` for a deadline.
         logprobs: one for each of `token_ids`, if they were asked for.
         prompt_logprobs: one for each prompt token but the first, once, with the first tokens, if
@@ -214,3 +233,4 @@ class RequestOutput(msgspec.Struct, kw_only=True):
     logprobs: list[TokenLogprobs] | None = None
     prompt_logprobs: list[TokenLogprobs] | None = None
     speculation: SpeculationCounts | None = None
+    timing: RequestTiming | None = None

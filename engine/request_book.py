@@ -71,6 +71,7 @@ class RequestBook:
         """A running request has lost its pages, and waits again."""
         self.running.remove(state)
         self._release(state)
+        state.num_preemptions += 1
         state.num_held_drafts = 0
         state.prompt_logprobs = []
         state.status = RequestStatus.WAITING

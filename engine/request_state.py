@@ -5,7 +5,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from leadline.engine.prefix_cache import PageHash
-from leadline.engine.request import EngineRequest, SpeculationCounts, TokenLogprobs
+from leadline.engine.request import EngineRequest, RequestTiming, SpeculationCounts, TokenLogprobs
 from leadline.engine.step import ScheduledRow
 
 
@@ -38,7 +38,11 @@ class RequestState:
         num_committed_pages: leading pages that the prefix cache has been offered.
         num_cached_tokens: prompt tokens found in the prefix cache at first admission; None before.
         is_held: the executor holds the request's tokens and page table.
+        num_host_tokens: prompt tokens among them that came from the host tier.
         prompt_logprobs: of the prompt tokens computed so far, until they are handed out.
+        arrived_s: when it came, by the scheduler's clock, as the two that follow.
+        admitted_s: when it first got pages; None before.
+        first_token_s: None before.
     """
 
     request: EngineRequest
@@ -56,14 +60,24 @@ class RequestState:
     page_hashes: list[PageHash] = field(default_factory=list)
     num_committed_pages: int = 0
     num_cached_tokens: int | None = None
+    num_host_tokens: int = 0
     is_held: bool = False
     status: RequestStatus = RequestStatus.WAITING
     speculation: SpeculationCounts = field(default_factory=SpeculationCounts)
     prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
+    arrived_s: float = 0.0
+    admitted_s: float | None = None
+    first_token_s: float | None = None
+    num_preemptions: int = 0
 
     @classmethod
     def of(
-        cls, request: EngineRequest, number: int = 0, prepared: "Future[None] | None" = None
+        cls,
+        request: EngineRequest,
+        number: int = 0,
+        prepared: "Future[None] | None" = None,
+        *,
+        now_s: float = 0.0,
     ) -> "RequestState":
         """The state of a request on arrival."""
         return cls(
@@ -74,6 +88,7 @@ class RequestState:
             max_tokens=request.params.max_tokens,
             number=number,
             prepared=prepared,
+            arrived_s=now_s,
         )
 
     @property
@@ -110,6 +125,19 @@ class RequestState:
     def num_drafts_in_flight(self) -> int:
         """Most drafts that the step in flight verifies."""
         return min(self.rows_in_flight[-1].num_verify, self.num_held_drafts)
+
+    def timing(self, now_s: float) -> RequestTiming:
+        """How long it was where, as of now."""
+        admitted_s = now_s if self.admitted_s is None else self.admitted_s
+        timing = RequestTiming(
+            queue_s=max(0.0, admitted_s - self.arrived_s),
+            num_preemptions=self.num_preemptions,
+            num_host_tokens=self.num_host_tokens,
+        )
+        if self.first_token_s is not None:
+            timing.prefill_s = max(0.0, self.first_token_s - admitted_s)
+            timing.decode_s = max(0.0, now_s - self.first_token_s)
+        return timing
 
     @property
     def is_surely_over(self) -> bool:

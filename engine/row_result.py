@@ -5,7 +5,9 @@ from leadline.engine.request_state import RequestState
 from leadline.engine.step import RowOutput, ScheduledRow
 
 
-def take_result(state: RequestState, row: ScheduledRow, result: RowOutput) -> RequestOutput | None:
+def take_result(
+    state: RequestState, row: ScheduledRow, result: RowOutput, *, now_s: float
+) -> RequestOutput | None:
     """Advance a request by a row that succeeded; None if it has produced no tokens.
 
     The executor cuts a row's tokens at the one that ends the request.
@@ -33,6 +35,10 @@ def take_result(state: RequestState, row: ScheduledRow, result: RowOutput) -> Re
         logprobs=result.logprobs,
     )
     is_first = state.num_output_tokens == num_new
+    if is_first:
+        state.first_token_s = now_s
+    if is_first or output.finish_reason is not None:
+        output.timing = state.timing(now_s)
     if is_first and state.request.params.num_prompt_logprobs is not None:
         output.prompt_logprobs, state.prompt_logprobs = state.prompt_logprobs, []
     if output.finish_reason is FinishReason.STOP:
@@ -43,7 +49,7 @@ def take_result(state: RequestState, row: ScheduledRow, result: RowOutput) -> Re
 
 
 def final_output(
-    state: RequestState, reason: FinishReason, error: str | None = None
+    state: RequestState, reason: FinishReason, error: str | None = None, *, now_s: float
 ) -> RequestOutput:
     """The last output of a request that ends without new tokens."""
     return RequestOutput(
@@ -53,6 +59,7 @@ def final_output(
         num_cached_tokens=state.num_cached_tokens or 0,
         error=error,
         speculation=state.speculation,
+        timing=state.timing(now_s),
     )
 
 

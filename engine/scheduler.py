@@ -1,13 +1,12 @@
 """Decides what each step computes. There are no phases: known tokens are caught up with."""
 
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from msgspec.structs import replace
-
 from leadline.engine.admission import QueueLimits, check_fits, queue_full
+from leadline.engine.counters import Counters, collect_stats
 from leadline.engine.deadlines import Deadlines
 from leadline.engine.draft_policy import DraftPolicy
 from leadline.engine.errors import InvalidRequestError
@@ -82,6 +81,7 @@ class Scheduler:
             prefix_caching=prefix_caching,
             num_host_pages=capacity.num_host_pages,
             events=events,
+            now=now,
         )
         self._book = RequestBook(capacity.max_num_seqs)
         self._planner = StepPlanner(
@@ -97,8 +97,7 @@ class Scheduler:
         self._in_flight: deque[PlannedStep] = deque()
         self._next_step_id = 0
         self._next_number = 0
-        self._rejections: Counter[str] = Counter()
-        self._stats = EngineStats()
+        self._counters = Counters()
 
     def add(self, request: EngineRequest, prepared: "Future[None] | None" = None) -> None:
         """Take a request into the waiting queue; it is not admitted before `prepared` is done.
@@ -122,10 +121,10 @@ class Scheduler:
             num_tokens=num_waiting_tokens,
         )
         if reason is not None:
-            self._rejections[reason] += 1
+            self._counters.rejections[reason] += 1
             retry_after_s = self._share.cost.per_token_s * num_waiting_tokens
             raise queue_full(reason, self._limits, retry_after_s)
-        state = RequestState.of(request, self._next_number, prepared)
+        state = RequestState.of(request, self._next_number, prepared, now_s=self._now())
         self._next_number += 1
         self._book.arrive(state)
         self._deadlines.add(request.request_id, request.deadline_s)
@@ -143,7 +142,7 @@ class Scheduler:
         if state is None:
             return None
         self._retire(state)
-        return final_output(state, reason, error)
+        return final_output(state, reason, error, now_s=self._now())
 
     def finish_all(self, reason: FinishReason) -> list[RequestOutput]:
         """End every request; returns their final outputs."""
@@ -198,7 +197,7 @@ class Scheduler:
         """Take in what the oldest step in flight produced; the new tokens, finals included."""
         step = self._in_flight.popleft()
         assert step.plan.step_id == output.step_id, "outputs of another step"
-        self._stats.num_steps += output.num_tokens > 0
+        self._counters.count_step(output)
         self._drafts.observe(step.plan, output)
         if output.num_tokens:
             size = StepSize(output.num_tokens, step.size.num_pairs, output.num_draft_passes)
@@ -215,26 +214,11 @@ class Scheduler:
 
     def stats(self) -> EngineStats:
         """Gauges of this moment, and counters since start."""
-        counts, host = self._drafts.counts, self._kv.host
-        return replace(
-            self._stats,
-            num_running=len(self._book.running) + self._book.num_loading,
-            num_waiting=len(self._book.waiting),
-            num_preemptions=self._planner.num_preemptions,
-            predicted_step_s=max(map(self._predicted_s, self._in_flight), default=0.0),
-            page_usage=self._kv.num_referenced_pages / self._kv.num_pages,
-            num_cached_pages=self._kv.num_cached_pages,
-            prefix_cache_queries=self._kv.num_queried_tokens,
-            prefix_cache_hits=self._kv.num_hit_tokens,
-            prefix_cache_evictions=self._kv.num_evictions,
-            host_cache_queries=host.num_queried_tokens,
-            host_cache_hits=host.num_hit_tokens,
-            host_cache_usage=len(host) / host.num_places if host.num_places else 0.0,
-            admission_rejections=dict(self._rejections),
-            num_drafts=counts.num_drafts,
-            num_draft_tokens=counts.num_draft_tokens,
-            num_accepted_per_pos=list(counts.num_accepted_per_pos),
-        )
+        stats = collect_stats(self._book, self._kv, self._counters, self._drafts.counts)
+        stats.num_preemptions = self._planner.num_preemptions
+        stats.num_deferred = sum(s.status is RequestStatus.WAITING for s in self._preparing)
+        stats.predicted_step_s = max(map(self._predicted_s, self._in_flight), default=0.0)
+        return stats
 
     def check(self) -> None:
         """Assert the invariants of pages and queues; for tests."""
@@ -271,7 +255,7 @@ class Scheduler:
     ) -> RequestOutput | None:
         """Take in one row's result; what is to be told of it."""
         assert state.rows_in_flight.pop(0) is row, "rows are taken in as they were planned"
-        self._stats.num_corrupted_requests += result.is_corrupt
+        self._counters.num_corrupted_requests += result.is_corrupt
         if result.error is not None:
             self._kv.distrust(state)
         if state.status is RequestStatus.FINISHED:
@@ -281,14 +265,13 @@ class Scheduler:
         assert not result.is_skipped, f"{state.request_id} has not ended"
         if result.error is not None:
             self._retire(state)
-            return final_output(state, FinishReason.ERROR, result.error)
+            return final_output(state, FinishReason.ERROR, result.error, now_s=self._now())
         is_first = state.num_output_tokens == 0
-        output = take_result(state, row, result)
+        output = take_result(state, row, result, now_s=self._now())
         self._kv.commit(state)
         if output is not None:
             num_tokens = len(output.token_ids)
-            self._stats.generation_tokens += num_tokens
-            self._stats.prompt_tokens += state.num_prompt_tokens if is_first else 0
+            self._counters.count_tokens(state, num_tokens, is_first=is_first)
             self._book.tenants.charge(state.request.tenant, num_output_tokens=num_tokens)
             if output.finish_reason is not None:
                 self._retire(state)

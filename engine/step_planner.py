@@ -110,6 +110,8 @@ class StepPlanner:
                 continue
             if not self._kv.admit(state):
                 return  # whoever comes after it must not take its pages
+            if state.admitted_s is None:
+                state.admitted_s = self._now()
             if state.is_loading:
                 self._book.start_loading(state)
                 plan.loading.append(state)

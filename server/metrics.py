@@ -4,77 +4,16 @@ import time
 from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from leadline.engine.messages import EngineStats
 from leadline.engine.request import FinishReason
+from leadline.server.engine_metrics import LABELS, PREFIX, EngineCollector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_PREFIX = "leadline:"
 _ALIAS_PREFIX = "vllm:"
 
-_Reading = tuple[str, Callable[[EngineStats], float], str]
-_GAUGES: tuple[_Reading, ...] = (
-    ("num_requests_running", lambda s: s.num_running, "Requests in the running batch."),
-    ("num_requests_waiting", lambda s: s.num_waiting, "Requests that wait for room in the batch."),
-    ("kv_cache_usage_perc", lambda s: s.page_usage, "Share of cache pages in use, 0 to 1."),
-    ("num_cached_pages", lambda s: s.num_cached_pages, "Pages that the prefix cache lists."),
-    (
-        "kv_offload_cpu_cache_usage_perc",
-        lambda s: s.host_cache_usage,
-        "Share of the pages in host memory that are in use, 0 to 1.",
-    ),
-)
-_COUNTERS: tuple[_Reading, ...] = (
-    ("prompt_tokens", lambda s: s.prompt_tokens, "Prompt tokens of accepted requests."),
-    ("generation_tokens", lambda s: s.generation_tokens, "Tokens generated."),
-    ("num_preemptions", lambda s: s.num_preemptions, "Requests put back for want of cache pages."),
-    (
-        "corrupted_requests",
-        lambda s: s.num_corrupted_requests,
-        "Requests that failed because their logits were not finite.",
-    ),
-    (
-        "prefix_cache_queries",
-        lambda s: s.prefix_cache_queries,
-        "Prompt tokens looked up in the cache.",
-    ),
-    ("prefix_cache_hits", lambda s: s.prefix_cache_hits, "Prompt tokens found in the cache."),
-    (
-        "prefix_cache_evictions",
-        lambda s: s.prefix_cache_evictions,
-        "Cached pages given up for want of free ones.",
-    ),
-    (
-        "external_prefix_cache_queries",
-        lambda s: s.host_cache_queries,
-        "Prompt tokens looked up in host memory.",
-    ),
-    (
-        "external_prefix_cache_hits",
-        lambda s: s.host_cache_hits,
-        "Prompt tokens found in host memory.",
-    ),
-    (
-        "spec_decode_num_drafts",
-        lambda s: s.num_drafts,
-        "Drafts that were verified, of a token or more.",
-    ),
-    (
-        "spec_decode_num_draft_tokens",
-        lambda s: s.num_draft_tokens,
-        "Draft tokens that were verified.",
-    ),
-    (
-        "spec_decode_num_accepted_tokens",
-        lambda s: s.num_accepted_tokens,
-        "Draft tokens accepted.",
-    ),
-)
-_ACCEPTED_PER_POSITION = "spec_decode_num_accepted_tokens_per_pos"
-_LABELS = ("model_name",)
 _TTFT_BUCKETS_S = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
     *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0),
@@ -89,41 +28,6 @@ _LATENCY_BUCKETS_S = (
 )
 
 
-class _EngineCollector(Collector):
-    """The engine's own gauges and counters, as of its last message."""
-
-    def __init__(self, model_name: str, stats: Callable[[], EngineStats]) -> None:
-        self._model_name = model_name
-        self._stats = stats
-
-    def collect(self) -> Iterator[Metric]:
-        stats = self._stats()
-        for name, read, help_text in _GAUGES:
-            gauge = GaugeMetricFamily(_PREFIX + name, help_text, labels=_LABELS)
-            gauge.add_metric([self._model_name], read(stats))
-            yield gauge
-        for name, read, help_text in _COUNTERS:
-            counter = CounterMetricFamily(_PREFIX + name, help_text, labels=_LABELS)
-            counter.add_metric([self._model_name], read(stats))
-            yield counter
-        accepted = CounterMetricFamily(
-            _PREFIX + _ACCEPTED_PER_POSITION,
-            "Draft tokens accepted, by their position in the draft.",
-            labels=(*_LABELS, "position"),
-        )
-        for position, count in enumerate(stats.num_accepted_per_pos):
-            accepted.add_metric([self._model_name, str(position)], count)
-        yield accepted
-        rejections = CounterMetricFamily(
-            _PREFIX + "admission_rejections",
-            "Requests refused because too much waited already, by reason.",
-            labels=(*_LABELS, "reason"),
-        )
-        for reason, count in stats.admission_rejections.items():
-            rejections.add_metric([self._model_name, reason], count)
-        yield rejections
-
-
 class _AliasCollector(Collector):
     """Everything in a registry once more, under vLLM's prefix."""
 
@@ -136,10 +40,10 @@ class _AliasCollector(Collector):
             metric.samples = [s for s in metric.samples if not s.name.endswith("_created")]
             yield metric
             alias = Metric(
-                metric.name.replace(_PREFIX, _ALIAS_PREFIX, 1), metric.documentation, metric.type
+                metric.name.replace(PREFIX, _ALIAS_PREFIX, 1), metric.documentation, metric.type
             )
             alias.samples = [
-                sample._replace(name=sample.name.replace(_PREFIX, _ALIAS_PREFIX, 1))
+                sample._replace(name=sample.name.replace(PREFIX, _ALIAS_PREFIX, 1))
                 for sample in metric.samples
             ]
             yield alias
@@ -151,23 +55,23 @@ class Metrics:
     def __init__(self, model_name: str, stats: Callable[[], EngineStats]) -> None:
         """`stats`: the engine's, asked for at each scrape."""
         own = CollectorRegistry()
-        own.register(_EngineCollector(model_name, stats))
+        own.register(EngineCollector(model_name, stats))
 
         def histogram(name: str, help_text: str, buckets: tuple[float, ...]) -> Histogram:
-            metric = Histogram(_PREFIX + name, help_text, _LABELS, registry=own, buckets=buckets)
+            metric = Histogram(PREFIX + name, help_text, LABELS, registry=own, buckets=buckets)
             return metric.labels(model_name)
 
         success = Counter(
-            f"{_PREFIX}request_success",
+            f"{PREFIX}request_success",
             "Choices that ended, by finish reason.",
-            (*_LABELS, "finished_reason"),
+            (*LABELS, "finished_reason"),
             registry=own,
         )
         self._ended = {reason: success.labels(model_name, reason.value) for reason in FinishReason}
         self._ignored_fields = Counter(
-            f"{_PREFIX}ignored_fields",
+            f"{PREFIX}ignored_fields",
             "Request fields that nobody knows.",
-            _LABELS,
+            LABELS,
             registry=own,
         ).labels(model_name)
         self.time_to_first_token = histogram(

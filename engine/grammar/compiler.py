@@ -1,6 +1,7 @@
 """The engine's side of grammars: compiled in a thread of their own, kept while there is room."""
 
 import threading
+import time
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,8 @@ from llguidance import LLMatcher
 from leadline.engine.grammar.compilation import compile_grammar
 from leadline.engine.grammar.matcher import GrammarMatcher
 from leadline.engine.grammar.tokens import GrammarTokens, read_tokens
+from leadline.engine.histogram import GRAMMAR_TIME_BOUNDS_S, Recorder
+from leadline.engine.messages import GrammarCounts
 from leadline.engine.request import Grammar
 
 MAX_COMPILED = 64
@@ -31,6 +34,9 @@ class GrammarStore:
         max_chars: int = MAX_COMPILED_CHARS,
     ) -> None:
         """`directory`: of the checkpoint; read when the first grammar is compiled."""
+        self._num_queries = 0
+        self._num_hits = 0
+        self._times = Recorder(GRAMMAR_TIME_BOUNDS_S)
         self._directory = directory
         self._max_compiled = max_compiled
         self._max_chars = max_chars
@@ -45,6 +51,13 @@ class GrammarStore:
         """How many compiled grammars are kept."""
         return len(self._compiled)
 
+    def counts(self) -> GrammarCounts:
+        """What has been asked for since start."""
+        with self._lock:
+            return GrammarCounts(
+                num_queries=self._num_queries, num_hits=self._num_hits, times=self._times.read()
+            )
+
     def compile(self, grammar: Grammar) -> Future[None]:
         """Compile in the background.
 
@@ -53,7 +66,9 @@ class GrammarStore:
             LoaderError if the checkpoint's tokenizer cannot be used.
         """
         with self._lock:
+            self._num_queries += 1
             if grammar in self._compiled:
+                self._num_hits += 1
                 self._compiled.move_to_end(grammar)
                 done: Future[None] = Future()
                 done.set_result(None)
@@ -90,8 +105,11 @@ class GrammarStore:
                 del self._running[grammar]
 
     def _compile_now(self, grammar: Grammar) -> LLMatcher:
-        compiled = compile_grammar(grammar, self._read_tokens())
+        tokens = self._read_tokens()
+        begin_s = time.perf_counter()
+        compiled = compile_grammar(grammar, tokens)
         with self._lock:
+            self._times.observe(time.perf_counter() - begin_s)
             self._compiled[grammar] = compiled
             self._compiled.move_to_end(grammar)
             num_chars = sum(len(kept.text) for kept in self._compiled)

@@ -1,5 +1,6 @@
 from prometheus_client.parser import text_string_to_metric_families
 
+from leadline.engine.histogram import Histogram
 from leadline.engine.messages import EngineStats
 from leadline.engine.request import FinishReason
 from leadline.server.metrics import Metrics
@@ -90,3 +91,29 @@ def test_every_finish_reason_is_there_from_the_start() -> None:
     shown = samples(Metrics("m", EngineStats))
     for reason in FinishReason:
         assert shown[f"leadline:request_success_total{{finished_reason={reason.value}}}"] == 0
+
+
+def test_steps_pages_and_sources() -> None:
+    stats = EngineStats(
+        num_waiting=3,
+        num_deferred=1,
+        prompt_tokens=100,
+        cached_prompt_tokens=60,
+        host_prompt_tokens=20,
+        step_tokens=Histogram([1, 2, *[0] * 12], 15.0),
+    )
+    shown = samples(Metrics("m", lambda: stats))
+    for prefix in ("leadline", "vllm"):
+        steps = f"{prefix}:iteration_tokens_total"
+        assert shown[f"{steps}_bucket{{le=1.0}}"] == 1
+        assert shown[f"{steps}_bucket{{le=8.0}}"] == 3
+        assert shown[f"{steps}_count{{}}"] == 3
+        assert shown[f"{steps}_sum{{}}"] == 15
+        assert shown[f"{prefix}:kv_block_lifetime_seconds_count{{}}"] == 0
+        sources = f"{prefix}:prompt_tokens_by_source_total"
+        assert shown[f"{sources}{{source=local_compute}}"] == 40
+        assert shown[f"{sources}{{source=local_cache_hit}}"] == 40
+        assert shown[f"{sources}{{source=external_kv_transfer}}"] == 20
+        reasons = f"{prefix}:num_requests_waiting_by_reason"
+        assert shown[f"{reasons}{{reason=capacity}}"] == 2
+        assert shown[f"{reasons}{{reason=deferred}}"] == 1
