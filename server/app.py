@@ -22,7 +22,7 @@ from leadline.server.messages.messages import count_tokens, create_message
 from leadline.server.messages.models import model_info, model_page
 from leadline.server.metrics import CONTENT_TYPE
 from leadline.server.requests import model_not_found
-from leadline.server.response_types import Model, ModelList
+from leadline.server.response_types import DroppedPages, Model, ModelList, Version
 from leadline.server.state import ServerState
 from leadline.server.tokenize import detokenize, tokenize
 from leadline.server.version import version
@@ -58,6 +58,7 @@ def create_app(
             *probe_routes(),
             Route("/metrics", metrics),
             Route("/version", show_version),
+            Route("/openapi.json", openapi),
         ],
         middleware=[Middleware(AnthropicErrors), Middleware(Edge, state=state, access=access)],
         exception_handlers={ApiError: _on_api_error, HTTPException: _on_http_exception},
@@ -94,7 +95,7 @@ async def reset_prefix_cache(request: Request) -> Response:
         num_pages = await state.engine.reset_prefix_cache()
     except EngineError as error:
         raise from_engine_error(error) from error
-    return _json({"num_pages": num_pages})
+    return _json(DroppedPages(num_pages=num_pages))
 
 
 async def metrics(request: Request) -> Response:
@@ -105,7 +106,15 @@ async def metrics(request: Request) -> Response:
 
 async def show_version(request: Request) -> Response:
     """Leadline's version."""
-    return _json({"version": version()})
+    return _json(Version(version=version()))
+
+
+async def openapi(request: Request) -> Response:
+    """This document."""
+    from leadline.server.openapi.document import describe  # takes longer than the rest of the start
+
+    state: ServerState = request.app.state.server
+    return _json(describe(request.app.routes, state.model_names))
 
 
 def _model(state: ServerState, name: str) -> Model:

@@ -10,6 +10,7 @@ ClientDisconnectedError  nobody is left to answer
 
 import math
 from collections.abc import Mapping
+from typing import TypedDict
 
 import msgspec
 from starlette.responses import Response
@@ -39,6 +40,28 @@ _TYPES = {
 RETRY_AFTER_S = 5
 
 
+class ErrorFields(TypedDict):
+    """What went wrong, and with which field of the request.
+
+    Attributes:
+        message: a sentence for people: the value, what is allowed, what to do.
+        type: the kind of error, as OpenAI's clients know it.
+        param: the request's field at fault, or null.
+        code: a word for programs, or null.
+    """
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorEnvelope(TypedDict):
+    """Every answer that is not a success."""
+
+    error: ErrorFields
+
+
 class ApiError(Exception):
     """An answer that is not a success.
 
@@ -64,7 +87,7 @@ class ApiError(Exception):
         self.code = code
         self.headers = dict(headers or {})
 
-    def fields(self) -> dict[str, str | None]:
+    def fields(self) -> ErrorFields:
         """What is in the envelope."""
         return {
             "message": str(self),

@@ -1,14 +1,14 @@
 """`/livez`, `/readyz` and `/health`: what the server knows, without asking the engine."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol, TypedDict
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from leadline.server.errors import UnavailableError
+from leadline.server.errors import ErrorFields, UnavailableError
 from leadline.server.state import ServerState
 
 Status = Literal["ok", "loading", "draining", "stuck", "dead"]
@@ -19,6 +19,34 @@ _CODES: dict[Status, str] = {
     "stuck": "engine_stuck",
     "dead": "engine_dead",
 }
+
+
+class Probe(TypedDict):
+    """All is well."""
+
+    status: Status
+
+
+class ProbeRefusal(Probe):
+    """No request can be admitted."""
+
+    error: ErrorFields
+
+
+class HealthReport(Probe):
+    """How the server fares.
+
+    Attributes:
+        progress_age_s: seconds since the engine completed a step; null before it is ready.
+    """
+
+    progress_age_s: float | None
+
+
+class HealthRefusal(HealthReport):
+    """The server is not well; as `HealthReport`."""
+
+    error: ErrorFields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,18 +139,24 @@ async def readyz(request: Request) -> Response:
     condition = _condition(request)
     if condition.status == "ok":
         return _response(200, {"status": "ok"})
-    return _refusal(condition, {"status": condition.status})
+    error = condition.error()
+    refusal: ProbeRefusal = {"status": condition.status, "error": error.fields()}
+    return _response(503, refusal, error.headers)
 
 
 async def health(request: Request) -> Response:
     """200 unless the engine is loading, stuck or dead; and how long ago it completed a step."""
     condition = _condition(request)
     age_s = condition.progress_age_s
-    body = {
+    report: HealthReport = {
         "status": condition.status,
         "progress_age_s": None if age_s is None else round(age_s, 3),
     }
-    return _response(200, body) if condition.is_healthy else _refusal(condition, body)
+    if condition.is_healthy:
+        return _response(200, report)
+    error = condition.error()
+    refusal: HealthRefusal = {**report, "error": error.fields()}
+    return _response(503, refusal, error.headers)
 
 
 def _condition(request: Request) -> Condition:
@@ -130,11 +164,6 @@ def _condition(request: Request) -> Condition:
     return judge.condition()
 
 
-def _refusal(condition: Condition, body: dict[str, Any]) -> Response:
-    error = condition.error()
-    return _response(503, {**body, "error": error.fields()}, error.headers)
-
-
-def _response(status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
+def _response(status: int, body: Probe, headers: dict[str, str] | None = None) -> Response:
     headers = {"Cache-Control": "no-store", **(headers or {})}
     return Response(msgspec.json.encode(body), status, headers, "application/json")

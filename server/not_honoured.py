@@ -1,18 +1,39 @@
 """Fields that clients know and this server does not act on: a hint, or refused by name."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 IsHarmless = Callable[[Any], bool]
 """Whether a value of a field that is not honoured asks for nothing."""
 
 
-def only(*values: Any) -> IsHarmless:
+@dataclass(frozen=True, slots=True)
+class Only:
     """Harmless if it equals one of these, or is null or empty."""
-    return lambda value: value in (None, *values) or value == [] or value == {}
+
+    values: tuple[Any, ...]
+
+    def __call__(self, value: Any) -> bool:
+        """Whether it does."""
+        return value in (None, *self.values) or value == [] or value == {}
 
 
-ANY_VALUE: IsHarmless = lambda value: True  # noqa: E731 - a hint by definition; asks for nothing
+@dataclass(frozen=True, slots=True)
+class AnyValue:
+    """Harmless: a hint by definition; asks for nothing."""
+
+    def __call__(self, value: Any) -> bool:
+        """It is."""
+        return True
+
+
+def only(*values: Any) -> IsHarmless:
+    """See `Only`."""
+    return Only(values)
+
+
+ANY_VALUE: IsHarmless = AnyValue()
 
 NOT_HONOURED: Mapping[str, IsHarmless] = {
     # What clients send to every server; labels and hints that change no answer.

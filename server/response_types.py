@@ -132,3 +132,15 @@ class ModelList(msgspec.Struct, kw_only=True):
 
     object: Literal["list"] = "list"
     data: list[Model]
+
+
+class DroppedPages(msgspec.Struct, kw_only=True):
+    """The answer of `POST /reset_prefix_cache`: how many cached pages were dropped."""
+
+    num_pages: int
+
+
+class Version(msgspec.Struct, kw_only=True):
+    """The answer of `GET /version`."""
+
+    version: str

@@ -79,6 +79,12 @@ class Tokens(msgspec.Struct, kw_only=True):
     token_strs: list[str] | UnsetType = UNSET
 
 
+class Text(msgspec.Struct, kw_only=True):
+    """The answer of `/detokenize`."""
+
+    prompt: str
+
+
 async def tokenize(request: Request) -> Response:
     """The token ids that a text or a conversation has as a prompt."""
     state: ServerState = request.app.state.server
@@ -114,7 +120,7 @@ async def detokenize(request: Request) -> Response:
             param = f"tokens[{place}]"
             raise invalid(param, f"'{param}' is {token_id}; allowed: 0 to {vocab_size - 1}")
     text = await _off_the_loop(len(fields.tokens), _text, state, fields.tokens)
-    return _json({"prompt": text}, headers)
+    return _json(Text(prompt=text), headers)
 
 
 def _text(state: ServerState, token_ids: list[int]) -> str:
@@ -130,5 +136,5 @@ async def _off_the_loop(num_tokens: int, work: Any, *args: Any) -> Any:
     return work(*args) if num_tokens <= _QUICK_TOKENS else await asyncio.to_thread(work, *args)
 
 
-def _json(content: msgspec.Struct | dict[str, Any], headers: dict[str, str]) -> Response:
+def _json(content: msgspec.Struct, headers: dict[str, str]) -> Response:
     return Response(msgspec.json.encode(content), 200, headers, "application/json")

@@ -18,31 +18,28 @@ from leadline.server.dialects.events import (
 from leadline.server.messages.thinking import sign
 
 
-class TextBlock(msgspec.Struct, kw_only=True):
+class TextAnswer(msgspec.Struct, kw_only=True, tag="text"):
     """Text; never blank throughout."""
 
-    type: Literal["text"] = "text"
     text: str = ""
 
 
-class ThinkingBlock(msgspec.Struct, kw_only=True):
+class ThinkingAnswer(msgspec.Struct, kw_only=True, tag="thinking"):
     """Thinking; its text is empty if it is not to be shown."""
 
-    type: Literal["thinking"] = "thinking"
     thinking: str = ""
     signature: str = ""
 
 
-class ToolUseBlock(msgspec.Struct, kw_only=True):
+class ToolUseAnswer(msgspec.Struct, kw_only=True, tag="tool_use"):
     """A call; `input` is a JSON object."""
 
-    type: Literal["tool_use"] = "tool_use"
     id: str
     name: str
-    input: msgspec.Raw = msgspec.Raw(b"{}")
+    input: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
 
 
-Block = TextBlock | ThinkingBlock | ToolUseBlock
+Block = TextAnswer | ThinkingAnswer | ToolUseAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,23 +99,23 @@ class BlockWriter:
             case ContentText(text):
                 yield from self._on_text(text)
             case ReasoningText(text):
-                if not isinstance(self._block, ThinkingBlock):
-                    yield from self._begin(ThinkingBlock())
+                if not isinstance(self._block, ThinkingAnswer):
+                    yield from self._begin(ThinkingAnswer())
                 self._thought.append(text)
                 if self._shows_thinking:
                     yield BlockDelta("thinking_delta", text)
             case CallBegin(_, call_id, name):
-                yield from self._begin(ToolUseBlock(id=call_id, name=name))
+                yield from self._begin(ToolUseAnswer(id=call_id, name=name))
             case CallArguments(_, text):
                 yield BlockDelta("input_json_delta", text)
 
     def _on_text(self, text: str) -> Iterator[BlockEvent]:
-        if not isinstance(self._block, TextBlock):
+        if not isinstance(self._block, TextAnswer):
             text = self._blanks + text
             if not text or text.isspace():
                 self._blanks = text
                 return
-            yield from self._begin(TextBlock())
+            yield from self._begin(TextAnswer())
         yield BlockDelta("text_delta", text)
 
     def _begin(self, block: Block) -> Iterator[BlockEvent]:
@@ -128,7 +125,7 @@ class BlockWriter:
 
     def _end_block(self) -> Iterator[BlockEvent]:
         self._blanks = ""
-        if isinstance(self._block, ThinkingBlock):
+        if isinstance(self._block, ThinkingAnswer):
             signature = sign("".join(self._thought), shown=self._shows_thinking)
             self._thought = []
             yield BlockDelta("signature_delta", signature)
@@ -160,12 +157,12 @@ class BlockCollector:
 
     def _whole(self, block: Block, text: str) -> Block:
         match block:
-            case TextBlock():
-                return TextBlock(text=text)
-            case ThinkingBlock():
-                return ThinkingBlock(thinking=text, signature=self._signature)
-            case ToolUseBlock(id=id_, name=name):
-                return ToolUseBlock(id=id_, name=name, input=input_of(text))
+            case TextAnswer():
+                return TextAnswer(text=text)
+            case ThinkingAnswer():
+                return ThinkingAnswer(thinking=text, signature=self._signature)
+            case ToolUseAnswer(id=id_, name=name):
+                return ToolUseAnswer(id=id_, name=name, input=input_of(text))
 
 
 def input_of(arguments: str) -> msgspec.Raw:

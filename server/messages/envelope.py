@@ -1,7 +1,7 @@
 """Errors in Anthropic's shape, whoever raises them: `{"type": "error", "error": {...}}`."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import msgspec
 from starlette.datastructures import Headers, MutableHeaders
@@ -30,6 +30,21 @@ _TYPES_IN_STREAMS = {
     "service_unavailable_error": "overloaded_error",
     "timeout_error": "timeout_error",
 }
+
+
+class AnthropicErrorFields(TypedDict):
+    """What went wrong."""
+
+    type: str
+    message: str
+
+
+class AnthropicError(TypedDict):
+    """Every answer of this API that is not a success."""
+
+    type: Literal["error"]
+    error: AnthropicErrorFields
+    request_id: str
 
 
 def is_for_anthropic(path: str, headers: Mapping[str, str]) -> bool:

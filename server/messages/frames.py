@@ -8,7 +8,7 @@ from leadline.server.choice_text import Delta
 from leadline.server.chunk_frames import encode_line
 from leadline.server.generation import Generation
 from leadline.server.messages.answer_blocks import BlockBegin, BlockDelta, BlockEvent, BlockWriter
-from leadline.server.messages.message import Message, stop_of, usage_json
+from leadline.server.messages.message import MessageAnswer, stop_of, usage_json
 
 _FIELDS = {
     "text_delta": "text",
@@ -64,7 +64,7 @@ class MessageFrames:
         generation = self._generation
         usage = self._usage() | {"output_tokens": 0}
         usage.pop("output_tokens_details", None)
-        message = Message(
+        message = MessageAnswer(
             id=generation.response_id, model=generation.model, content=[], usage=usage
         )
         return frame("message_start", message=message)

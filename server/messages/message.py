@@ -16,7 +16,7 @@ StopReason = Literal[
 ]
 
 
-class Message(msgspec.Struct, kw_only=True):
+class MessageAnswer(msgspec.Struct, kw_only=True):
     """What the assistant says.
 
     Attributes:
@@ -32,6 +32,12 @@ class Message(msgspec.Struct, kw_only=True):
     stop_reason: StopReason | None = None
     stop_sequence: str | None = None
     usage: dict[str, Any]
+
+
+class TokenCount(msgspec.Struct):
+    """The answer of `POST /v1/messages/count_tokens`."""
+
+    input_tokens: int
 
 
 def stop_of(delta: Delta, *, fills_context: bool) -> tuple[StopReason, str | None]:
@@ -78,14 +84,14 @@ def usage_json(usage: Usage, page_size: int) -> dict[str, Any]:
 
 async def whole_message(
     generation: Generation, *, shows_thinking: bool, fills_context: bool
-) -> Message:
+) -> MessageAnswer:
     """The message that `MessageFrames` streams.
 
     Raises:
         ApiError: as `Generation.deltas`.
     """
     writer, collector = BlockWriter(shows_thinking=shows_thinking), BlockCollector()
-    message = Message(id=generation.response_id, model=generation.model, content=[], usage={})
+    message = MessageAnswer(id=generation.response_id, model=generation.model, content=[], usage={})
     async with aclosing(generation.deltas()) as deltas:
         async for delta in deltas:
             for event in writer.push(delta):

@@ -11,7 +11,7 @@ from leadline.server.chat_types import ChatRequest
 from leadline.server.disconnect import run_until_disconnect
 from leadline.server.errors import BadRequestError
 from leadline.server.messages.frames import PING, MessageFrames
-from leadline.server.messages.message import whole_message
+from leadline.server.messages.message import TokenCount, whole_message
 from leadline.server.messages.request import CountTokensRequest, MessagesRequest
 from leadline.server.prompts import encode_text
 from leadline.server.requests import read_fields
@@ -54,7 +54,7 @@ async def count_tokens(request: Request) -> Response:
     state: ServerState = request.app.state.server
     fields, headers = await read_fields(request, CountTokensRequest)
     _, prompt_ids = await _prompt(state, fields)
-    body = msgspec.json.encode({"input_tokens": len(prompt_ids)})
+    body = msgspec.json.encode(TokenCount(len(prompt_ids)))
     return Response(body, headers=headers, media_type="application/json")
 
 

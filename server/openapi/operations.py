@@ -1,0 +1,48 @@
+"""Every route of the application: one line each, checked to be complete by a test."""
+
+from collections.abc import Mapping
+
+from leadline.server.chat_types import ChatRequest
+from leadline.server.completion_types import CompletionRequest
+from leadline.server.health import HealthRefusal, HealthReport, Probe, ProbeRefusal
+from leadline.server.messages.envelope import AnthropicError
+from leadline.server.messages.message import MessageAnswer, TokenCount
+from leadline.server.messages.request import CountTokensRequest, MessagesRequest
+from leadline.server.metrics import CONTENT_TYPE
+from leadline.server.openapi.operation import Operation, acts, generates, reads, shows, takes
+from leadline.server.response_types import (
+    ChatCompletion,
+    DroppedPages,
+    Json,
+    Model,
+    ModelList,
+    TextCompletion,
+    Version,
+)
+from leadline.server.tokenize import DetokenizeRequest, Text, TokenizeRequest, Tokens
+
+_CHAT = {"messages": [{"role": "user", "content": "What does itertools.chain do?"}]}
+_MESSAGES = {**_CHAT, "max_tokens": 64}
+_TEXT = {"prompt": "itertools.chain", "max_tokens": 16}
+
+OPERATIONS: Mapping[str, Operation] = {
+    "POST /v1/chat/completions": generates("chat", ChatRequest, ChatCompletion, example=_CHAT),
+    "POST /v1/completions": generates("text", CompletionRequest, TextCompletion, example=_TEXT),
+    "POST /v1/messages": generates(
+        "messages", MessagesRequest, MessageAnswer, example=_MESSAGES, error=AnthropicError
+    ),
+    "POST /v1/messages/count_tokens": takes(
+        "messages", CountTokensRequest, TokenCount, example=_CHAT, error=AnthropicError
+    ),
+    "GET /v1/models": reads("models", ModelList),
+    "GET /v1/models/{name}": reads("models", Model, errors=(404,)),
+    "POST /tokenize": takes("tokens", TokenizeRequest, Tokens, example={"prompt": "Hello"}),
+    "POST /detokenize": takes("tokens", DetokenizeRequest, Text, example={"tokens": [1, 2, 3]}),
+    "POST /reset_prefix_cache": acts(DroppedPages),
+    "GET /livez": reads("operation", Probe),
+    "GET /readyz": reads("operation", Probe, unavailable=ProbeRefusal),
+    "GET /health": reads("operation", HealthReport, unavailable=HealthRefusal),
+    "GET /metrics": shows("operation", CONTENT_TYPE),
+    "GET /version": reads("operation", Version),
+    "GET /openapi.json": reads("operation", Json),
+}
