@@ -39,6 +39,7 @@ class RequestState:
         num_cached_tokens: prompt tokens found in the prefix cache at first admission; None before.
         is_held: the executor holds the request's tokens and page table.
         prompt_logprobs: of the prompt tokens computed so far, until they are handed out.
+        is_suspect: it is computed alone, until it has a new token.
     """
 
     request: EngineRequest
@@ -60,13 +61,14 @@ class RequestState:
     status: RequestStatus = RequestStatus.WAITING
     speculation: SpeculationCounts = field(default_factory=SpeculationCounts)
     prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
+    is_suspect: bool = False
 
     @classmethod
     def of(
         cls, request: EngineRequest, number: int = 0, prepared: "Future[None] | None" = None
     ) -> "RequestState":
-        """The state of a request on arrival."""
-        return cls(
+        """The state of a request on arrival: as after a preemption, if it is resumed."""
+        state = cls(
             request=request,
             request_id=request.request_id,
             token_ids=list(request.prompt_ids),
@@ -75,6 +77,13 @@ class RequestState:
             number=number,
             prepared=prepared,
         )
+        if (resumed := request.resumption) is not None:
+            state.is_suspect = resumed.is_suspect
+            if resumed.token_ids:
+                state.token_ids += resumed.token_ids
+                state.num_cached_tokens = resumed.num_cached_tokens
+                state.speculation = resumed.speculation
+        return state
 
     @property
     def order(self) -> tuple[int, int]:

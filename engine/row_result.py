@@ -31,7 +31,10 @@ def take_result(state: RequestState, row: ScheduledRow, result: RowOutput) -> Re
         finish_reason=_reason(state),
         num_cached_tokens=state.num_cached_tokens or 0,
         logprobs=result.logprobs,
+        num_verified=result.num_verified,
+        num_accepted=result.num_accepted,
     )
+    state.is_suspect = False
     is_first = state.num_output_tokens == num_new
     if is_first and state.request.params.num_prompt_logprobs is not None:
         output.prompt_logprobs, state.prompt_logprobs = state.prompt_logprobs, []

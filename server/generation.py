@@ -187,15 +187,14 @@ class Generation:
 
     def _end(self, request: EngineRequest, output: RequestOutput, delta: Delta) -> None:
         """Tell the engine about a stop string, or the caller about a failure."""
-        is_alive = self.state.engine.alive
         if output.finish_reason is None:
             self.state.engine.finish(output.request_id, FinishReason.STOP)
         elif delta.finish_reason is FinishReason.ABORT:
-            if output.error and request.deadline_s is not None and is_alive:
+            if output.error and request.deadline_s is not None and not output.is_lost:
                 raise DeadlineError(output.error)
             raise UnavailableError("the request was aborted; send it again", code="aborted")
         elif delta.finish_reason is FinishReason.ERROR:
-            if not is_alive:
+            if output.is_lost:
                 raise UnavailableError("the engine has failed; try again later", code="engine_dead")
             raise ApiError(500, output.error or "the engine failed", code="engine_error")
 
