@@ -23,6 +23,8 @@ from leadline.server.state import ServerState
 from leadline.server.thinking import ThinkingCounter
 from leadline.server.usage import Usage
 
+_MAX_UNREAD_DELTAS = 16  # a choice; what comes after them waits in the engine's client
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerParts:
@@ -227,10 +229,12 @@ async def _merge(
 ) -> AsyncGenerator[Delta, None]:
     """What several streams yield, as it comes; the first failure ends all."""
     queue: asyncio.Queue[Delta | asyncio.Task[None]] = asyncio.Queue()
+    room = asyncio.Semaphore(_MAX_UNREAD_DELTAS * len(streams))
 
     async def pump(stream: AsyncGenerator[Delta, None]) -> None:
         async with aclosing(stream):
             async for delta in stream:
+                await room.acquire()
                 queue.put_nowait(delta)
 
     tasks = [asyncio.create_task(pump(stream)) for stream in streams]
@@ -241,6 +245,7 @@ async def _merge(
         while num_open:
             item = await queue.get()
             if isinstance(item, Delta):
+                room.release()
                 yield item
             else:
                 item.result()  # raises what ended the stream
