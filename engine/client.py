@@ -1,45 +1,49 @@
-"""The server's view of the engine process: start it, ask it, notice when it dies."""
+"""A client's view of the engine: ask it, follow how it fares, go on where a dead one stopped."""
 
 import asyncio
-import contextlib
-import shutil
-import sys
-import tempfile
+import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
-from pathlib import Path
+from collections.abc import AsyncGenerator
 
 import msgspec
 import zmq
 import zmq.asyncio
 
-from leadline.engine.errors import EngineDeadError, InvalidRequestError, RequestError
+from leadline.engine.deadlines import has_passed
+from leadline.engine.errors import (
+    EngineDeadError,
+    EngineRestartingError,
+    InvalidRequestError,
+    RequestError,
+)
 from leadline.engine.messages import (
+    EngineState,
     EngineStats,
-    Failed,
+    EngineStatus,
     Finish,
     FromEngine,
     Hello,
-    Launch,
-    Loading,
     PrefixCacheReset,
     Ready,
     Refused,
     ResetPrefixCache,
-    Shutdown,
     StepOutputs,
     Submit,
     ToEngine,
 )
+from leadline.engine.open_request import OpenRequest
 from leadline.engine.progress import Progress
 from leadline.engine.request import EngineRequest, FinishReason, RequestOutput
 
-MAX_UNREAD_OUTPUTS = 4096
-_LAST_WORDS_MS = 50
+MAX_UNREAD_OUTPUTS = 4096  # of a request; one that nobody reads for so long is aborted
+_LAST_OUTPUTS_MS = 50
 
 
 class EngineClient:
-    """Owns one engine process; for use within one event loop.
+    """Attaches to an engine that somebody else has started; for use within one event loop.
+
+    Several clients may share an engine: each sees its own requests alone. When the engine dies and
+    is started again (`EngineProcess`), open requests go on where they were.
 
     Attributes:
         stats: the engine's gauges and counters as of its last message.
@@ -47,127 +51,110 @@ class EngineClient:
     """
 
     def __init__(
-        self,
-        *,
-        builder: str = "leadline.engine.build:build_core",
-        max_unread_outputs: int | None = None,
+        self, address: str, *, resume: bool = True, max_unread_outputs: int | None = None
     ) -> None:
-        """`builder`: `module:function` for the engine; `max_unread_outputs`: of a request."""
+        """Nothing is attached yet.
+
+        Args:
+            address: `EngineProcess.address`.
+            resume: whether requests outlive an engine that is started again.
+            max_unread_outputs: of a request; one that nobody reads for longer is aborted.
+        """
         self._max_unread = max_unread_outputs or MAX_UNREAD_OUTPUTS
         self.stats = EngineStats()
         self.progress = Progress()
-        self._builder = builder
-        self._queues: dict[str, asyncio.Queue[RequestOutput | RequestError]] = {}
-        self._process: asyncio.subprocess.Process | None = None
-        self._directory: Path | None = None
+        self._address = address
+        self._resume = resume
+        self._open: dict[str, OpenRequest] = {}
+        self._status: EngineStatus | None = None
+        self._ready: asyncio.Future[Ready] | None = None
         self._context = zmq.asyncio.Context()
         self._socket: zmq.asyncio.Socket | None = None
         self._receiver: asyncio.Task[None] | None = None
-        self._watcher: asyncio.Task[None] | None = None
-        self._started: asyncio.Future[Ready] | None = None
-        self._on_stage: Callable[[str], None] = lambda stage: None
-        self._last_words = ""
-        self._death: EngineDeadError | None = None
-        self._is_closing = False
+        self._follower: asyncio.Task[None] | None = None
+        self._timers: list[asyncio.TimerHandle] = []
         self._resets: deque[asyncio.Future[int]] = deque()
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(FromEngine)
 
-    async def start(
-        self, config: msgspec.Struct, on_stage: Callable[[str], None] = lambda stage: None
-    ) -> Ready:
-        """Start the process and wait until it can serve.
-
-        Args:
-            config: given to the builder, as JSON.
-            on_stage: told what the engine is busy with, in a few words for people.
+    async def attach(self) -> Ready:
+        """Wait until the engine can serve.
 
         Raises:
-            EngineDeadError: the engine did not start; the cause is in the message.
+            EngineDeadError: it has ended.
         """
-        assert self._process is None, "an engine client is started once"
-        self._on_stage = on_stage
-        self._started = asyncio.get_running_loop().create_future()
-        self._directory = Path(tempfile.mkdtemp(prefix="leadline-"))  # mode 0700
-        address = f"ipc://{self._directory}/engine"
-        launch = Launch(
-            address=address,
-            builder=self._builder,
-            config=msgspec.Raw(msgspec.json.encode(config)),
-        )
-        try:
-            await self._start_process(launch)
-            return await self._started
-        except BaseException:
-            await self.shutdown(timeout_s=0)
-            raise
+        self._ready = asyncio.get_running_loop().create_future()
+        self._follower = asyncio.create_task(self._follow())
+        return await self._ready
 
     @property
     def ready(self) -> Ready:
-        """What the engine said when it was ready; only after `start`."""
-        assert self._started is not None, "the engine has not been started"
-        return self._started.result()
+        """What the engine said when it was ready; only after `attach`."""
+        assert self._ready is not None, "the client has not been attached"
+        return self._ready.result()
 
     @property
     def alive(self) -> bool:
         """Whether requests can be served."""
-        return (
-            self._started is not None
-            and self._started.done()
-            and self._death is None
-            and not self._is_closing
-        )
+        return self._socket is not None
 
     @property
-    def process_id(self) -> int:
-        """The engine's operating system process."""
-        assert self._process is not None, "the engine has not been started"
-        return self._process.pid
+    def is_restarting(self) -> bool:
+        """Whether the engine has died and is being started again."""
+        return self._status is not None and self._status.state is EngineState.RESTARTING
+
+    @property
+    def generation(self) -> int:
+        """Counts the lives of the engine, from 1 on."""
+        return self._status.generation if self._status else 0
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[RequestOutput, None]:
         """Submit a request and yield its outputs; the last one has a finish reason.
 
-        Closing the generator early (`contextlib.aclosing`) aborts the request. If the engine dies,
-        the last output's finish reason is `error`.
+        Closing the generator early (`contextlib.aclosing`) aborts the request. If the engine dies
+        and the request cannot go on, the last output's finish reason is `error`.
 
         Raises:
             RequestError: at the first step, if the engine refuses the request.
-            EngineDeadError: at the first step, if the engine has ended before.
+            EngineDeadError: at the first step, if the engine is not running.
         """
         request_id = request.request_id
-        if not self.alive:
-            raise self._death or EngineDeadError("the engine is not running")
-        if request_id in self._queues:
+        self._check_alive()
+        if request_id in self._open:
             raise InvalidRequestError(
                 f"request id {request_id!r} is in use by a running request; "
                 "give each request an id of its own",
                 param="request_id",
             )
-        queue: asyncio.Queue[RequestOutput | RequestError] = asyncio.Queue()
-        self._queues[request_id] = queue
+        open_request = self._open[request_id] = OpenRequest(request)
         is_over = False
         try:
             self._send(Submit(request))
             self.progress.ask()
             while not is_over:
-                item = await queue.get()
+                item = await open_request.outputs.get()
                 if isinstance(item, RequestError):
                     is_over = True
                     raise item
                 is_over = item.finish_reason is not None
                 yield item
         finally:
-            del self._queues[request_id]
             if not is_over:
                 self.finish(request_id, FinishReason.ABORT)
+            del self._open[request_id]
 
     def finish(self, request_id: str, reason: FinishReason) -> None:
         """End a request, for example at a stop string; its final output comes from `generate`.
 
         Without effect if the request has ended, or if the engine has.
         """
+        open_request = self._open.get(request_id)
+        if open_request is not None:
+            open_request.ending = reason
         if self.alive:
             self._send(Finish([request_id], reason))
+        elif open_request is not None:
+            open_request.end(reason)
 
     async def reset_prefix_cache(self) -> int:
         """Let the engine forget all cached pages; returns how many there were.
@@ -175,97 +162,122 @@ class EngineClient:
         Raises:
             EngineDeadError: the engine has ended.
         """
-        if not self.alive:
-            raise self._death or EngineDeadError("the engine is not running")
+        self._check_alive()
         answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._resets.append(answer)
         self._send(ResetPrefixCache())
         self.progress.ask()
         return await answer
 
-    def kill(self, cause: str) -> None:
-        """End an engine that hangs; open requests end with `error` and the cause."""
-        if self.alive:
-            assert self._process is not None, "a living engine has a process"
-            self._last_words = cause
-            self._process.kill()
-
-    async def shutdown(self, timeout_s: float = 5.0) -> None:
-        """End the engine and release everything; open requests end with `abort`.
-
-        An engine that is not gone after `timeout_s` seconds is killed.
-        """
-        if self.alive:
-            self._send(Shutdown())
-        self._is_closing = True
-        if self._process is not None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), timeout_s)
-            if self._process.returncode is None:
-                self._process.kill()
-        if self._watcher is not None:
-            await self._watcher
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+    async def close(self) -> None:
+        """Leave the engine, which aborts what this client has open."""
+        if self._follower is not None:
+            self._follower.cancel()
+            await asyncio.gather(self._follower, return_exceptions=True)
+        self._disconnect()
         self._context.term()
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
 
-    async def _start_process(self, launch: Launch) -> None:
-        # -P: the working directory must not hide installed packages.
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",
-            "-m",
-            "leadline.engine.process",
-            stdin=asyncio.subprocess.PIPE,
-        )
-        assert self._process.stdin is not None
-        self._process.stdin.write(msgspec.json.encode(launch) + b"\n")
-        self._socket = self._context.socket(zmq.DEALER)
-        self._socket.set_hwm(0)
-        self._socket.linger = 0
-        self._socket.connect(launch.address)
-        self._send(Hello())
-        self._receiver = asyncio.create_task(self._receive(self._socket))
-        self._watcher = asyncio.create_task(self._watch(self._process, self._socket))
+    def _check_alive(self) -> None:
+        if self.alive:
+            return
+        cause = self._status.cause if self._status is not None else "the engine is not running"
+        raise EngineRestartingError(cause) if self.is_restarting else EngineDeadError(cause)
 
     def _send(self, message: ToEngine) -> None:
         assert self._socket is not None
         self._socket.send(self._encoder.encode(message), zmq.NOBLOCK)  # no limit: never blocks
 
+    async def _follow(self) -> None:
+        """Hear from the engine's parent, until the engine has ended for good."""
+        decoder = msgspec.msgpack.Decoder(EngineStatus)
+        with self._context.socket(zmq.SUB) as socket:
+            socket.linger = 0
+            socket.set_hwm(0)
+            socket.subscribe(b"")
+            socket.connect(self._address)
+            while self._status is None or self._status.state is not EngineState.ENDED:
+                status = decoder.decode(await socket.recv())
+                known, self._status = self._status, status
+                if known == status:
+                    continue
+                if status.state is EngineState.READY:
+                    self._connect(status)
+                elif status.state is not EngineState.STARTING:
+                    await self._on_death(status)
+
+    def _connect(self, status: EngineStatus) -> None:
+        assert status.ready is not None
+        assert self._ready is not None
+        self._disconnect()
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.set_hwm(0)
+        self._socket.linger = 0
+        self._socket.connect(status.address)
+        self._receiver = asyncio.create_task(self._receive(self._socket))
+        self._send(Hello())
+        self.progress.restart()
+        for open_request in self._open.values():
+            self._send(Submit(open_request.resumed()))
+            self.progress.ask()
+        if not self._ready.done():
+            self._ready.set_result(status.ready)
+
+    def _disconnect(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self._timers = []
+        if self._receiver is not None:
+            self._receiver.cancel()
+            self._receiver = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    async def _on_death(self, status: EngineStatus) -> None:
+        """End what cannot go on."""
+        socket, self._socket = self._socket, None
+        if socket is not None:
+            if self._receiver is not None:
+                self._receiver.cancel()
+            while status.is_shut_down and await socket.poll(_LAST_OUTPUTS_MS):
+                self._handle(self._decoder.decode(await socket.recv()))
+            socket.close()
+        self._disconnect()
+        self.progress.restart()
+        assert self._ready is not None
+        if not self._ready.done() and status.state is EngineState.ENDED:
+            self._ready.set_exception(EngineDeadError(status.cause))
+        for answer in self._resets:
+            if not answer.done():
+                answer.set_exception(EngineDeadError(status.cause))
+        self._resets.clear()
+        for request_id, open_request in self._open.items():
+            self._survive(open_request, status, is_suspect=request_id in status.suspect_ids)
+
+    def _survive(
+        self, open_request: OpenRequest, status: EngineStatus, *, is_suspect: bool
+    ) -> None:
+        """Let a request wait for the next engine, or end it."""
+        if open_request.ending is not None:
+            open_request.end(open_request.ending)
+        elif status.is_shut_down:
+            open_request.end(FinishReason.ABORT, status.cause, is_lost=True)
+        elif status.state is EngineState.ENDED or not self._resume:
+            open_request.end(FinishReason.ERROR, status.cause, is_lost=True)
+        elif is_suspect and not open_request.count_death():
+            error = "the engine died each time that it computed this request; it is not tried again"
+            open_request.end(FinishReason.ERROR, error)
+        elif (deadline_s := open_request.request.deadline_s) is not None:
+            loop = asyncio.get_running_loop()
+            error = has_passed(open_request.request)
+            wait_s = max(0.0, deadline_s - time.time())
+            self._timers.append(
+                loop.call_later(wait_s, open_request.end, FinishReason.ABORT, error)
+            )
+
     async def _receive(self, socket: zmq.asyncio.Socket) -> None:
         while True:
             self._handle(self._decoder.decode(await socket.recv()))
-
-    async def _watch(self, process: asyncio.subprocess.Process, socket: zmq.asyncio.Socket) -> None:
-        """Wait for the process to end, hear its last words, and end every open request."""
-        exit_code = await process.wait()
-        assert self._receiver is not None
-        self._receiver.cancel()
-        while await socket.poll(_LAST_WORDS_MS):
-            self._handle(self._decoder.decode(await socket.recv()))
-        if self._is_closing:
-            cause = "the engine has been shut down"
-        elif self._last_words:
-            cause = self._last_words
-        else:
-            cause = f"the engine process ended unexpectedly with exit code {exit_code}"
-        self._death = EngineDeadError(cause)
-        assert self._started is not None
-        if not self._started.done():
-            self._started.set_exception(self._death)
-        for answer in self._resets:
-            if not answer.done():
-                answer.set_exception(self._death)
-        reason = FinishReason.ABORT if self._is_closing else FinishReason.ERROR
-        for request_id, queue in self._queues.items():
-            queue.put_nowait(
-                RequestOutput(
-                    request_id=request_id, token_ids=[], finish_reason=reason, error=cause
-                )
-            )
 
     def _handle(self, message: FromEngine) -> None:
         match message:
@@ -276,35 +288,26 @@ class EngineClient:
                     self._pass_on(output)
             case Refused(request_id):
                 self.progress.answer()
-                if (queue := self._queues.get(request_id)) is not None:
-                    queue.put_nowait(message.to_error())
-            case Loading(stage):
-                self._on_stage(stage)
-            case Ready():
-                assert self._started is not None
-                if not self._started.done():
-                    self.progress.restart()
-                    self._started.set_result(message)
+                if (open_request := self._open.get(request_id)) is not None:
+                    open_request.outputs.put_nowait(message.to_error())
             case PrefixCacheReset(num_pages):
                 self.progress.answer()
                 answer = self._resets.popleft()
                 if not answer.done():
                     answer.set_result(num_pages)
-            case Failed(text):
-                self._last_words = text
+            case Ready():
+                pass  # the answer to Hello
 
     def _pass_on(self, output: RequestOutput) -> None:
         is_final = output.finish_reason is not None
         if is_final:
             self.progress.answer()
-        if (queue := self._queues.get(output.request_id)) is None:
+        if (open_request := self._open.get(output.request_id)) is None:
             return
+        queue = open_request.outputs
+        open_request.take(output)
         if is_final or queue.qsize() < self._max_unread:
             queue.put_nowait(output)
         elif queue.qsize() == self._max_unread:
             self.finish(output.request_id, FinishReason.ABORT)
-            queue.put_nowait(
-                RequestOutput(
-                    request_id=output.request_id, token_ids=[], finish_reason=FinishReason.ABORT
-                )
-            )
+            open_request.end(FinishReason.ABORT)

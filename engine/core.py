@@ -3,11 +3,13 @@
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Protocol
 
 from leadline.engine.executor.base import Executor
 from leadline.engine.messages import EngineStats, GrammarCounts
 from leadline.engine.request import EngineRequest, FinishReason, RequestOutput
+from leadline.engine.running_trace import RunningTrace
 from leadline.engine.scheduler import MAX_STEPS_IN_FLIGHT, Scheduler
 from leadline.engine.step import ModelOutput
 
@@ -60,6 +62,13 @@ class EngineCore:
         self._grammar_counts = grammar_counts
         self._is_stalled = False
         self._in_flight: deque[Future[ModelOutput]] = deque()
+        self._trace: RunningTrace | None = None
+        self._ids_in_flight: deque[frozenset[str]] = deque()
+
+    def leave_trace(self, path: Path) -> None:
+        """Keep a file from now on that says which requests are being computed."""
+        max_requests = MAX_STEPS_IN_FLIGHT * self._executor.capacity().max_num_seqs
+        self._trace = RunningTrace(path, max_requests)
 
     def submit(self, request: EngineRequest) -> None:
         """Accept a request.
@@ -102,6 +111,9 @@ class EngineCore:
             self._is_stalled = plan is None and not self._in_flight
             if plan is None:
                 return
+            if self._trace is not None:
+                self._ids_in_flight.append(frozenset(row.request_id for row in plan.rows))
+                self._trace.run(frozenset().union(*self._ids_in_flight))
             self._in_flight.append(self._executor.execute(plan))
 
     def can_step(self) -> bool:
@@ -115,6 +127,9 @@ class EngineCore:
         """
         output = self._in_flight[0].result()
         self._in_flight.popleft()
+        if self._trace is not None:
+            self._ids_in_flight.popleft()
+            self._trace.complete_step()
         return self._scheduler.update(output)
 
     def step(self) -> list[RequestOutput]:

@@ -2,6 +2,8 @@
 
 import heapq
 
+from leadline.engine.request import EngineRequest
+
 
 class Deadlines:
     """The moments by which requests must have ended, the next one first."""
@@ -29,3 +31,10 @@ class Deadlines:
                 self._alive.remove(request_id)
                 due.append((request_id, deadline_s))
         return due
+
+
+def has_passed(request: EngineRequest) -> str:
+    """What is told of a request that has reached its deadline."""
+    assert request.deadline_s is not None, "without a deadline none can pass"
+    limit_s = request.deadline_s - request.arrival_s
+    return f"the request's deadline, {limit_s:.3g} s after its arrival, has passed"

@@ -7,6 +7,7 @@ EngineError
 |   `-- QueueFullError      admission refused, try later
 |-- ConfigError             a flag or field that cannot be honoured
 `-- EngineDeadError         the engine process ended; every open request ends with it
+    `-- EngineRestartingError   it is being started again
 """
 
 
@@ -54,3 +55,7 @@ class ConfigError(EngineError):
 
 class EngineDeadError(EngineError):
     """The engine process has ended; its last words are in the message."""
+
+
+class EngineRestartingError(EngineDeadError):
+    """The engine process has ended and is being started again."""

@@ -57,6 +57,11 @@ class KVCacheManager:
         return self._pool.num_referenced
 
     @property
+    def num_available_pages(self) -> int:
+        """Pages that no request holds."""
+        return self._pool.num_available
+
+    @property
     def num_cached_pages(self) -> int:
         """Pages of the pool that the prefix cache can find."""
         return len(self._prefix_cache)

@@ -1,5 +1,6 @@
 """Messages between the server and the engine process: msgspec over a private ZeroMQ socket."""
 
+import enum
 from typing import Literal
 
 import msgspec
@@ -17,17 +18,20 @@ from leadline.engine.request import EngineRequest, FinishReason, RequestOutput
 class Launch(msgspec.Struct):
     """The first line on the engine process's standard input, as JSON.
 
-    The pipe stays open afterwards; when it closes, the parent is gone and the process ends.
+    The input is a socket, on which the process tells of its start, and of its end where it can, as
+    lines of JSON. When it closes, the parent is gone and the process ends.
 
     Attributes:
         address: ZeroMQ address to bind, in a directory that only this user can enter.
         builder: `module:function` that makes the engine (see `process.Builder`).
         config: what the builder is given, as JSON.
+        trace_path: where the process leaves which requests it computes (`running_trace`).
     """
 
     address: str
     builder: str
     config: msgspec.Raw
+    trace_path: str
 
 
 class Hello(msgspec.Struct, tag="hello"):
@@ -60,13 +64,13 @@ class Shutdown(msgspec.Struct, tag="shutdown"):
 
 
 class Loading(msgspec.Struct, tag="loading"):
-    """Engine -> client: start-up goes on; `stage` is a short phrase for people."""
+    """Engine -> parent: start-up goes on; `stage` is a short phrase for people."""
 
     stage: str
 
 
 class Ready(msgspec.Struct, tag="ready"):
-    """Engine -> client: requests can be served.
+    """Engine -> parent, and to each client: requests can be served.
 
     Attributes:
         max_model_len: most tokens (prompt + output) of one request.
@@ -211,10 +215,40 @@ class Refused(msgspec.Struct, tag="refused"):
 
 
 class Failed(msgspec.Struct, tag="failed"):
-    """Engine -> client: the engine ends; `message` is its last word for people."""
+    """Engine -> parent: the engine ends; `message` is its last word for people."""
 
     message: str
 
 
+class EngineState(enum.StrEnum):
+    """How an engine process fares, as its parent tells its clients."""
+
+    STARTING = "starting"
+    READY = "ready"
+    RESTARTING = "restarting"
+    ENDED = "ended"
+
+
+class EngineStatus(msgspec.Struct):
+    """Parent -> clients: how the engine fares; told at each change, and to whoever is new.
+
+    Attributes:
+        generation: counts the lives of the engine, from 1 on.
+        address: ZeroMQ address where it takes requests, while it is ready.
+        cause: why it died, where it is dead.
+        suspect_ids: requests that it was computing when it died.
+        is_shut_down: it was meant to end.
+    """
+
+    state: EngineState
+    generation: int
+    address: str
+    cause: str = ""
+    suspect_ids: list[str] = msgspec.field(default_factory=list)
+    ready: Ready | None = None
+    is_shut_down: bool = False
+
+
 ToEngine = Hello | Submit | Finish | ResetPrefixCache | Shutdown
-FromEngine = Loading | Ready | StepOutputs | Refused | PrefixCacheReset | Failed
+FromEngine = Ready | StepOutputs | Refused | PrefixCacheReset
+FromChild = Loading | Ready | Failed

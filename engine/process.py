@@ -1,9 +1,10 @@
-"""The engine process: `python -m leadline.engine.process`, started by `client.EngineClient`.
+"""The engine process: `python -m leadline.engine.process`, started by `EngineProcess`.
 
 It reads a `Launch` from its standard input, builds the engine, and serves a ROUTER socket until it
 is told to stop, until its parent is gone, or until the engine fails.
 """
 
+import contextlib
 import importlib
 import logging
 import os
@@ -12,6 +13,7 @@ import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import msgspec
 import zmq
@@ -21,6 +23,7 @@ from leadline.engine.errors import ConfigError, RequestError
 from leadline.engine.messages import (
     Failed,
     Finish,
+    FromChild,
     FromEngine,
     Hello,
     Launch,
@@ -52,7 +55,9 @@ class ClientLink:
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self._socket = socket
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._clients: list[bytes] = []
+        self._gone: set[bytes] = set()
         self._owners: dict[str, bytes] = {}
         self._decoder = msgspec.msgpack.Decoder(ToEngine)
         self._encoder = msgspec.msgpack.Encoder()
@@ -74,13 +79,21 @@ class ClientLink:
         self._owners[request_id] = client
 
     def send(self, client: bytes, message: FromEngine) -> None:
-        """Send to one client; a client that has gone is skipped by the socket."""
-        self._socket.send_multipart([client, self._encoder.encode(message)])
+        """Send to one client; one that has gone is remembered as such."""
+        try:
+            self._socket.send_multipart([client, self._encoder.encode(message)])
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            self._gone.add(client)
 
-    def broadcast(self, message: FromEngine) -> None:
-        """Send to every client."""
-        for client in self._clients:
-            self.send(client, message)
+    def take_orphans(self) -> list[str]:
+        """Requests whose clients have gone since the last call; their outputs go nowhere."""
+        if not self._gone:
+            return []
+        gone, self._gone = self._gone, set()
+        self._clients = [client for client in self._clients if client not in gone]
+        return [request_id for request_id, owner in self._owners.items() if owner in gone]
 
     def deliver(self, outputs: Iterable[RequestOutput], core: EngineCore) -> None:
         """Send outputs to their requests' clients, and to every client how the engine fares."""
@@ -91,23 +104,28 @@ class ClientLink:
                 del self._owners[output.request_id]
         stats = core.stats()
         for client in self._clients:
-            self.send(client, StepOutputs(by_client[client], stats))
+            self.send(client, StepOutputs(by_client.get(client, []), stats))
 
 
 def serve(core: EngineCore, link: ClientLink, ready: Ready) -> None:
-    """Run the engine until a client says `Shutdown`; every request has had its final output then.
+    """Run the engine until somebody says `Shutdown`; every request has had its final output then.
 
     All messages that have arrived are handled before each step, so an abort never waits behind
     work. Without work the process sleeps on the socket.
     """
-    link.broadcast(ready)
     while _handle_messages(core, link, ready):
         if finals := core.sweep():
             link.deliver(finals, core)
+        was_idle = core.num_steps_in_flight == 0
         core.start_steps()
         if core.num_steps_in_flight:
+            if was_idle:
+                link.deliver((), core)  # how long the step should take
             link.deliver(core.complete_step(), core)
             core.publish_events()
+        if orphan_ids := link.take_orphans():
+            lost = [core.finish(request_id, FinishReason.ABORT) for request_id in orphan_ids]
+            link.deliver((final for final in lost if final is not None), core)
     link.deliver(core.finish_all(FinishReason.ABORT), core)
     core.close()
 
@@ -156,9 +174,15 @@ def _read_launch() -> Launch:
         return msgspec.json.decode(stdin.readline(), type=Launch)
 
 
+def _tell_parent(message: FromChild) -> None:
+    with contextlib.suppress(OSError):  # it is gone, and so is this process soon
+        os.write(_STDIN, msgspec.json.encode(message) + b"\n")
+
+
 def _exit_with_parent() -> None:
-    while os.read(_STDIN, 1):
-        pass
+    with contextlib.suppress(OSError):
+        while os.read(_STDIN, 1):
+            pass
     os._exit(1)  # the main thread may be deep in a step; nothing here outlives the process
 
 
@@ -178,19 +202,20 @@ def main() -> int:
     socket.set_hwm(0)
     socket.bind(launch.address)
     link = ClientLink(socket)
-    link.receive()  # the parent's Hello: from here on, there is somebody to tell
     try:
         builder = load_builder(launch.builder)
         core, ready = builder(
-            bytes(launch.config), lambda stage: link.broadcast(Loading(stage=stage))
+            bytes(launch.config), lambda stage: _tell_parent(Loading(stage=stage))
         )
+        core.leave_trace(Path(launch.trace_path))
+        _tell_parent(ready)
         serve(core, link, ready)
     except (ConfigError, LoaderError) as error:  # the user's fault: no traceback
-        link.broadcast(Failed(message=str(error)))
+        _tell_parent(Failed(message=str(error)))
         return 1
     except Exception as error:
         logger.exception("the engine failed")
-        link.broadcast(Failed(message=f"{type(error).__name__}: {error}"))
+        _tell_parent(Failed(message=f"{type(error).__name__}: {error}"))
         return 1
     finally:
         context.destroy(linger=_LINGER_MS)

@@ -36,8 +36,10 @@ class Progress:
         return self._now() - max(self._step_s, self._pending_since_s)
 
     def restart(self) -> None:
-        """The engine is ready."""
+        """A new engine is ready: nothing has been asked of it."""
         self._step_s = self._now()
+        self._num_pending = self._num_steps = 0
+        self.predicted_step_s = 0.0
 
     def ask(self) -> None:
         """Something was asked that the engine will answer."""

@@ -115,50 +115,6 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
         return not self.ignore_eos and token_id in self.eos_token_ids
 
 
-class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One choice of one user request, as it enters the engine.
-
-    Attributes:
-        request_id: unique among live requests.
-        prompt_ids: at least one token id.
-        arrival_s: wall-clock seconds since the epoch, when the server accepted it.
-        cache_salt: cached pages are shared only between requests of equal salt.
-        priority: lower is earlier.
-        tenant: whose request it is; tenants of equal priority get equal shares of the engine.
-        deadline_s: wall-clock seconds since the epoch after which the request is ended with
-            `abort`; None for never.
-        leader_id: a request of the same prompt, submitted before, which computes the prompt; this
-            one waits for it and shares its full pages. None for no such request.
-    """
-
-    request_id: str
-    prompt_ids: list[int]
-    params: SamplingParams
-    arrival_s: float = 0.0
-    cache_salt: str = ""
-    priority: int = 0
-    tenant: str = ""
-    deadline_s: float | None = None
-    leader_id: str | None = None
-
-
-class TokenLogprobs(msgspec.Struct, array_like=True):
-    """Log-probabilities (natural logarithm) at one position.
-
-    Attributes:
-        logprob: of the token itself.
-        rank: of the token itself, 1 for the most likely.
-        top_ids: the most likely tokens, the most likely first; as many as were asked for.
-        top_logprobs: of `top_ids`.
-    """
-
-    token_id: int
-    logprob: float
-    rank: int
-    top_ids: list[int]
-    top_logprobs: list[float]
-
-
 class SpeculationCounts(msgspec.Struct, kw_only=True):
     """What drafts did for one request.
 
@@ -190,6 +146,23 @@ def _add_at(counts: list[int], index: int, amount: int) -> None:
     counts[index] += amount
 
 
+class Resumption(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a request goes on that another engine process had begun.
+
+    Attributes:
+        token_ids: output tokens that have been told.
+        num_cached_tokens: prompt tokens found in the first process's prefix cache.
+        speculation: what drafts did until then.
+        is_suspect: the process died while it computed this request: it is tried alone, until it has
+            a new token.
+    """
+
+    token_ids: list[int]
+    num_cached_tokens: int
+    speculation: SpeculationCounts
+    is_suspect: bool = False
+
+
 class RequestTiming(msgspec.Struct, kw_only=True):
     """How long a request was where, in seconds by the engine's clock.
 
@@ -208,6 +181,52 @@ class RequestTiming(msgspec.Struct, kw_only=True):
     num_host_tokens: int = 0
 
 
+class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One choice of one user request, as it enters the engine.
+
+    Attributes:
+        request_id: unique among live requests.
+        prompt_ids: at least one token id.
+        arrival_s: wall-clock seconds since the epoch, when the server accepted it.
+        cache_salt: cached pages are shared only between requests of equal salt.
+        priority: lower is earlier.
+        tenant: whose request it is; tenants of equal priority get equal shares of the engine.
+        deadline_s: wall-clock seconds since the epoch after which the request is ended with
+            `abort`; None for never.
+        leader_id: a request of the same prompt, submitted before, which computes the prompt; this
+            one waits for it and shares its full pages. None for no such request.
+        resumption: where it goes on, if an engine that died had begun it.
+    """
+
+    request_id: str
+    prompt_ids: list[int]
+    params: SamplingParams
+    arrival_s: float = 0.0
+    cache_salt: str = ""
+    priority: int = 0
+    tenant: str = ""
+    deadline_s: float | None = None
+    leader_id: str | None = None
+    resumption: Resumption | None = None
+
+
+class TokenLogprobs(msgspec.Struct, array_like=True):
+    """Log-probabilities (natural logarithm) at one position.
+
+    Attributes:
+        logprob: of the token itself.
+        rank: of the token itself, 1 for the most likely.
+        top_ids: the most likely tokens, the most likely first; as many as were asked for.
+        top_logprobs: of `top_ids`.
+    """
+
+    token_id: int
+    logprob: float
+    rank: int
+    top_ids: list[int]
+    top_logprobs: list[float]
+
+
 class RequestOutput(msgspec.Struct, kw_only=True):
     """New tokens of one request; the last one carries the finish reason.
 
@@ -222,6 +241,8 @@ class RequestOutput(msgspec.Struct, kw_only=True):
         prompt_logprobs: one for each prompt token but the first, once, with the first tokens, if
             they were asked for.
         speculation: with the finish reason, where the engine speculates.
+        num_verified: drafts that were verified for `token_ids`; `num_accepted` of them were right.
+        is_lost: the engine has ended before the request did.
     """
 
     request_id: str
@@ -234,3 +255,6 @@ class RequestOutput(msgspec.Struct, kw_only=True):
     prompt_logprobs: list[TokenLogprobs] | None = None
     speculation: SpeculationCounts | None = None
     timing: RequestTiming | None = None
+    num_verified: int = 0
+    num_accepted: int = 0
+    is_lost: bool = False

@@ -14,6 +14,7 @@ class RequestBook:
         requests: by id.
         running: those that have pages and rows, in order (`RequestState.order`).
         waiting: those that have no pages.
+        has_suspects: there may be some that are to be computed alone.
         num_loading: those whose pages come from the host tier in the step in flight.
         tenants: how much service each tenant has had.
     """
@@ -26,6 +27,7 @@ class RequestBook:
         self.num_loading = 0
         self._max_num_seqs = max_num_seqs
         self._released_ids: list[str] = []
+        self.has_suspects = False
 
     @property
     def num_seats(self) -> int:
@@ -37,6 +39,16 @@ class RequestBook:
         """Whether the executor holds requests that it can drop."""
         return bool(self._released_ids)
 
+    def next_suspect(self) -> RequestState | None:
+        """The request that is to be computed alone now, if there is one; a running one first."""
+        if not self.has_suspects:
+            return None
+        suspects = [s for s in self.requests.values() if s.is_suspect]
+        self.has_suspects = bool(suspects)
+        started = [s for s in suspects if s.status is not RequestStatus.WAITING]
+        ready = [s for s in suspects if s.prepared is None or s.prepared.done()]
+        return next(iter([*started, *ready, *suspects]), None)
+
     def take_released_ids(self) -> list[str]:
         """Requests that the executor is to drop before the next step."""
         released_ids, self._released_ids = self._released_ids, []
@@ -45,6 +57,7 @@ class RequestBook:
     def arrive(self, state: RequestState) -> None:
         """Let a new request wait."""
         self.requests[state.request_id] = state
+        self.has_suspects = self.has_suspects or state.is_suspect
         self.tenants.arrive(state.request.tenant)
         self.waiting.push(state)
 

@@ -43,6 +43,7 @@ class RequestState:
         arrived_s: when it came, by the scheduler's clock, as the two that follow.
         admitted_s: when it first got pages; None before.
         first_token_s: None before.
+        is_suspect: it is computed alone, until it has a new token.
     """
 
     request: EngineRequest
@@ -69,6 +70,7 @@ class RequestState:
     admitted_s: float | None = None
     first_token_s: float | None = None
     num_preemptions: int = 0
+    is_suspect: bool = False
 
     @classmethod
     def of(
@@ -79,8 +81,8 @@ class RequestState:
         *,
         now_s: float = 0.0,
     ) -> "RequestState":
-        """The state of a request on arrival."""
-        return cls(
+        """The state of a request on arrival: as after a preemption, if it is resumed."""
+        state = cls(
             request=request,
             request_id=request.request_id,
             token_ids=list(request.prompt_ids),
@@ -90,6 +92,13 @@ class RequestState:
             prepared=prepared,
             arrived_s=now_s,
         )
+        if (resumed := request.resumption) is not None:
+            state.is_suspect = resumed.is_suspect
+            if resumed.token_ids:
+                state.token_ids += resumed.token_ids
+                state.num_cached_tokens = resumed.num_cached_tokens
+                state.speculation = resumed.speculation
+        return state
 
     @property
     def order(self) -> tuple[int, int]:

@@ -33,7 +33,10 @@ def take_result(
         finish_reason=_reason(state),
         num_cached_tokens=state.num_cached_tokens or 0,
         logprobs=result.logprobs,
+        num_verified=result.num_verified,
+        num_accepted=result.num_accepted,
     )
+    state.is_suspect = False
     is_first = state.num_output_tokens == num_new
     if is_first:
         state.first_token_s = now_s

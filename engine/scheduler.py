@@ -7,7 +7,7 @@ from concurrent.futures import Future
 
 from leadline.engine.admission import QueueLimits, check_fits, queue_full
 from leadline.engine.counters import Counters, collect_stats
-from leadline.engine.deadlines import Deadlines
+from leadline.engine.deadlines import Deadlines, has_passed
 from leadline.engine.draft_policy import DraftPolicy
 from leadline.engine.errors import InvalidRequestError
 from leadline.engine.executor.base import Capacity
@@ -120,7 +120,7 @@ class Scheduler:
             num_seats=self._book.num_seats,
             num_tokens=num_waiting_tokens,
         )
-        if reason is not None:
+        if reason is not None and request.resumption is None:  # that has been taken already
             self._counters.rejections[reason] += 1
             retry_after_s = self._share.cost.per_token_s * num_waiting_tokens
             raise queue_full(reason, self._limits, retry_after_s)
@@ -152,10 +152,9 @@ class Scheduler:
     def sweep(self) -> list[RequestOutput]:
         """End what is past its deadline, or could not be prepared; returns the final outputs."""
         outputs = []
-        for request_id, deadline_s in self._deadlines.pop_due(self._now()):
+        for request_id, _ in self._deadlines.pop_due(self._now()):
             if (state := self._book.requests.get(request_id)) is not None:
-                limit_s = deadline_s - state.request.arrival_s
-                error = f"the request's deadline, {limit_s:.3g} s after its arrival, has passed"
+                error = has_passed(state.request)
                 outputs.append(self.finish(request_id, FinishReason.ABORT, error))
         for state in [s for s in self._preparing if s.prepared is not None and s.prepared.done()]:
             self._preparing.remove(state)
@@ -187,10 +186,15 @@ class Scheduler:
         assert len(self._in_flight) < MAX_STEPS_IN_FLIGHT, "too many steps in flight"
         if is_ahead and self._planner.needs_room:
             return None
-        plan = self._planner.plan(is_ahead=is_ahead)
+        only = self._book.next_suspect()
+        if only is not None and any(s is not only for p in self._in_flight for s in p.states):
+            return None
+        plan = self._planner.plan(is_ahead=is_ahead, only=only)
         if plan.rows or plan.loading or (self._book.has_released and not is_ahead):
             return self._emit(plan)
-        assert is_ahead or not self._book.running, "the pool is too small for the first request"
+        assert is_ahead or only or not self._book.running, (
+            "the pool is too small for the first request"
+        )
         return None
 
     def update(self, output: ModelOutput) -> list[RequestOutput]:

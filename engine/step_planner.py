@@ -1,6 +1,6 @@
 """Makes the plan of a step: who computes what, within the token budget and the pages."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from leadline.engine.draft_policy import DraftPolicy
 from leadline.engine.kv_cache_manager import KVCacheManager
@@ -41,10 +41,16 @@ class StepPlanner:
         self._max_num_batched_tokens = max_num_batched_tokens
         self._now = now
 
-    def plan(self, *, is_ahead: bool) -> StepPlan:
-        """The next step; `is_ahead`: another one is in flight."""
+    def plan(self, *, is_ahead: bool, only: RequestState | None = None) -> StepPlan:
+        """The next step.
+
+        Args:
+            is_ahead: another one is in flight.
+            only: the one request that it is to compute; None for all.
+        """
         self.needs_room = False
-        going = [state for state in self._book.running if not state.is_surely_over]
+        running = [s for s in self._book.running if only is None or s is only]
+        going = [state for state in running if not state.is_surely_over]
         decoding = [s for s in going if s.samples_in_flight or s.num_missing_tokens == 1]
         prefilling = [s for s in going if not s.samples_in_flight and s.num_missing_tokens > 1]
         depth = self._drafts.begin_step(len(decoding))
@@ -58,7 +64,11 @@ class StepPlanner:
             if state.status is RequestStatus.RUNNING and plan.room_for_prompts > 0:
                 self._add_prefill(plan, state, depth)
         if not self.needs_room and self.num_preemptions == num_preemptions:
-            self._admit_waiting(plan, depth)
+            if only is None:
+                self._admit_waiting(plan, depth, self._book.waiting.candidates())
+            elif only.status is RequestStatus.WAITING and not is_ahead:
+                self._make_way(only)
+                self._admit_waiting(plan, depth, iter([only]))
         return plan
 
     def _plan_decodes(
@@ -102,8 +112,10 @@ class StepPlanner:
         plan.hand_over(state)
         return list(state.page_ids)
 
-    def _admit_waiting(self, plan: StepPlan, depth: int) -> None:
-        for state in self._book.waiting.candidates():
+    def _admit_waiting(
+        self, plan: StepPlan, depth: int, candidates: Iterator[RequestState]
+    ) -> None:
+        for state in candidates:
             if plan.room_for_prompts <= 0 or self._book.num_seats <= 0:
                 return
             if not self._is_ready(state):
@@ -123,10 +135,21 @@ class StepPlanner:
         if state.prepared is not None and not state.prepared.done():
             return False
         leader = self._book.requests.get(state.request.leader_id or "")
-        if leader is None or state.num_output_tokens > 0:
+        if leader is None or state.num_output_tokens > 0 or state.is_suspect:
             return True
         page_size = self._kv.page_size
         return leader.num_computed_tokens >= (leader.num_prompt_tokens - 1) // page_size * page_size
+
+    def _make_way(self, state: RequestState) -> None:
+        """Preempt others until a request that is to run alone has a seat and pages."""
+        num_pages = self._kv.pages_for(len(state.token_ids))
+        while self._book.running and (
+            self._book.num_seats <= 0 or self._kv.num_available_pages < num_pages
+        ):
+            victim = self._book.running[-1]
+            self._kv.free(victim)
+            self._book.preempt(victim)
+            self.num_preemptions += 1
 
     def _make_room(
         self, state: RequestState, num_slots: int, *, is_ahead: bool

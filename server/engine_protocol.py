@@ -22,6 +22,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def is_restarting(self) -> bool:
+        """Whether the engine has died and is being started again."""
+        ...
+
+    @property
     def progress(self) -> Progress:
         """Whether the engine gets on with its work."""
         ...

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from leadline.engine.errors import (
     EngineDeadError,
     EngineError,
+    EngineRestartingError,
     PromptTooLongError,
     QueueFullError,
     RequestError,
@@ -160,6 +161,10 @@ def from_engine_error(error: EngineError) -> ApiError:
             )
         case RequestError():
             return BadRequestError(str(error), param=error.param, code="invalid_value")
+        case EngineRestartingError():
+            return UnavailableError(
+                "the engine is being started again; try again soon", code="engine_restarting"
+            )
         case EngineDeadError():
             return UnavailableError(
                 "the engine is not running; try again later", code="engine_dead"

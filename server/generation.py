@@ -24,6 +24,8 @@ from leadline.server.state import ServerState
 from leadline.server.thinking import ThinkingCounter
 from leadline.server.usage import Usage
 
+_MAX_UNREAD_DELTAS = 16  # a choice; what comes after them waits in the engine's client
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerParts:
@@ -190,15 +192,14 @@ class Generation:
 
     def _end(self, request: EngineRequest, output: RequestOutput, delta: Delta) -> None:
         """Tell the engine about a stop string, or the caller about a failure."""
-        is_alive = self.state.engine.alive
         if output.finish_reason is None:
             self.state.engine.finish(output.request_id, FinishReason.STOP)
         elif delta.finish_reason is FinishReason.ABORT:
-            if output.error and request.deadline_s is not None and is_alive:
+            if output.error and request.deadline_s is not None and not output.is_lost:
                 raise DeadlineError(output.error)
             raise UnavailableError("the request was aborted; send it again", code="aborted")
         elif delta.finish_reason is FinishReason.ERROR:
-            if not is_alive:
+            if output.is_lost:
                 raise UnavailableError("the engine has failed; try again later", code="engine_dead")
             raise ApiError(500, output.error or "the engine failed", code="engine_error")
 
@@ -231,10 +232,12 @@ async def _merge(
 ) -> AsyncGenerator[Delta, None]:
     """What several streams yield, as it comes; the first failure ends all."""
     queue: asyncio.Queue[Delta | asyncio.Task[None]] = asyncio.Queue()
+    room = asyncio.Semaphore(_MAX_UNREAD_DELTAS * len(streams))
 
     async def pump(stream: AsyncGenerator[Delta, None]) -> None:
         async with aclosing(stream):
             async for delta in stream:
+                await room.acquire()
                 queue.put_nowait(delta)
 
     tasks = [asyncio.create_task(pump(stream)) for stream in streams]
@@ -245,6 +248,7 @@ async def _merge(
         while num_open:
             item = await queue.get()
             if isinstance(item, Delta):
+                room.release()
                 yield item
             else:
                 item.result()  # raises what ended the stream

@@ -11,11 +11,12 @@ from starlette.routing import Route
 from leadline.server.errors import ErrorFields, UnavailableError
 from leadline.server.state import ServerState
 
-Status = Literal["ok", "loading", "draining", "stuck", "dead"]
+Status = Literal["ok", "loading", "draining", "restarting", "stuck", "dead"]
 
 _CODES: dict[Status, str] = {
     "loading": "server_loading",
     "draining": "server_draining",
+    "restarting": "engine_restarting",
     "stuck": "engine_stuck",
     "dead": "engine_dead",
 }
@@ -101,9 +102,11 @@ class EngineHealth:
         self._limits = limits
 
     def condition(self) -> Condition:
-        """Dead, draining, stuck or well."""
+        """Dead, restarting, draining, stuck or well."""
         engine = self._state.engine
         age_s = engine.progress.age_s
+        if engine.is_restarting:
+            return Condition("restarting", "the engine is being started again", age_s)
         if not engine.alive:
             return Condition("dead", "the engine is not running", age_s)
         if self._state.draining:
@@ -145,7 +148,7 @@ async def readyz(request: Request) -> Response:
 
 
 async def health(request: Request) -> Response:
-    """200 unless the engine is loading, stuck or dead; and how long ago it completed a step."""
+    """200 unless the engine cannot serve; and how long ago it completed a step."""
     condition = _condition(request)
     age_s = condition.progress_age_s
     report: HealthReport = {

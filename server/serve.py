@@ -14,12 +14,12 @@ from starlette.types import ASGIApp
 
 from leadline.engine.client import EngineClient
 from leadline.engine.config import ConfigLine, EngineConfig, ResolvedConfig, resolve
-from leadline.engine.errors import EngineDeadError, EngineError
+from leadline.engine.engine_process import EngineProcess, RestartPolicy
+from leadline.engine.errors import EngineError
 from leadline.engine.grammar.checker import GrammarChecker
 from leadline.engine.grammar.limits import CheckLimits
 from leadline.engine.messages import Ready
 from leadline.engine.platform_facts import cpu_facts
-from leadline.engine.request import EngineRequest, SamplingParams
 from leadline.loader.errors import LoaderError
 from leadline.loader.hub import resolve_model
 from leadline.server.access import Access
@@ -27,6 +27,7 @@ from leadline.server.app import create_app
 from leadline.server.config import ServerConfig
 from leadline.server.console import make_console
 from leadline.server.doorway import Doorway
+from leadline.server.engine_life import cause_of_death, start_engine
 from leadline.server.health import StallLimits
 from leadline.server.http_server import LAST_WORDS_S, HttpServer
 from leadline.server.limits import Limits
@@ -42,7 +43,6 @@ logger = logging.getLogger(__name__)
 
 BUILDER = "leadline.engine.build:build_core"
 _SEED_LIMIT = 2**53  # integers below it survive JavaScript
-_LIFE_CHECK_S = 0.2
 
 
 def serve(
@@ -125,15 +125,19 @@ class _Run:
             EngineError: the start failed.
         """
         listen(self._listener)
+        restarts = RestartPolicy(max_restarts=self._config.max_engine_restarts)
+        engine = EngineProcess(self._resolved, builder=builder, restarts=restarts)
         client = EngineClient(
-            builder=builder, max_unread_outputs=self._config.limits.unread_outputs
+            engine.address,
+            resume=self._config.resume,
+            max_unread_outputs=self._config.limits.unread_outputs,
         )
         stop = StopSignal()
         try:
             with stop:
                 self._server.start(self._listener)
                 try:
-                    return await self._load_and_serve(client, stop)
+                    return await self._load_and_serve(engine, client, stop)
                 except asyncio.CancelledError:
                     self._server.force_exit = True
                     raise
@@ -146,11 +150,14 @@ class _Run:
             logging.getLogger("uvicorn.error").disabled = True
             return stop.status
         finally:
-            await client.shutdown(timeout_s=0)
+            await client.close()
+            await engine.shutdown(timeout_s=0)
 
-    async def _load_and_serve(self, client: EngineClient, stop: StopSignal) -> int:
+    async def _load_and_serve(
+        self, engine: EngineProcess, client: EngineClient, stop: StopSignal
+    ) -> int:
         with stages(self._console) as on_stage:
-            ready = await stop.run_until(client.start(self._resolved, on_stage))
+            ready = await stop.run_until(start_engine(engine, client, on_stage))
         if ready is None:
             return stop.status
         grammars = GrammarChecker(self._served.directory, _check_limits(self._config.limits))
@@ -170,7 +177,7 @@ class _Run:
                 limits=self._config.limits,
                 is_strict=self._config.strict,
             )
-            return await self._serve(state, client, stop, ready)
+            return await self._serve(state, engine, stop, ready)
         finally:
             log.cancel()
             await grammars.close()
@@ -178,7 +185,7 @@ class _Run:
                 await templates.close()
 
     async def _serve(
-        self, state: ServerState, client: EngineClient, stop: StopSignal, ready: Ready
+        self, state: ServerState, engine: EngineProcess, stop: StopSignal, ready: Ready
     ) -> int:
         self._doorway.open(self._app(state))
         print_ready(
@@ -190,10 +197,12 @@ class _Run:
             lines=self._lines,
             started_in_s=time.monotonic() - self._begin_s,
         )
-        cause = await stop.run_until(_cause_of_death(client, self._config.engine_timeout_s))
+        cause = await stop.run_until(
+            cause_of_death(engine, state.engine, self._config.engine_timeout_s)
+        )
         if cause is None:
             await self._drain(state)
-            await client.shutdown()
+            await engine.shutdown()
         await _wait_until_idle(state, LAST_WORDS_S)
         return 0 if cause is None else _fail(f"the engine has ended: {cause}; start again")
 
@@ -266,27 +275,6 @@ async def _wait_until_idle(state: ServerState, timeout_s: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
             await state.in_flight.wait_until_idle()
-
-
-async def _cause_of_death(client: EngineClient, timeout_s: float) -> str:
-    """Wait until the engine is gone, or end it where it hangs for `timeout_s`; returns why."""
-    num_late = 0
-    while client.alive:
-        await asyncio.sleep(_LIFE_CHECK_S)
-        is_late = 0 < timeout_s < client.progress.waiting_s
-        num_late = num_late + 1 if is_late else 0
-        if num_late > 1:  # not just this process, which may have been stopped: news would be here
-            client.kill(
-                f"it had work and did not complete a step for {timeout_s:g} s (--engine-timeout), "
-                "and was killed"
-            )
-    params = SamplingParams(seed=0, max_tokens=1)
-    request = EngineRequest(request_id="", prompt_ids=[0], params=params, arrival_s=0.0)
-    try:
-        await anext(client.generate(request))  # a dead engine answers every request with the cause
-    except EngineDeadError as error:
-        return str(error)
-    raise AssertionError("a dead engine has no outputs")
 
 
 def _set_up_logging(config: ServerConfig) -> None:

@@ -107,6 +107,7 @@ class ScriptedEngine:
     tokenizer: Tokenizer = TOKENIZER
     refusal: Exception | None = None
     alive: bool = True
+    is_restarting: bool = False
     gate: asyncio.Event | None = None
     stats: EngineStats = field(default_factory=EngineStats)
     progress: Progress = field(default_factory=Progress)
@@ -166,6 +167,7 @@ class ScriptedEngine:
                 token_ids=[],
                 finish_reason=self.failure,
                 error=self.error,
+                is_lost=not self.alive,
             )
 
     def wait_finished(self, count: int = 1) -> list[FinishReason]:

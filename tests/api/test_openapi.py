@@ -81,7 +81,6 @@ def test_bounds_fields_and_models_are_told(document: dict[str, Any]) -> None:
     }
     assert chat["properties"]["model"]["enum"] == ["tiny", "org/alias"]
     assert chat["properties"]["store"]["enum"] == [None, False, [], {}]
-    assert "label" in chat["properties"]["metadata"]["description"]
     assert "seed" in schemas["ChatCompletion"]["properties"]
     described = schemas["ChatCompletion"]["properties"]["seed"]["description"]
     assert described.startswith("the request's, or the one that was drawn")

@@ -1,6 +1,7 @@
 """Engines for tests of the process: built there, by a dotted path."""
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -18,10 +19,14 @@ from leadline.loader.errors import CheckpointError
 
 
 class SimulatedConfig(msgspec.Struct, kw_only=True):
-    """`failure`: at start-up `config`, `checkpoint`, `bug` or `exit`; in a step `step`."""
+    """`failure`: at start-up `config`, `checkpoint`, `bug` or `exit`; in a step `step`.
+
+    `poison`: the engine is killed by a step of a request whose prompt holds this token.
+    """
 
     step_s: float = 0.0
     failure: str = ""
+    poison: int | None = None
 
 
 class PacedExecutor(SimulatedExecutor):
@@ -33,6 +38,9 @@ class PacedExecutor(SimulatedExecutor):
         time.sleep(self.config.step_s)
         if self.config.failure == "step":
             raise RuntimeError("the device is on fire")
+        for new in plan.new_requests:
+            if self.config.poison in new.token_ids[: new.num_prompt_tokens]:
+                os.kill(os.getpid(), signal.SIGKILL)
         return super().execute(plan)
 
 

@@ -17,7 +17,13 @@ import msgspec
 import pytest
 
 from leadline.engine.client import EngineClient
-from leadline.engine.errors import EngineDeadError, InvalidRequestError, PromptTooLongError
+from leadline.engine.engine_process import EngineProcess, RestartPolicy
+from leadline.engine.errors import (
+    EngineDeadError,
+    EngineRestartingError,
+    InvalidRequestError,
+    PromptTooLongError,
+)
 from leadline.engine.request import EngineRequest, FinishReason, RequestOutput
 
 HERE = Path(__file__).parent
@@ -26,6 +32,7 @@ HERE = Path(__file__).parent
 class SimulatedConfig(msgspec.Struct, kw_only=True):
     step_s: float = 0.0
     failure: str = ""
+    poison: int | None = None
 
 
 @pytest.fixture(autouse=True)
@@ -38,10 +45,40 @@ def directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     os.rmdir(directory)  # fails if anything was left behind
 
 
+class Engine(EngineClient):
+    """A client and the process it is attached to, which is not started again."""
+
+    def __init__(self, *, max_restarts: int = 0, resume: bool = True, **config: Any) -> None:
+        self.process = EngineProcess(
+            SimulatedConfig(**config),
+            builder="simulated_builder:build",
+            restarts=RestartPolicy(max_restarts=max_restarts),
+        )
+        super().__init__(self.process.address, resume=resume)
+
+    @property
+    def process_id(self) -> int:
+        return self.process.process_id
+
+    async def start(self, on_stage: Callable[[str], None] = lambda stage: None) -> Any:
+        try:
+            await self.process.start(on_stage)
+        except BaseException:
+            await self.close()
+            raise
+        return await self.attach()
+
+    async def shutdown(self, timeout_s: float = 5.0) -> None:
+        await self.process.shutdown(timeout_s)
+        if self._follower is not None:
+            await asyncio.wait((self._follower,), timeout=5)
+        await self.close()
+
+
 @contextlib.asynccontextmanager
 async def running(**config: Any) -> AsyncIterator[EngineClient]:
-    client = EngineClient(builder="simulated_builder:build")
-    await client.start(SimulatedConfig(**config))
+    client = Engine(**config)
+    await client.start()
     try:
         yield client
     finally:
@@ -97,12 +134,11 @@ def test_stages_and_a_private_socket(directory: Path) -> None:
     stages = []
 
     async def main() -> None:
-        client = EngineClient(builder="simulated_builder:build")
-        ready = await client.start(SimulatedConfig(), stages.append)
+        client = Engine()
+        ready = await client.start(stages.append)
         (private,) = directory.iterdir()
         assert stat.S_IMODE(private.stat().st_mode) == 0o700
         assert ready.summary == [("model", "simulated")]
-        await client.shutdown()
         await client.shutdown()
         assert not client.alive
 
@@ -205,9 +241,9 @@ def test_an_engine_that_fails_in_a_step_says_why(request_of: Any) -> None:
 )
 def test_a_failed_start_names_the_cause(failure: str, message: str) -> None:
     async def main() -> None:
-        client = EngineClient(builder="simulated_builder:build")
+        client = Engine(failure=failure)
         with pytest.raises(EngineDeadError) as info:
-            await client.start(SimulatedConfig(failure=failure))
+            await client.start()
         assert str(info.value) == message
         assert not client.alive
 
@@ -216,9 +252,9 @@ def test_a_failed_start_names_the_cause(failure: str, message: str) -> None:
 
 def test_a_start_can_be_given_up() -> None:
     async def main() -> None:
-        client = EngineClient(builder="simulated_builder:build")
-        task = asyncio.create_task(client.start(SimulatedConfig()))
-        await asyncio.sleep(0.05)
+        client = Engine()
+        task = asyncio.create_task(client.start())
+        await asyncio.sleep(0.1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -230,8 +266,8 @@ def test_a_start_can_be_given_up() -> None:
 @pytest.mark.parametrize("timeout_s", [5.0, 0.0])
 def test_shutdown_ends_open_requests(request_of: Any, timeout_s: float) -> None:
     async def main() -> None:
-        client = EngineClient(builder="simulated_builder:build")
-        await client.start(SimulatedConfig(step_s=0.005))
+        client = Engine(step_s=0.005)
+        await client.start()
         task = asyncio.create_task(collect(client, request_of("a", [1], 390)))
         await until(lambda: client.stats.generation_tokens > 3)
         await client.shutdown(timeout_s)
@@ -258,12 +294,12 @@ def test_signals_to_the_whole_group_leave_the_engine_to_its_parent(
 
 PARENT = """
 import asyncio
-from leadline.engine.client import EngineClient
+from leadline.engine.engine_process import EngineProcess
 from simulated_builder import SimulatedConfig
 
 async def main():
-    client = EngineClient(builder="simulated_builder:build")
-    await client.start(SimulatedConfig())
+    client = EngineProcess(SimulatedConfig(), builder="simulated_builder:build")
+    await client.start()
     print(client.process_id, flush=True)
     await asyncio.sleep(60)
 
@@ -314,12 +350,12 @@ def test_an_engine_that_hangs_can_be_killed(request_of: Any) -> None:
             task = asyncio.create_task(collect(client, request_of("a", [1], 390)))
             await until(lambda: client.stats.generation_tokens > 3)
             os.kill(client.process_id, signal.SIGSTOP)
-            client.kill("it hung")
+            client.process.kill("it hung")
             final = (await asyncio.wait_for(task, timeout=5))[-1]
             assert (final.finish_reason, final.error) == (FinishReason.ERROR, "it hung")
             with pytest.raises(EngineDeadError, match="it hung"):
                 await collect(client, request_of("late"))
-            client.kill("again")
+            client.process.kill("again")
 
     asyncio.run(main())
 
@@ -344,5 +380,75 @@ def test_outputs_that_nobody_reads_end_their_request(
             assert whole[:21] == tokens
             await until(lambda: client.stats.num_running == 0)
             assert client.progress.waiting_s == 0
+
+    asyncio.run(main())
+
+
+def test_requests_go_on_in_the_next_engine(request_of: Any) -> None:
+    requests = [request_of(str(i), [i, 2], 60, seed=i) for i in range(5)]
+
+    async def main() -> None:
+        async with running() as client:
+            whole = [texts(await collect(client, request)) for request in requests]
+        async with running(max_restarts=3, step_s=0.01) as client:
+            tasks = [asyncio.create_task(collect(client, request)) for request in requests]
+            await until(lambda: client.stats.generation_tokens > 20)
+            os.kill(client.process_id, signal.SIGKILL)
+            all_outputs = await asyncio.wait_for(asyncio.gather(*tasks), timeout=30)
+            assert client.generation == 2
+        assert [texts(outputs) for outputs in all_outputs] == whole
+        assert all(outputs[-1].finish_reason is FinishReason.LENGTH for outputs in all_outputs)
+
+    asyncio.run(main())
+
+
+def test_without_resumption_requests_end_and_new_ones_are_served(request_of: Any) -> None:
+    async def main() -> None:
+        async with running(max_restarts=3, resume=False, step_s=0.01) as client:
+            task = asyncio.create_task(collect(client, request_of("a", [1], 390)))
+            await until(lambda: client.stats.generation_tokens > 3)
+            os.kill(client.process_id, signal.SIGKILL)
+            final = (await task)[-1]
+            assert final.finish_reason is FinishReason.ERROR
+            assert final.is_lost
+            with pytest.raises(EngineRestartingError):
+                await collect(client, request_of("b", [1], 5))
+            await until(lambda: client.alive)
+            assert len(texts(await collect(client, request_of("b", [1], 5)))) == 5
+
+    asyncio.run(main())
+
+
+def test_two_clients_do_not_mix(request_of: Any) -> None:
+    async def main() -> None:
+        async with running(step_s=0.002) as client:
+            other = EngineClient(client.process.address)
+            await other.attach()
+            both = await asyncio.gather(
+                collect(client, request_of("a", [1], 30)), collect(other, request_of("b", [2], 20))
+            )
+            assert [len(texts(outputs)) for outputs in both] == [30, 20]
+            await other.close()
+
+    asyncio.run(main())
+
+
+def test_a_request_that_kills_the_engine_ends_alone(request_of: Any) -> None:
+    requests = [request_of(str(i), [i + 1, 2], 60, seed=i) for i in range(5)]
+
+    async def main() -> None:
+        async with running() as client:
+            whole = [texts(await collect(client, request)) for request in requests]
+        async with running(max_restarts=3, step_s=0.01, poison=49) as client:
+            tasks = [asyncio.create_task(collect(client, request)) for request in requests]
+            await until(lambda: client.stats.generation_tokens > 20)
+            (final,) = await collect(client, request_of("poison", [3, 49], 10))
+            assert final.finish_reason is FinishReason.ERROR
+            assert "the engine died each time" in final.error
+            assert not final.is_lost
+            all_outputs = await asyncio.wait_for(asyncio.gather(*tasks), timeout=30)
+            assert client.generation == 3
+            assert client.alive
+        assert [texts(outputs) for outputs in all_outputs] == whole
 
     asyncio.run(main())

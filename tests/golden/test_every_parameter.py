@@ -23,7 +23,9 @@ from leadline.engine.request import (
     Grammar,
     GrammarKind,
     RequestOutput,
+    Resumption,
     SamplingParams,
+    SpeculationCounts,
     ThinkingLimit,
 )
 from leadline.loader.chat_template import ChatTemplate
@@ -212,3 +214,24 @@ def test_hits_and_acceptance_do_not_depend_on_each_other(monkeypatch: pytest.Mon
         assert both.num_draft_tokens == 2 * first.num_draft_tokens
         assert both.num_accepted_per_pos == [2 * count for count in first.num_accepted_per_pos]
     assert hits[0] == hits[1] == hits[3]
+
+
+@pytest.mark.parametrize("num_drafts", [0, 3])
+def test_resumed_at_any_token(num_drafts: int, alone: Result) -> None:
+    """Another engine goes on from a random number of tokens: the same answer."""
+    dice = random.Random(5)
+    core = open_engine(num_drafts)
+    result = Result()
+    for request in REQUESTS:
+        tokens, logprobs, _ = alone.answers[request.request_id]
+        num_told = dice.randrange(len(tokens))
+        result.answers[request.request_id] = [tokens[:num_told], logprobs[:num_told], None]
+        resumption = Resumption(
+            token_ids=tokens[:num_told], num_cached_tokens=0, speculation=SpeculationCounts()
+        )
+        core.submit(msgspec.structs.replace(request, resumption=resumption))
+    while core.has_work():
+        for output in core.step():
+            result.take(output)
+    core.close()
+    assert result.answers == alone.answers

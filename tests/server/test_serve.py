@@ -33,7 +33,8 @@ from leadline.server.health import StallLimits
 from leadline.server.serve import serve
 
 engine = EngineConfig(model=sys.argv[1], served_model_name="it's", kv_tokens=1024)
-server = ServerConfig(**{"port": 0} | json.loads(sys.argv[3]))
+options = {"port": 0, "max_engine_restarts": 0} | json.loads(sys.argv[3])
+server = ServerConfig(**options)
 limits = StallLimits(min_s=0.3)
 sys.exit(serve(engine, server, builder="paced_builder:" + sys.argv[2], stall_limits=limits))
 """
@@ -259,6 +260,27 @@ def engine_id(server: Server) -> int:
     lines = {child: Path(f"/proc/{child}/cmdline").read_text() for child in children}
     [engine] = [child for child, line in lines.items() if "engine.process" in line]
     return engine
+
+
+def test_a_stream_outlives_its_engine(model: Path) -> None:
+    with running(model, max_engine_restarts=3) as server:
+        with streaming(server, num_tokens=100) as events:
+            whole = list(events)
+        with streaming(server, num_tokens=100) as events:
+            os.kill(engine_id(server), signal.SIGKILL)
+            wait_for_probes(server, [200, 503, 503])
+            body = httpx.get(f"{server.url}/health").json()
+            assert body["status"] == "restarting"
+            refused = ask(server)
+            assert refused.status_code == 503
+            assert refused.json()["error"]["code"] == "engine_restarting"
+            assert refused.headers["retry-after"]
+            wait_for_probes(server, [200, 200, 200])
+            rest = list(events)
+        assert len(rest) == len(whole)
+        assert rest[-1] == "data: [DONE]"
+        server.process.send_signal(signal.SIGTERM)
+        assert server.end()[0] == 0
 
 
 def probes(server: Server) -> list[int]:

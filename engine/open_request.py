@@ -1,0 +1,82 @@
+"""A request whose final output has not come, as its client keeps it: enough to resume it."""
+
+import asyncio
+
+from msgspec.structs import replace
+
+from leadline.engine.errors import RequestError
+from leadline.engine.request import (
+    EngineRequest,
+    FinishReason,
+    RequestOutput,
+    Resumption,
+    SpeculationCounts,
+)
+
+MAX_DEATHS = 3
+
+
+class OpenRequest:
+    """The request, and what has been told of it.
+
+    Attributes:
+        outputs: for whoever reads them.
+        ending: why its client has ended it; None if it has not.
+    """
+
+    def __init__(self, request: EngineRequest) -> None:
+        self.request = request
+        self.outputs: asyncio.Queue[RequestOutput | RequestError] = asyncio.Queue()
+        self.ending: FinishReason | None = None
+        self._token_ids: list[int] = []
+        self._num_cached_tokens = 0
+        self._verified: list[tuple[int, int]] = []
+        self._num_deaths = 0
+        self._is_suspect = False
+
+    def take(self, output: RequestOutput) -> None:
+        """Remember what the engine has told; it is not a suspect any more."""
+        if output.token_ids:
+            self._token_ids += output.token_ids
+            self._num_cached_tokens = output.num_cached_tokens
+            self._is_suspect = False
+        if output.num_verified:
+            self._verified.append((output.num_verified, output.num_accepted))
+
+    def count_death(self) -> bool:
+        """The engine died while it computed this request; False if it is not to be tried again.
+
+        That is so if it died twice without a new token in between, or `MAX_DEATHS` times in all.
+        """
+        was_suspect, self._is_suspect = self._is_suspect, True
+        self._num_deaths += 1
+        return not was_suspect and self._num_deaths < MAX_DEATHS
+
+    def resumed(self) -> EngineRequest:
+        """The request as a new engine is to go on with it."""
+        counts = SpeculationCounts()
+        for num_verified, num_accepted in self._verified:
+            counts.count(num_verified, num_accepted)
+        resumption = Resumption(
+            token_ids=list(self._token_ids),
+            num_cached_tokens=self._num_cached_tokens,
+            speculation=counts,
+            is_suspect=self._is_suspect,
+        )
+        params = self.request.params
+        if self._token_ids and params.num_prompt_logprobs is not None:
+            params = replace(params, num_prompt_logprobs=None)  # they have been told
+        return replace(self.request, params=params, resumption=resumption)
+
+    def end(self, reason: FinishReason, error: str | None = None, *, is_lost: bool = False) -> None:
+        """Give its reader the final output, without new tokens."""
+        self.outputs.put_nowait(
+            RequestOutput(
+                request_id=self.request.request_id,
+                token_ids=[],
+                finish_reason=reason,
+                num_cached_tokens=self._num_cached_tokens,
+                error=error,
+                is_lost=is_lost,
+            )
+        )
