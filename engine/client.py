@@ -10,12 +10,7 @@ import zmq
 import zmq.asyncio
 
 from leadline.engine.deadlines import has_passed
-from leadline.engine.errors import (
-    EngineDeadError,
-    EngineRestartingError,
-    InvalidRequestError,
-    RequestError,
-)
+from leadline.engine.errors import EngineDeadError, EngineRestartingError, RequestError, id_in_use
 from leadline.engine.messages import (
     EngineState,
     EngineStats,
@@ -29,11 +24,14 @@ from leadline.engine.messages import (
     ResetPrefixCache,
     StepOutputs,
     Submit,
+    TakeSurvey,
     ToEngine,
 )
 from leadline.engine.open_request import OpenRequest
 from leadline.engine.progress import Progress
 from leadline.engine.request import EngineRequest, FinishReason, RequestOutput
+from leadline.engine.shared_answer import SharedAnswer
+from leadline.engine.survey import EngineSurvey
 
 MAX_UNREAD_OUTPUTS = 4096  # of a request; one that nobody reads for so long is aborted
 _LAST_OUTPUTS_MS = 50
@@ -74,6 +72,7 @@ class EngineClient:
         self._follower: asyncio.Task[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self._resets: deque[asyncio.Future[int]] = deque()
+        self._surveys = SharedAnswer[EngineSurvey]()
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(FromEngine)
 
@@ -121,16 +120,11 @@ class EngineClient:
         request_id = request.request_id
         self._check_alive()
         if request_id in self._open:
-            raise InvalidRequestError(
-                f"request id {request_id!r} is in use by a running request; "
-                "give each request an id of its own",
-                param="request_id",
-            )
+            raise id_in_use(request_id)
         open_request = self._open[request_id] = OpenRequest(request)
         is_over = False
         try:
-            self._send(Submit(request))
-            self.progress.ask()
+            self._ask(Submit(request))
             while not is_over:
                 item = await open_request.outputs.get()
                 if isinstance(item, RequestError):
@@ -165,9 +159,17 @@ class EngineClient:
         self._check_alive()
         answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._resets.append(answer)
-        self._send(ResetPrefixCache())
-        self.progress.ask()
+        self._ask(ResetPrefixCache())
         return await answer
+
+    async def survey(self) -> EngineSurvey:
+        """How pages, queue and experts stand; all who ask meanwhile get the same answer.
+
+        Raises:
+            EngineDeadError: the engine has ended.
+        """
+        self._check_alive()
+        return await self._surveys.wait(lambda: self._ask(TakeSurvey()))
 
     async def close(self) -> None:
         """Leave the engine, which aborts what this client has open."""
@@ -182,6 +184,10 @@ class EngineClient:
             return
         cause = self._status.cause if self._status is not None else "the engine is not running"
         raise EngineRestartingError(cause) if self.is_restarting else EngineDeadError(cause)
+
+    def _ask(self, message: ToEngine) -> None:
+        self._send(message)
+        self.progress.ask()
 
     def _send(self, message: ToEngine) -> None:
         assert self._socket is not None
@@ -217,8 +223,7 @@ class EngineClient:
         self._send(Hello())
         self.progress.restart()
         for open_request in self._open.values():
-            self._send(Submit(open_request.resumed()))
-            self.progress.ask()
+            self._ask(Submit(open_request.resumed()))
         if not self._ready.done():
             self._ready.set_result(status.ready)
 
@@ -251,29 +256,19 @@ class EngineClient:
             if not answer.done():
                 answer.set_exception(EngineDeadError(status.cause))
         self._resets.clear()
+        self._surveys.fail(EngineDeadError(status.cause))
         for request_id, open_request in self._open.items():
-            self._survive(open_request, status, is_suspect=request_id in status.suspect_ids)
+            is_suspect = request_id in status.suspect_ids
+            if open_request.survives(status, resume=self._resume, is_suspect=is_suspect):
+                self._watch_deadline(open_request)
 
-    def _survive(
-        self, open_request: OpenRequest, status: EngineStatus, *, is_suspect: bool
-    ) -> None:
-        """Let a request wait for the next engine, or end it."""
-        if open_request.ending is not None:
-            open_request.end(open_request.ending)
-        elif status.is_shut_down:
-            open_request.end(FinishReason.ABORT, status.cause, is_lost=True)
-        elif status.state is EngineState.ENDED or not self._resume:
-            open_request.end(FinishReason.ERROR, status.cause, is_lost=True)
-        elif is_suspect and not open_request.count_death():
-            error = "the engine died each time that it computed this request; it is not tried again"
-            open_request.end(FinishReason.ERROR, error)
-        elif (deadline_s := open_request.request.deadline_s) is not None:
-            loop = asyncio.get_running_loop()
-            error = has_passed(open_request.request)
+    def _watch_deadline(self, open_request: OpenRequest) -> None:
+        """End a request whose deadline passes while there is no engine to do it."""
+        if (deadline_s := open_request.request.deadline_s) is not None:
+            loop, error = asyncio.get_running_loop(), has_passed(open_request.request)
             wait_s = max(0.0, deadline_s - time.time())
-            self._timers.append(
-                loop.call_later(wait_s, open_request.end, FinishReason.ABORT, error)
-            )
+            timer = loop.call_later(wait_s, open_request.end, FinishReason.ABORT, error)
+            self._timers.append(timer)
 
     async def _receive(self, socket: zmq.asyncio.Socket) -> None:
         while True:
@@ -295,6 +290,9 @@ class EngineClient:
                 answer = self._resets.popleft()
                 if not answer.done():
                     answer.set_result(num_pages)
+            case EngineSurvey():
+                self.progress.answer()
+                self._surveys.give(message)
             case Ready():
                 pass  # the answer to Hello
 

@@ -6,12 +6,15 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from leadline.engine.executor.base import Executor
 from leadline.engine.messages import EngineStats, GrammarCounts
 from leadline.engine.request import EngineRequest, FinishReason, RequestOutput
 from leadline.engine.running_trace import RunningTrace
 from leadline.engine.scheduler import MAX_STEPS_IN_FLIGHT, Scheduler
 from leadline.engine.step import ModelOutput
+from leadline.engine.survey import EngineSurvey
 
 
 class KVEventSink(Protocol):
@@ -152,6 +155,10 @@ class EngineCore:
         stats = self._scheduler.stats()
         stats.grammars = self._grammar_counts()
         return stats
+
+    def survey(self) -> EngineSurvey:
+        """How pages, queue and experts stand."""
+        return replace(self._scheduler.survey(), expert_load=self._executor.expert_load())
 
     def close(self) -> None:
         """Release what the executor holds."""

@@ -103,6 +103,11 @@ class DraftPolicy:
         self._least_worth = 0.0  # accepted tokens that a draft has to bring to pay for its time
         self._num_probes_left = 0
 
+    @property
+    def depth(self) -> int | None:
+        """Most drafts a row of the step begun last; None where nothing is drafted."""
+        return self._depth if self._max_drafts else None
+
     def begin_step(self, num_rows: int) -> int:
         """Choose the depth for a step of `num_rows` decoding requests; returns it."""
         depth = self._choose(num_rows)

@@ -59,3 +59,12 @@ class EngineDeadError(EngineError):
 
 class EngineRestartingError(EngineDeadError):
     """The engine process has ended and is being started again."""
+
+
+def id_in_use(request_id: str) -> InvalidRequestError:
+    """A request has the id of another that is still alive."""
+    return InvalidRequestError(
+        f"request id {request_id!r} is in use by a running request; "
+        "give each request an id of its own",
+        param="request_id",
+    )

@@ -66,6 +66,10 @@ class KVCacheManager:
         """Pages of the pool that the prefix cache can find."""
         return len(self._prefix_cache)
 
+    def page_states(self) -> bytes:
+        """See `PagePool.states`."""
+        return self._pool.states()
+
     def pages_for(self, num_tokens: int) -> int:
         """Pages that hold `num_tokens` tokens."""
         return -(-num_tokens // self.page_size)

@@ -13,6 +13,7 @@ from leadline.engine.errors import (
 )
 from leadline.engine.histogram import Histogram
 from leadline.engine.request import EngineRequest, FinishReason, RequestOutput
+from leadline.engine.survey import EngineSurvey
 
 
 class Launch(msgspec.Struct):
@@ -57,6 +58,10 @@ class Finish(msgspec.Struct, tag="finish"):
 
 class ResetPrefixCache(msgspec.Struct, tag="reset_prefix_cache"):
     """Client -> engine: forget all cached pages. Answered with `PrefixCacheReset`."""
+
+
+class TakeSurvey(msgspec.Struct, tag="take_survey"):
+    """Client -> engine: tell how pages, queue and experts stand. Answered with `EngineSurvey`."""
 
 
 class Shutdown(msgspec.Struct, tag="shutdown"):
@@ -249,6 +254,6 @@ class EngineStatus(msgspec.Struct):
     is_shut_down: bool = False
 
 
-ToEngine = Hello | Submit | Finish | ResetPrefixCache | Shutdown
-FromEngine = Ready | StepOutputs | Refused | PrefixCacheReset
+ToEngine = Hello | Submit | Finish | ResetPrefixCache | TakeSurvey | Shutdown
+FromEngine = Ready | StepOutputs | Refused | PrefixCacheReset | EngineSurvey
 FromChild = Loading | Ready | Failed

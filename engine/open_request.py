@@ -5,6 +5,7 @@ import asyncio
 from msgspec.structs import replace
 
 from leadline.engine.errors import RequestError
+from leadline.engine.messages import EngineState, EngineStatus
 from leadline.engine.request import (
     EngineRequest,
     FinishReason,
@@ -51,6 +52,21 @@ class OpenRequest:
         was_suspect, self._is_suspect = self._is_suspect, True
         self._num_deaths += 1
         return not was_suspect and self._num_deaths < MAX_DEATHS
+
+    def survives(self, status: EngineStatus, *, resume: bool, is_suspect: bool) -> bool:
+        """The engine has died: whether the request waits for the next one; if not, end it."""
+        if self.ending is not None:
+            self.end(self.ending)
+        elif status.is_shut_down:
+            self.end(FinishReason.ABORT, status.cause, is_lost=True)
+        elif status.state is EngineState.ENDED or not resume:
+            self.end(FinishReason.ERROR, status.cause, is_lost=True)
+        elif is_suspect and not self.count_death():
+            error = "the engine died each time that it computed this request; it is not tried again"
+            self.end(FinishReason.ERROR, error)
+        else:
+            return True
+        return False
 
     def resumed(self) -> EngineRequest:
         """The request as a new engine is to go on with it."""

@@ -2,6 +2,14 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from enum import IntFlag
+
+
+class PageState(IntFlag):
+    """Where a page is; a page that is neither is free."""
+
+    CACHED = 1
+    REFERENCED = 2
 
 
 class PagePool:
@@ -36,6 +44,12 @@ class PagePool:
     def num_cached(self) -> int:
         """Pages marked as cached, referenced or not."""
         return self._is_cached.count(1)
+
+    def states(self) -> bytes:
+        """The `PageState` of every page, by its id."""
+        referenced = bytes(map(bool, self._num_references))
+        held = referenced.translate(bytes([0, PageState.REFERENCED, *bytes(254)]))
+        return bytes(map(int.__or__, self._is_cached, held))
 
     def allocate(self, num_pages: int) -> list[int] | None:
         """Take pages with one reference each, or None (and no change) if there are too few."""

@@ -35,6 +35,7 @@ from leadline.engine.messages import (
     Shutdown,
     StepOutputs,
     Submit,
+    TakeSurvey,
     ToEngine,
 )
 from leadline.engine.request import FinishReason, RequestOutput
@@ -147,6 +148,8 @@ def _handle_messages(core: EngineCore, link: ClientLink, ready: Ready) -> bool:
             case ResetPrefixCache():
                 link.send(client, PrefixCacheReset(core.reset_prefix_cache()))
                 core.publish_events()
+            case TakeSurvey():
+                link.send(client, core.survey())
             case Hello():
                 link.send(client, ready)
             case Shutdown():

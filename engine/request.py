@@ -241,7 +241,8 @@ class RequestOutput(msgspec.Struct, kw_only=True):
         prompt_logprobs: one for each prompt token but the first, once, with the first tokens, if
             they were asked for.
         speculation: with the finish reason, where the engine speculates.
-        num_verified: drafts that were verified for `token_ids`; `num_accepted` of them were right.
+        num_verified: drafts that were verified for `token_ids`; `num_accepted` of them were right,
+            which are the first of `token_ids` (all, where the text ended within them).
         is_lost: the engine has ended before the request did.
     """
 

@@ -9,7 +9,7 @@ from leadline.engine.admission import QueueLimits, check_fits, queue_full
 from leadline.engine.counters import Counters, collect_stats
 from leadline.engine.deadlines import Deadlines, has_passed
 from leadline.engine.draft_policy import DraftPolicy
-from leadline.engine.errors import InvalidRequestError
+from leadline.engine.errors import id_in_use
 from leadline.engine.executor.base import Capacity
 from leadline.engine.kv_cache_manager import KVCacheManager
 from leadline.engine.kv_events import KVEventLog
@@ -23,6 +23,7 @@ from leadline.engine.step import ModelOutput, RowOutput, ScheduledRow, Scheduler
 from leadline.engine.step_cost import StepSize
 from leadline.engine.step_plan import PlannedStep, StepPlan
 from leadline.engine.step_planner import StepPlanner
+from leadline.engine.survey import EngineSurvey
 
 MAX_STEPS_IN_FLIGHT = 2
 
@@ -108,11 +109,7 @@ class Scheduler:
             QueueFullError: too much waits already.
         """
         if request.request_id in self._book.requests:
-            raise InvalidRequestError(
-                f"request id {request.request_id!r} is in use by a running request; "
-                "give each request an id of its own",
-                param="request_id",
-            )
+            raise id_in_use(request.request_id)
         check_fits(request, self._capacity)
         num_waiting_tokens = self._book.waiting.num_tokens + len(request.prompt_ids)
         reason = self._limits.rejection(
@@ -223,6 +220,17 @@ class Scheduler:
         stats.num_deferred = sum(s.status is RequestStatus.WAITING for s in self._preparing)
         stats.predicted_step_s = max(map(self._predicted_s, self._in_flight), default=0.0)
         return stats
+
+    def survey(self) -> EngineSurvey:
+        """How pages and queue stand; the expert load is the executor's to tell."""
+        waiting = self._book.waiting
+        return EngineSurvey(
+            page_size=self._kv.page_size,
+            pages=self._kv.page_states(),
+            num_waiting_tokens=waiting.num_tokens,
+            oldest_waiting_s=waiting.oldest_s(self._now()),
+            draft_depth=self._drafts.depth,
+        )
 
     def check(self) -> None:
         """Assert the invariants of pages and queues; for tests."""

@@ -33,6 +33,10 @@ class WaitingQueue:
             for states in tenants.values():
                 yield from states
 
+    def oldest_s(self, now_s: float) -> float:
+        """For how long the request that arrived first has waited by `now_s`; 0 if none waits."""
+        return max(0.0, now_s - min((s.request.arrival_s for s in self), default=now_s))
+
     def push(self, state: RequestState) -> None:
         """Let a request wait, before those that arrived after it."""
         request = state.request

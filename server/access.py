@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from starlette.datastructures import Headers
 
 from leadline.server.errors import ApiError
+from leadline.server.page_files import PAGE_PATHS
 
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/health"})
 METRICS_PATH = "/metrics"
@@ -16,7 +17,7 @@ ADMIN_PATHS = frozenset({"/reset_prefix_cache"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """Which keys open what; every path but the probes needs one as soon as there are any.
+    """Which keys open what; all but the probes and the page needs one, if there are any.
 
     An admin key opens everything. Without one, whoever may use the API may act on the server too.
     Only hashes are kept.
@@ -51,7 +52,7 @@ class Access:
         )
 
     def _keys_of(self, path: str) -> frozenset[bytes]:
-        if path in OPEN_PATHS:
+        if path in OPEN_PATHS or path in PAGE_PATHS:
             return frozenset()
         if path == METRICS_PATH:
             return self.metrics

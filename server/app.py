@@ -14,6 +14,7 @@ from leadline.engine.errors import EngineError
 from leadline.server.access import Access
 from leadline.server.chat import chat_completions
 from leadline.server.completions import completions
+from leadline.server.dashboard import dashboard
 from leadline.server.edge import Edge
 from leadline.server.errors import ApiError, from_engine_error
 from leadline.server.health import EngineHealth, StallLimits, probe_routes
@@ -21,6 +22,7 @@ from leadline.server.messages.envelope import AnthropicErrors, is_for_anthropic
 from leadline.server.messages.messages import count_tokens, create_message
 from leadline.server.messages.models import model_info, model_page
 from leadline.server.metrics import CONTENT_TYPE
+from leadline.server.page_files import page_routes
 from leadline.server.requests import model_not_found
 from leadline.server.response_types import DroppedPages, Model, ModelList, Version
 from leadline.server.state import ServerState
@@ -56,6 +58,8 @@ def create_app(
             Route("/detokenize", detokenize, methods=["POST"]),
             Route("/reset_prefix_cache", reset_prefix_cache, methods=["POST"]),
             *probe_routes(),
+            *page_routes(),
+            Route("/dashboard.json", dashboard),
             Route("/metrics", metrics),
             Route("/version", show_version),
             Route("/openapi.json", openapi),

@@ -56,6 +56,7 @@ class Delta:
             the rest. Empty unless they are kept.
         prompt_logprobs: once, if the engine was asked for them.
         speculation: with the finish reason, if the engine tells.
+        is_draft: its tokens are accepted drafts, where outputs are split at these.
     """
 
     index: int
@@ -69,6 +70,7 @@ class Delta:
     tokens: list[TokenInText] = field(default_factory=list)
     prompt_logprobs: list[TokenLogprobs] | None = None
     speculation: SpeculationCounts | None = None
+    is_draft: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +168,7 @@ class ChoiceText:
             tokens=self._release(is_last=finish_reason is not None),
             prompt_logprobs=output.prompt_logprobs,
             speculation=output.speculation,
+            is_draft=output.num_accepted > 0,
         )
 
     @property

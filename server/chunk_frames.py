@@ -104,7 +104,10 @@ class ChunkFrames:
         self._plain_tail = b',"logprobs":null,"finish_reason":null}]' + self._null_usage + b"}\n\n"
         self._seed = b',"seed":%d' % generation.seed
         self._is_plain = not (
-            self._is_continuous or generation.parts.has_logprobs or generation.parts.has_token_ids
+            self._is_continuous
+            or generation.parts.has_logprobs
+            or generation.parts.has_token_ids
+            or generation.parts.has_draft_flags
         )
         num_choices = len(generation.requests)
         self._choices = [_ChoiceStream() for _ in range(num_choices)]
@@ -189,6 +192,7 @@ class ChunkFrames:
                 yield self.text(delta.index, echo, tokens, is_echo=True)
         if delta.tokens:
             choice.tokens += moved(delta.tokens, choice.num_echo_chars)
+        choice.is_draft = delta.is_draft
         for event in delta.events:
             yield self.event(delta.index, event, choice.take_tokens())
         if delta.text and not delta.events:
@@ -206,6 +210,8 @@ class ChunkFrames:
         if parts.has_logprobs and tokens:
             logprobs = self._format.logprobs(self._generation.writer, tokens)
         details = b',"logprobs":' + encode_line(logprobs)
+        if parts.has_draft_flags:
+            details += b',"is_draft":true' if choice.is_draft else b',"is_draft":false'
         if parts.has_token_ids:
             ids = [] if is_echo else [token.token_id for token in tokens]
             details += b',"token_ids":' + _encode(ids)
@@ -247,6 +253,7 @@ class _ChoiceStream:
     has_begun: bool = False
     has_told_prompt: bool = False
     num_echo_chars: int = 0
+    is_draft: bool = False
     tokens: list[TokenInText] = field(default_factory=list)
 
     def take_tokens(self) -> list[TokenInText]:

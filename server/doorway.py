@@ -1,4 +1,4 @@
-"""What answers on the socket: probes and refusals while the engine loads, then the application."""
+"""What answers on the socket: probes, the page and refusals while the engine loads, then all."""
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from leadline.server.edge import Edge
 from leadline.server.health import LoadingHealth, probe_routes
 from leadline.server.messages.envelope import AnthropicErrors
+from leadline.server.page_files import page_routes
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
@@ -31,7 +32,7 @@ class Doorway:
 
 def _loading_app() -> Starlette:
     app = Starlette(
-        routes=[*probe_routes(), Route("/{path:path}", _refuse, methods=_METHODS)],
+        routes=[*probe_routes(), *page_routes(), Route("/{path:path}", _refuse, methods=_METHODS)],
         middleware=[Middleware(AnthropicErrors), Middleware(Edge)],
     )
     app.state.health = LoadingHealth()

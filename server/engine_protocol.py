@@ -6,6 +6,7 @@ from typing import Protocol
 from leadline.engine.messages import EngineStats
 from leadline.engine.progress import Progress
 from leadline.engine.request import EngineRequest, FinishReason, RequestOutput
+from leadline.engine.survey import EngineSurvey
 
 
 class Engine(Protocol):
@@ -46,6 +47,14 @@ class Engine(Protocol):
 
     async def reset_prefix_cache(self) -> int:
         """Forget all cached pages; returns how many there were.
+
+        Raises:
+            EngineDeadError: the engine has ended.
+        """
+        ...
+
+    async def survey(self) -> EngineSurvey:
+        """How pages, queue and experts stand.
 
         Raises:
             EngineDeadError: the engine has ended.

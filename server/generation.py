@@ -18,6 +18,7 @@ from leadline.engine.request import (
 )
 from leadline.server.choice_text import ChoiceText, Delta, TextRules, TokenInText
 from leadline.server.dialects.reading import Reading
+from leadline.server.draft_flags import split_at_drafts
 from leadline.server.errors import ApiError, DeadlineError, UnavailableError, from_engine_error
 from leadline.server.logprobs import EchoedPrompt, LogprobWriter, bytes_of
 from leadline.server.state import ServerState
@@ -35,6 +36,7 @@ class AnswerParts:
         has_logprobs: of the output's tokens.
         has_prompt_logprobs: in a field of their own.
         has_token_ids: of prompt and output.
+        has_draft_flags: whether its text is an accepted draft, with every chunk.
         has_special_tokens: they are part of the text.
         is_scoring: the engine's one token is dropped; the prompt alone is looked at.
     """
@@ -42,6 +44,7 @@ class AnswerParts:
     has_logprobs: bool = False
     has_prompt_logprobs: bool = False
     has_token_ids: bool = False
+    has_draft_flags: bool = False
     has_special_tokens: bool = False
     is_scoring: bool = False
 
@@ -149,10 +152,13 @@ class Generation:
         timer = state.metrics.timer(self.started_s)
         reason = FinishReason.ABORT
         try:
-            async with aclosing(state.engine.generate(request)) as outputs:
+            source = state.engine.generate(request)
+            if self.parts.has_draft_flags:
+                source = split_at_drafts(source)
+            async with aclosing(source) as outputs:
                 async for output in outputs:
-                    delta = text.push(output)
                     timer.on_tokens(len(output.token_ids))
+                    delta = text.push(output)
                     if delta.finish_reason is not None:
                         reason = delta.finish_reason
                         self._end(request, output, delta)

@@ -170,6 +170,7 @@ def _parts(fields: SamplingFields) -> AnswerParts:
         has_logprobs=fields.num_logprobs is not None,
         has_prompt_logprobs=fields.prompt_logprobs is not None,
         has_token_ids=bool(fields.return_token_ids),
+        has_draft_flags=bool(fields.return_draft_flags),
         has_special_tokens=fields.skip_special_tokens is False,
         is_scoring=fields.output_limit == 0,
     )

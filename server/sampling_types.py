@@ -79,6 +79,7 @@ class SamplingFields(BaseModel):
     stream_options: StreamOptions | None = None
     prompt_logprobs: NumLogprobs | None = None
     return_token_ids: bool | None = None
+    return_draft_flags: bool | None = None
     return_tokens_as_token_ids: bool | None = None
     skip_special_tokens: bool | None = None
     # How the engine treats it
@@ -165,4 +166,8 @@ class SamplingFields(BaseModel):
             raise invalid("stream_options", "'stream_options' is only allowed if 'stream' is true")
         if self.prompt_logprobs is not None and self.stream:
             raise invalid("prompt_logprobs", "'prompt_logprobs' is only allowed without 'stream'")
+        if self.return_draft_flags and not self.stream:
+            raise invalid(
+                "return_draft_flags", "'return_draft_flags' is only allowed if 'stream' is true"
+            )
         return unknown_fields(self)

@@ -7,6 +7,7 @@ import msgspec
 
 from leadline.engine.request import SamplingParams
 from leadline.engine.step import ModelOutput, SchedulerOutput
+from leadline.engine.survey import ExpertLoad
 
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +46,10 @@ class Executor(Protocol):
 
     def execute(self, plan: SchedulerOutput) -> Future[ModelOutput]:
         """Start a step; the future holds its result, or the error that ended the engine."""
+        ...
+
+    def expert_load(self) -> list[ExpertLoad]:
+        """How often each expert was chosen since start, while steps may run; empty without any."""
         ...
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ from leadline.engine.executor.base import Capacity
 from leadline.engine.grammar.compiler import GrammarStore
 from leadline.engine.request import SamplingParams
 from leadline.engine.step import ModelOutput, SchedulerOutput
+from leadline.engine.survey import ExpertLoad
 from leadline.engine.worker.model_runner import ModelRunner
 
 
@@ -35,6 +36,10 @@ class LocalExecutor:
     def execute(self, plan: SchedulerOutput) -> Future[ModelOutput]:
         """See `base.Executor.execute`."""
         return self._thread.submit(self._runner.run, plan)
+
+    def expert_load(self) -> list[ExpertLoad]:
+        """See `base.Executor.expert_load`."""
+        return self._runner.expert_load()
 
     def close(self) -> None:
         """End the threads after what they are in."""

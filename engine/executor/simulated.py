@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import accumulate
 
 from leadline.engine.clock import VirtualClock
 from leadline.engine.executor.base import Capacity
@@ -20,6 +21,7 @@ from leadline.engine.step import (
     ScheduledRow,
     SchedulerOutput,
 )
+from leadline.engine.survey import ExpertLoad
 
 Fault = Callable[[ScheduledRow, int], str | None]
 
@@ -95,9 +97,8 @@ class SimulatedExecutor:
         self._fault = fault
         self._held: dict[str, _Held] = {}
         self._num_tables: Counter[int] = Counter()
-        self._pages: list[list[int | None]] = [
-            [None] * capacity.page_size for _ in range(capacity.num_pages)
-        ]
+        empty: list[int | None] = [None] * capacity.page_size
+        self._pages = [list(empty) for _ in range(capacity.num_pages)]
         self._damage = damage
         self._host: dict[int, list[int | None]] = {}
         self._root = _mix(seed)
@@ -123,6 +124,10 @@ class SimulatedExecutor:
         except AssertionError as error:
             future.set_exception(error)
         return future
+
+    def expert_load(self) -> list[ExpertLoad]:
+        """See `Executor.expert_load`; there are no experts."""
+        return []
 
     def close(self) -> None:
         """See `Executor.close`."""
@@ -280,11 +285,7 @@ class SimulatedExecutor:
 
     @staticmethod
     def _chain(prefix: int, token_ids: Sequence[int]) -> list[int]:
-        hashes = []
-        for token_id in token_ids:
-            prefix = _mix(prefix, token_id)
-            hashes.append(prefix)
-        return hashes
+        return list(accumulate(token_ids, _mix, initial=prefix))[1:]
 
     def _sample(self, held: _Held, prefix: int) -> int:
         return _mix(prefix, held.params.seed, 1) % self._vocab_size

@@ -5,10 +5,12 @@ from torch import Tensor
 
 from leadline.engine.model.attention import AttentionMemory, StepContext
 from leadline.engine.model.layer import DecoderLayer
+from leadline.engine.model.mlp import MoE
 from leadline.engine.model.mtp import MTPLayer
 from leadline.engine.model.rope import RopeTable
 from leadline.engine.model.weights import ModelWeights
 from leadline.engine.parallel.context import ParallelContext
+from leadline.engine.survey import ExpertLoad
 from leadline.kernels.api import KernelSet
 from leadline.loader.model_config import ModelConfig
 
@@ -55,6 +57,17 @@ class DeepseekModel:
         assert residual_TD is not None
         eps = self._config.rms_norm_eps
         return self._kernels.add_rms_norm(x_TD, residual_TD, self._weights.norm, eps)[0]
+
+    def expert_load(self) -> list[ExpertLoad]:
+        """How often each expert was chosen since start; may be read while a step runs."""
+        layers = [(layer, False) for layer in self._layers]
+        if self.mtp is not None:
+            layers.append((self.mtp.layer, True))
+        return [
+            ExpertLoad(index, is_mtp, layer.mlp.num_chosen_E.tolist())
+            for index, (layer, is_mtp) in enumerate(layers)
+            if isinstance(layer.mlp, MoE)
+        ]
 
     def compute_logits(self, hidden_TD: Tensor) -> Tensor:
         """Vocabulary logits, float32 [T, vocab_size]."""

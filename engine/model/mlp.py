@@ -1,5 +1,6 @@
 """The two feed-forward blocks: dense SwiGLU, and DeepSeekMoE (DeepSeek-V3, section 2.1.2)."""
 
+import torch
 from torch import Tensor
 
 from leadline.engine.model.dispatch import TokenDispatcher
@@ -42,7 +43,11 @@ class DenseMLP:
 
 
 class MoE:
-    """Routed experts plus the shared one."""
+    """Routed experts plus the shared one.
+
+    Attributes:
+        num_chosen_E: int64 on the CPU, how many tokens each expert has had since start.
+    """
 
     def __init__(
         self,
@@ -55,6 +60,7 @@ class MoE:
         self._weights = weights
         self._kernels = kernels
         self._dispatcher = dispatcher
+        self.num_chosen_E = torch.zeros(config.n_routed_experts, dtype=torch.int64)
         self._router = router_config(config)
         self._shared = None
         if weights.shared_experts is not None:
@@ -67,6 +73,7 @@ class MoE:
         bias = weights.e_score_correction_bias
         topk_ids_TK, topk_weights_TK = kernels.route(logits_TE, bias, self._router)
         sent = self._dispatcher.dispatch(x_TD, topk_ids_TK, topk_weights_TK)
+        self.num_chosen_E += sent.counts
         y_RD = kernels.grouped_mlp(sent.x_RD, sent.counts, weights.gate_up_E2FD, weights.down_EDF)
         routed_TD = self._dispatcher.combine(y_RD, sent.handle)
         return routed_TD if self._shared is None else routed_TD + self._shared(x_TD)

@@ -15,7 +15,11 @@ FIRST_SLOT = 1  # slot i holds the pair (hidden of token i - 1, token i): slot 0
 
 
 class MTPLayer:
-    """Predicts token i + 1 from the hidden state of token i - 1 and the embedding of token i."""
+    """Predicts token i + 1 from the hidden state of token i - 1 and the embedding of token i.
+
+    Attributes:
+        layer: its transformer layer.
+    """
 
     def __init__(
         self,
@@ -29,7 +33,7 @@ class MTPLayer:
         self._parallel = parallel
         self._eps = config.rms_norm_eps
         self._eh_proj = make_linear(weights.eh_proj, kernels)
-        self._layer = DecoderLayer(
+        self.layer = DecoderLayer(
             config,
             weights.layer,
             kernels,
@@ -50,12 +54,12 @@ class MTPLayer:
             step: what the layers share; its positions are those of these tokens.
         """
         x_TD = self._combine(hidden_TD, token_ids_T)
-        x_TD, residual_TD = self._layer(x_TD, None, step)
+        x_TD, residual_TD = self.layer(x_TD, None, step)
         return self._kernels.add_rms_norm(x_TD, residual_TD, self._weights.norm, self._eps)
 
     def write_latent(self, hidden_TD: Tensor, token_ids_T: Tensor, step: StepContext) -> None:
         """Only write the cache entries of these pairs; arguments as in `forward`."""
-        self._layer.write_latent(self._combine(hidden_TD, token_ids_T), step)
+        self.layer.write_latent(self._combine(hidden_TD, token_ids_T), step)
 
     def compute_logits(self, hidden_TD: Tensor) -> Tensor:
         """Vocabulary logits, float32 [T, vocab_size], of hidden states after the norm."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from leadline.engine.model.deepseek import DeepseekModel
 from leadline.engine.model.paged_memory import PagedMemory
 from leadline.engine.step import ModelOutput, RowOutput, SchedulerOutput
+from leadline.engine.survey import ExpertLoad
 from leadline.engine.worker.drafter import Drafter, DraftRow
 from leadline.engine.worker.grammar_path import Grammars
 from leadline.engine.worker.host_pages import HostPages
@@ -91,6 +92,10 @@ class ModelRunner:
             num_context_tokens=sum(row.start + row.num_tokens for row in rows),
             failed_loads=failed_loads,
         )
+
+    def expert_load(self) -> list[ExpertLoad]:
+        """See `DeepseekModel.expert_load`."""
+        return self._model.expert_load()
 
     def _compute(self, rows: list[LiveRow], results: list[RowOutput]) -> None:
         batch = make_batch(rows, self._page_size)

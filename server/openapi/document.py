@@ -97,7 +97,7 @@ def describe(routes: Iterable[BaseRoute], model_names: Iterable[str]) -> dict[st
 
 def keys_of(route: BaseRoute) -> list[str]:
     """The keys in `OPERATIONS` of a route: a method and the path, without converters."""
-    if not isinstance(route, Route):
+    if not isinstance(route, Route) or not route.include_in_schema:
         return []
     path = re.sub(r":\w+}", "}", route.path)
     return [f"{method} {path}" for method in sorted(route.methods or ()) if method != "HEAD"]

@@ -44,5 +44,6 @@ OPERATIONS: Mapping[str, Operation] = {
     "GET /health": reads("operation", HealthReport, unavailable=HealthRefusal),
     "GET /metrics": shows("operation", CONTENT_TYPE),
     "GET /version": reads("operation", Version),
+    "GET /dashboard.json": reads("operation", Json),
     "GET /openapi.json": reads("operation", Json),
 }

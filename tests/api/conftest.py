@@ -29,6 +29,7 @@ from leadline.engine.request import (
     SpeculationCounts,
     TokenLogprobs,
 )
+from leadline.engine.survey import EngineSurvey, ExpertLoad
 from leadline.loader.chat_template import ChatTemplate
 from leadline.loader.generation_config import GenerationConfig
 from leadline.loader.tokenizer import Tokenizer
@@ -116,6 +117,18 @@ class ScriptedEngine:
 
     def finish(self, request_id: str, reason: FinishReason) -> None:
         self.finished.append((request_id, reason))
+
+    async def survey(self) -> EngineSurvey:
+        if self.refusal is not None:
+            raise self.refusal
+        return EngineSurvey(
+            page_size=16,
+            pages=bytes([0, 1, 2, 3] * 16),
+            num_waiting_tokens=0,
+            oldest_waiting_s=0.0,
+            draft_depth=2,
+            expert_load=[ExpertLoad(1, False, [5, 0, 3, 2])],
+        )
 
     async def reset_prefix_cache(self) -> int:
         if self.refusal is not None:

@@ -109,15 +109,16 @@ def doorway(switchboard: Any) -> Iterator[tuple[Doorway, httpx.Client]]:
         yield doorway, stack.enter_context(httpx.Client(base_url=url, verify=False))
 
 
-def test_while_the_engine_loads_only_probes_are_answered(
+def test_while_the_engine_loads_only_probes_and_the_page_are_answered(
     doorway: tuple[Doorway, httpx.Client], service: Any
 ) -> None:
     door, http = doorway
     assert http.get("/livez").status_code == 200
+    assert http.get("/").headers["content-type"].startswith("text/html")
     for method, path in (
         ("GET", "/readyz"),
         ("GET", "/health"),
-        ("GET", "/"),
+        ("GET", "/dashboard.json"),
         ("GET", "/v1/models"),
         ("POST", "/v1/chat/completions"),
         ("POST", "/nowhere"),

@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from leadline.server.access import Access
 from leadline.server.app import create_app
+from leadline.server.page_files import PAGE_PATHS
 
 API, ADMIN, METRICS = "sk-api-1", "sk-admin-1", "sk-metrics-1"
 Http = Callable[..., httpx.Client]
@@ -47,14 +48,13 @@ def test_every_route_but_the_probes_needs_a_key(service: Any, guarded: Http) -> 
                 open_paths.add(path)
             else:
                 assert not is_let_in(http, path, "sk-api-2", method)
-    assert open_paths == {"/livez", "/readyz", "/health"}
+    assert open_paths == {"/livez", "/readyz", "/health"} | PAGE_PATHS
     assert len(routes) > 8
 
 
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
         "/nowhere",
         "//v1/models",
         "/v1//models",
