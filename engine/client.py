@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncGenerator
 
 import msgspec
@@ -71,7 +70,7 @@ class EngineClient:
         self._receiver: asyncio.Task[None] | None = None
         self._follower: asyncio.Task[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
-        self._resets: deque[asyncio.Future[int]] = deque()
+        self._resets = SharedAnswer[int]()
         self._surveys = SharedAnswer[EngineSurvey]()
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(FromEngine)
@@ -157,10 +156,7 @@ class EngineClient:
             EngineDeadError: the engine has ended.
         """
         self._check_alive()
-        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._resets.append(answer)
-        self._ask(ResetPrefixCache())
-        return await answer
+        return await self._resets.wait(lambda: self._ask(ResetPrefixCache()))
 
     async def survey(self) -> EngineSurvey:
         """How pages, queue and experts stand; all who ask meanwhile get the same answer.
@@ -252,10 +248,7 @@ class EngineClient:
         assert self._ready is not None
         if not self._ready.done() and status.state is EngineState.ENDED:
             self._ready.set_exception(EngineDeadError(status.cause))
-        for answer in self._resets:
-            if not answer.done():
-                answer.set_exception(EngineDeadError(status.cause))
-        self._resets.clear()
+        self._resets.fail(EngineDeadError(status.cause))
         self._surveys.fail(EngineDeadError(status.cause))
         for request_id, open_request in self._open.items():
             is_suspect = request_id in status.suspect_ids
@@ -287,9 +280,7 @@ class EngineClient:
                     open_request.outputs.put_nowait(message.to_error())
             case PrefixCacheReset(num_pages):
                 self.progress.answer()
-                answer = self._resets.popleft()
-                if not answer.done():
-                    answer.set_result(num_pages)
+                self._resets.give(num_pages)
             case EngineSurvey():
                 self.progress.answer()
                 self._surveys.give(message)
