@@ -227,7 +227,7 @@ class TokenLogprobs(msgspec.Struct, array_like=True):
     top_logprobs: list[float]
 
 
-class RequestOutput(msgspec.Struct, kw_only=True):
+class RequestOutput(msgspec.Struct, kw_only=True, array_like=True, gc=False):
     """New tokens of one request; the last one carries the finish reason.
 
     Attributes:

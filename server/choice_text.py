@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from leadline.engine.request import (
     FinishReason,
@@ -66,8 +66,8 @@ class Delta:
     num_cached_tokens: int
     num_thinking_tokens: int = 0
     stop_reason: str | int | None = None
-    events: list[Event] = field(default_factory=list)
-    tokens: list[TokenInText] = field(default_factory=list)
+    events: Sequence[Event] = ()
+    tokens: Sequence[TokenInText] = ()
     prompt_logprobs: list[TokenLogprobs] | None = None
     speculation: SpeculationCounts | None = None
     is_draft: bool = False
@@ -128,6 +128,9 @@ class ChoiceText:
         self._reader = reader
         self._marks = marks or {}
         self._has_calls = False
+        self._is_watched = bool(
+            rules.stop_strings or rules.keeps_tokens or (thinking is not None and reader is None)
+        )
         self._num_tokens = 0
         self._num_decoded_chars = 0
         self._num_held_chars = 0  # that may be, or become, part of a stop string
@@ -140,6 +143,8 @@ class ChoiceText:
         complete, or the last call that is wanted; the engine is to be told, and nothing may be
         pushed afterwards.
         """
+        if (delta := self._push_plain(output)) is not None:
+            return delta
         events: list[Event] = []
         finish_reason = output.finish_reason
         num_shown = len(output.token_ids)
@@ -159,7 +164,7 @@ class ChoiceText:
         return Delta(
             index=self._index,
             text="".join(event.text for event in events if isinstance(event, ContentText)),
-            events=[] if self._reader is None else merge(events),
+            events=() if self._reader is None else merge(events),
             finish_reason=finish_reason,
             num_tokens=self._num_tokens,
             num_cached_tokens=output.num_cached_tokens,
@@ -168,6 +173,37 @@ class ChoiceText:
             tokens=self._release(is_last=finish_reason is not None),
             prompt_logprobs=output.prompt_logprobs,
             speculation=output.speculation,
+            is_draft=output.num_accepted > 0,
+        )
+
+    def _push_plain(self, output: RequestOutput) -> Delta | None:
+        """As `push`, where nothing but more text of one kind can have come; None where more may.
+
+        That is nearly every output, and the time of a step for all streams depends on it.
+        """
+        token_ids = output.token_ids
+        kind = ContentText if self._reader is None else self._reader.kind_of_text
+        if (
+            kind is None
+            or self._is_watched
+            or output.finish_reason is not None
+            or not self._marks.keys().isdisjoint(token_ids)
+        ):
+            return None
+        text = "".join(map(self._detokenizer.push, token_ids))
+        self._num_tokens += len(token_ids)
+        self._num_decoded_chars += len(text)
+        if self._thinking is not None:
+            self._thinking.push_plain(len(token_ids))
+        return Delta(
+            index=self._index,
+            text=text if kind is ContentText else "",
+            events=(kind(text),) if text and self._reader is not None else (),
+            finish_reason=None,
+            num_tokens=self._num_tokens,
+            num_cached_tokens=output.num_cached_tokens,
+            num_thinking_tokens=0 if self._thinking is None else self._thinking.num_tokens,
+            prompt_logprobs=output.prompt_logprobs,
             is_draft=output.num_accepted > 0,
         )
 

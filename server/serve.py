@@ -28,6 +28,7 @@ from leadline.server.config import ServerConfig
 from leadline.server.console import make_console
 from leadline.server.doorway import Doorway
 from leadline.server.engine_life import cause_of_death, start_engine
+from leadline.server.garbage import settle
 from leadline.server.health import StallLimits
 from leadline.server.http_server import LAST_WORDS_S, HttpServer
 from leadline.server.limits import Limits
@@ -188,6 +189,7 @@ class _Run:
         self, state: ServerState, engine: EngineProcess, stop: StopSignal, ready: Ready
     ) -> int:
         self._doorway.open(self._app(state))
+        settle()
         print_ready(
             self._console,
             url=url_of(self._listener),

@@ -6,6 +6,7 @@ from contextlib import aclosing
 
 from starlette.types import Receive, Scope, Send
 
+from leadline.server.body_writer import BodyWriter, find
 from leadline.server.disconnect import run_until_disconnect
 from leadline.server.errors import ApiError
 
@@ -51,6 +52,7 @@ class EventStream:
         self._is_open = False
         self._has_news = False
         self._lock = asyncio.Lock()  # the keep-alive timer writes too
+        self._writer: BodyWriter | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the frames.
@@ -59,6 +61,7 @@ class EventStream:
             ApiError: before the first frame.
             ClientDisconnectedError: the client has left.
         """
+        self._writer = find(scope)
         await run_until_disconnect(receive, self._send_frames(send))
 
     async def _send_frames(self, send: Send) -> None:
@@ -85,8 +88,11 @@ class EventStream:
                 await self._write(send, self._keep_alive_frame)
 
     async def _write(self, send: Send, frame: bytes) -> None:
+        if self._is_open and self._writer is not None and self._writer.is_usable:
+            await self._writer.write(frame)
+            return
         async with self._lock:
             if not self._is_open:
-                self._is_open = True
                 await send({"type": "http.response.start", "status": 200, "headers": self._headers})
+                self._is_open = True
             await send({"type": "http.response.body", "body": frame, "more_body": True})

@@ -90,3 +90,8 @@ class ThinkingCounter:
             self._is_thinking = False
         elif self._is_thinking:
             self.num_tokens += 1
+
+    def push_plain(self, num_tokens: int) -> None:
+        """Take in so many tokens, none of them a mark."""
+        if self._is_thinking:
+            self.num_tokens += num_tokens

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from leadline.server.body_writer import offer
 from leadline.server.errors import ApiError
 from leadline.server.limits import FLAG, Limits
 from leadline.server.messages.envelope import is_for_anthropic, wire_error
@@ -95,6 +96,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse_head("longer than", "headers")
         else:
             super().on_headers_complete()
+            if self.cycle is not None:
+                offer(self.scope, self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """Hand over a part of the body."""

@@ -79,6 +79,13 @@ class AnswerReader:
         """Characters that have been pushed, and not yet become events."""
         return len(self._held)
 
+    @property
+    def kind_of_text(self) -> type[ContentText] | type[ReasoningText] | None:
+        """What text becomes that comes now; None where that is not decided."""
+        if self._state is _State.THINKING:
+            return ReasoningText
+        return ContentText if self._state is _State.CONTENT and not self.is_complete else None
+
     def push_text(self, text: str) -> list[Event]:
         """Take in text that is no mark."""
         assert not self.is_complete, "the answer has ended"
