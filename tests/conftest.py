@@ -8,5 +8,5 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--api-examples",
         type=int,
         default=5,
-        help="random requests for each operation and kind of data in tests/api/test_schemathesis.py",
+        help="random requests for each operation in tests/api/test_schemathesis.py",
     )

@@ -9,7 +9,7 @@ from schemathesis.engine import Status, events, from_schema
 
 from leadline.server.openapi.operations import OPERATIONS
 
-# For a longer search: pytest tests/api/test_schemathesis.py --api-examples 500
+# A longer search: pytest tests/api/test_schemathesis.py --api-examples 500
 CHECKS = {
     "not_a_server_error": {"enabled": True},
     "status_code_conformance": {"enabled": True},
