@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import math
+import re
 import socket
 import threading
 import time
@@ -44,8 +45,16 @@ TEMPLATE = (
     "{% if add_generation_prompt %}assistant:{% if thinking %}<think>{% endif %}{% endif %}"
 )
 WAIT_S = 10.0
+LEAKS = re.compile(r"0x[0-9a-f]{6,}|/home/|/usr/|/tmp/|Traceback|File \"|site-packages|\.py\b")
 # Reading the system's certificates takes longer than all the rest of a test.
 NO_TLS: Any = {"verify": False, "trust_env": False}
+
+
+def check_for_leaks(response: httpx.Response) -> None:
+    """No error of any test tells of the inside: addresses, paths, traces."""
+    if response.status_code >= 400:
+        response.read()
+        assert not LEAKS.search(response.text), response.text
 
 
 def make_tokenizer(*marks: str) -> Tokenizer:
@@ -300,7 +309,10 @@ def serve(switchboard: Switchboard) -> Iterator[Callable[..., Service]]:
             engine = ScriptedEngine(**script)
             server_state = make_state(engine, **(state or {}))
             url = switchboard.add(create_app(server_state))
-            http = stack.enter_context(httpx.Client(base_url=url, timeout=WAIT_S, **NO_TLS))
+            hooks = {"response": [check_for_leaks]}
+            http = stack.enter_context(
+                httpx.Client(base_url=url, timeout=WAIT_S, event_hooks=hooks, **NO_TLS)
+            )
             client = stack.enter_context(
                 openai.OpenAI(
                     base_url=f"{url}/v1",

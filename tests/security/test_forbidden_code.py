@@ -37,9 +37,8 @@ def _of_node(node: ast.AST) -> Iterator[str]:
             yield name
         case ast.Attribute(value=value, attr=name):
             owner = getattr(value, "id", getattr(value, "attr", ""))
-            if name in METHODS | MODULES | WORDS or (owner, name) in FUNCTIONS:
-                yield f"{owner}.{name}"
-            elif owner == "builtins" and name in BUILTINS:
+            is_builtin = owner == "builtins" and name in BUILTINS
+            if name in METHODS | MODULES | WORDS or (owner, name) in FUNCTIONS or is_builtin:
                 yield f"{owner}.{name}"
         case ast.keyword(arg=name) if name in ARGUMENTS:
             yield f"{name}="
