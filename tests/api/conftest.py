@@ -35,6 +35,8 @@ from leadline.loader.chat_template import ChatTemplate
 from leadline.loader.generation_config import GenerationConfig
 from leadline.loader.tokenizer import Tokenizer
 from leadline.server.app import create_app
+from leadline.server.http_server import HttpServer
+from leadline.server.limits import Limits
 from leadline.server.state import ServerState
 
 MODEL = "tiny"
@@ -233,6 +235,33 @@ def serve_app(app: ASGIApp) -> Iterator[str]:
         listener.close()
 
 
+@contextlib.contextmanager
+def served(app: Any, limits: Limits | None = None) -> Iterator[tuple[tuple[str, int], HttpServer]]:
+    """Serve an application by the product's own HTTP server; gives its address."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = listener.getsockname()
+    server = HttpServer(app, access_log=False, limits=limits)
+    is_up, stop = threading.Event(), threading.Event()
+
+    async def main() -> None:
+        server.start(listener)
+        while not server.started:
+            await asyncio.sleep(0.005)
+        is_up.set()
+        await asyncio.to_thread(stop.wait)
+        await server.stop()
+
+    thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
+    thread.start()
+    assert is_up.wait(WAIT_S)
+    try:
+        yield address, server
+    finally:
+        stop.set()
+        thread.join(WAIT_S)
+        listener.close()
+
+
 class Switchboard:
     """Many applications behind one socket, each below a path of its own: a server costs 0.2 s."""
 
@@ -356,3 +385,16 @@ async def async_client(service: Service) -> AsyncIterator[openai.AsyncOpenAI]:
         http_client=openai.DefaultAsyncHttpxClient(**NO_TLS),
     ) as client:
         yield client
+
+
+@pytest.fixture(name="served", scope="session")
+def _served() -> Callable[..., Any]:
+    """Serves an application by the product's own HTTP server."""
+    return served
+
+
+@pytest.fixture
+def address(service: Service) -> Iterator[tuple[str, int]]:
+    """Where `service` is served by the product's own HTTP server."""
+    with served(create_app(service.state)) as (address, _):
+        yield address
