@@ -16,7 +16,12 @@ class Only:
 
     def __call__(self, value: Any) -> bool:
         """Whether it does."""
-        return value in (None, *self.values) or value == [] or value == {}
+        return any(_is_same(value, other) for other in (None, [], {}, *self.values))
+
+
+def _is_same(value: Any, other: Any) -> bool:
+    """As JSON has it, where 0 is not false."""
+    return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)
 
 
 @dataclass(frozen=True, slots=True)

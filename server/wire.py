@@ -156,8 +156,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_refused = True
         self._stop_timer()
         if self.cycle is not None and not self.cycle.response_complete:
-            self.transport.abort()  # another answer is being written
-            return
+            is_its_body = self.cycle.more_body and not self.pipeline
+            if self.cycle.response_started or not is_its_body:
+                self.transport.abort()  # another answer is on its way
+                return
+            self.cycle.disconnected = True  # its body is no good: what it would answer is not sent
+            self.cycle.message_event.set()
         path = self.url.partition(b"?")[0].decode("latin-1")
         self.transport.write(
             _bytes_of(error, self._request_id(), is_anthropic=is_for_anthropic(path, {}))

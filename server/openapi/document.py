@@ -165,7 +165,7 @@ def _response(status: int, operation: Operation, schemas: Schemas) -> dict[str, 
         if operation.request is not None:
             names.append("x-ignored-fields")
         if operation.streams:
-            content = {**content, EVENT_STREAM: {"schema": {"type": "string"}}}
+            content = {**content, EVENT_STREAM: {"schema": {}}}
             description = f"{description} {_STREAM_NOTE}"
     headers = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
     return {"description": description, "headers": headers, "content": content}

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import math
+import re
 import socket
 import threading
 import time
@@ -34,6 +35,8 @@ from leadline.loader.chat_template import ChatTemplate
 from leadline.loader.generation_config import GenerationConfig
 from leadline.loader.tokenizer import Tokenizer
 from leadline.server.app import create_app
+from leadline.server.http_server import HttpServer
+from leadline.server.limits import Limits
 from leadline.server.state import ServerState
 
 MODEL = "tiny"
@@ -44,8 +47,16 @@ TEMPLATE = (
     "{% if add_generation_prompt %}assistant:{% if thinking %}<think>{% endif %}{% endif %}"
 )
 WAIT_S = 10.0
+LEAKS = re.compile(r"0x[0-9a-f]{6,}|/home/|/usr/|/tmp/|Traceback|File \"|site-packages|\.py\b")
 # Reading the system's certificates takes longer than all the rest of a test.
 NO_TLS: Any = {"verify": False, "trust_env": False}
+
+
+def check_for_leaks(response: httpx.Response) -> None:
+    """No error of any test tells of the inside: addresses, paths, traces."""
+    if response.status_code >= 400:
+        response.read()
+        assert not LEAKS.search(response.text), response.text
 
 
 def make_tokenizer(*marks: str) -> Tokenizer:
@@ -224,6 +235,33 @@ def serve_app(app: ASGIApp) -> Iterator[str]:
         listener.close()
 
 
+@contextlib.contextmanager
+def served(app: Any, limits: Limits | None = None) -> Iterator[tuple[tuple[str, int], HttpServer]]:
+    """Serve an application by the product's own HTTP server; gives its address."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = listener.getsockname()
+    server = HttpServer(app, access_log=False, limits=limits)
+    is_up, stop = threading.Event(), threading.Event()
+
+    async def main() -> None:
+        server.start(listener)
+        while not server.started:
+            await asyncio.sleep(0.005)
+        is_up.set()
+        await asyncio.to_thread(stop.wait)
+        await server.stop()
+
+    thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
+    thread.start()
+    assert is_up.wait(WAIT_S)
+    try:
+        yield address, server
+    finally:
+        stop.set()
+        thread.join(WAIT_S)
+        listener.close()
+
+
 class Switchboard:
     """Many applications behind one socket, each below a path of its own: a server costs 0.2 s."""
 
@@ -300,7 +338,10 @@ def serve(switchboard: Switchboard) -> Iterator[Callable[..., Service]]:
             engine = ScriptedEngine(**script)
             server_state = make_state(engine, **(state or {}))
             url = switchboard.add(create_app(server_state))
-            http = stack.enter_context(httpx.Client(base_url=url, timeout=WAIT_S, **NO_TLS))
+            hooks = {"response": [check_for_leaks]}
+            http = stack.enter_context(
+                httpx.Client(base_url=url, timeout=WAIT_S, event_hooks=hooks, **NO_TLS)
+            )
             client = stack.enter_context(
                 openai.OpenAI(
                     base_url=f"{url}/v1",
@@ -344,3 +385,16 @@ async def async_client(service: Service) -> AsyncIterator[openai.AsyncOpenAI]:
         http_client=openai.DefaultAsyncHttpxClient(**NO_TLS),
     ) as client:
         yield client
+
+
+@pytest.fixture(name="served", scope="session")
+def _served() -> Callable[..., Any]:
+    """Serves an application by the product's own HTTP server."""
+    return served
+
+
+@pytest.fixture
+def address(service: Service) -> Iterator[tuple[str, int]]:
+    """Where `service` is served by the product's own HTTP server."""
+    with served(create_app(service.state)) as (address, _):
+        yield address

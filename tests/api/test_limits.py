@@ -1,11 +1,9 @@
 """What a client may do to a connection: seen from a raw socket, against the server as it runs."""
 
-import asyncio
 import contextlib
 import json
 import select
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,8 +12,6 @@ import pytest
 from starlette.responses import Response
 
 from leadline.engine.request import FinishReason
-from leadline.server.app import create_app
-from leadline.server.http_server import HttpServer
 from leadline.server.limits import Limits
 from leadline.server.wire import BoundedProtocol
 
@@ -29,40 +25,6 @@ GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
 def set_limits(monkeypatch: Any, **values: Any) -> None:
     """Of the connections of servers that run already."""
     monkeypatch.setattr(BoundedProtocol, "limits", Limits(**values))
-
-
-@contextlib.contextmanager
-def served(app: Any, limits: Limits | None = None) -> Iterator[tuple[tuple[str, int], HttpServer]]:
-    """Serve an application by the product's own HTTP server; gives its address."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    address = listener.getsockname()
-    server = HttpServer(app, access_log=False, limits=limits)
-    is_up, stop = threading.Event(), threading.Event()
-
-    async def main() -> None:
-        server.start(listener)
-        while not server.started:
-            await asyncio.sleep(0.005)
-        is_up.set()
-        await asyncio.to_thread(stop.wait)
-        await server.stop()
-
-    thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
-    thread.start()
-    assert is_up.wait(WAIT_S)
-    try:
-        yield address, server
-    finally:
-        stop.set()
-        thread.join(WAIT_S)
-        listener.close()
-
-
-@pytest.fixture
-def address(service: Any) -> Iterator[tuple[str, int]]:
-    """Where `service` is served."""
-    with served(create_app(service.state)) as (address, _):
-        yield address
 
 
 @contextlib.contextmanager
@@ -250,7 +212,7 @@ def test_a_stream_that_is_read_slowly_goes_on(
     assert service.engine.finished == []
 
 
-def test_an_answer_that_is_not_read_is_cut(monkeypatch: Any) -> None:
+def test_an_answer_that_is_not_read_is_cut(served: Any, monkeypatch: Any) -> None:
     set_limits(monkeypatch, unread_s=0.2)
     body = b"x" * 2**25
     with served(Response(body)) as (address, server), connected(address) as client:
