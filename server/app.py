@@ -25,6 +25,7 @@ from leadline.server.metrics import CONTENT_TYPE
 from leadline.server.page_files import page_routes
 from leadline.server.requests import model_not_found
 from leadline.server.response_types import DroppedPages, Model, ModelList, Version
+from leadline.server.responses.create import count_input_tokens, create_response
 from leadline.server.state import ServerState
 from leadline.server.tokenize import detokenize, tokenize
 from leadline.server.version import version
@@ -50,6 +51,8 @@ def create_app(
         routes=[
             Route("/v1/chat/completions", chat_completions, methods=["POST"]),
             Route("/v1/completions", completions, methods=["POST"]),
+            Route("/v1/responses", create_response, methods=["POST"]),
+            Route("/v1/responses/input_tokens", count_input_tokens, methods=["POST"]),
             Route("/v1/messages", create_message, methods=["POST"]),
             Route("/v1/messages/count_tokens", count_tokens, methods=["POST"]),
             Route("/v1/models", list_models),

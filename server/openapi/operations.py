@@ -19,15 +19,23 @@ from leadline.server.response_types import (
     TextCompletion,
     Version,
 )
+from leadline.server.responses.create import InputTokens
+from leadline.server.responses.request import InputTokensRequest, ResponseRequest
+from leadline.server.responses.response import Response
 from leadline.server.tokenize import DetokenizeRequest, Text, TokenizeRequest, Tokens
 
 _CHAT = {"messages": [{"role": "user", "content": "What does itertools.chain do?"}]}
 _MESSAGES = {**_CHAT, "max_tokens": 64}
+_RESPONSE = {"input": "What does itertools.chain do?"}
 _TEXT = {"prompt": "itertools.chain", "max_tokens": 16}
 
 OPERATIONS: Mapping[str, Operation] = {
     "POST /v1/chat/completions": generates("chat", ChatRequest, ChatCompletion, example=_CHAT),
     "POST /v1/completions": generates("text", CompletionRequest, TextCompletion, example=_TEXT),
+    "POST /v1/responses": generates("responses", ResponseRequest, Response, example=_RESPONSE),
+    "POST /v1/responses/input_tokens": takes(
+        "responses", InputTokensRequest, InputTokens, example=_RESPONSE
+    ),
     "POST /v1/messages": generates(
         "messages", MessagesRequest, MessageAnswer, example=_MESSAGES, error=AnthropicError
     ),
