@@ -22,7 +22,9 @@ class ResponseRun:
         response: as it stands.
     """
 
-    def __init__(self, response: Response, generation: Generation, on_end: OnEnd) -> None:
+    def __init__(
+        self, response: Response, generation: Generation, on_end: OnEnd | None = None
+    ) -> None:
         """`on_end`: called with the response once it has ended or failed, before that is told."""
         self.response = response
         self._generation = generation
@@ -74,13 +76,16 @@ class ResponseRun:
         except ApiError as error:
             if has_begun:
                 self._writer.close()
-                response.output = self._writer.items
                 responses.fail(response, error)
-                await self._on_end(response)
+                await self._finish()
             raise renamed(error) from error
-        response.output = self._writer.items
-        await self._on_end(response)
+        await self._finish()
         yield f"response.{response.status}", {"response": response}
+
+    async def _finish(self) -> None:
+        self.response.output = self._writer.items
+        if self._on_end is not None:
+            await self._on_end(self.response)
 
     def _frame(self, event: str, fields: dict[str, Any]) -> bytes:
         data = encode_line({"type": event, "sequence_number": self._number, **fields})

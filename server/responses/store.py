@@ -5,14 +5,12 @@ import sqlite3
 import tempfile
 import threading
 import weakref
-from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-MAX_STORED_RESPONSES = 4096
-MAX_STORED_BYTES = 256 * 2**20
 _BUSY_TIMEOUT_S = 10.0
-_RUNNING = ("queued", "in_progress")
+RUNNING = ("queued", "in_progress")
+"""States of a response that has not ended."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS responses (
     id TEXT PRIMARY KEY, owner TEXT NOT NULL, status TEXT NOT NULL, body BLOB NOT NULL,
@@ -20,10 +18,6 @@ CREATE TABLE IF NOT EXISTS responses (
     num_bytes INTEGER NOT NULL, last_use INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS by_use ON responses (last_use, status, num_bytes, id);
-CREATE TABLE IF NOT EXISTS events (
-    response_id TEXT NOT NULL, number INTEGER NOT NULL, frame BLOB NOT NULL,
-    PRIMARY KEY (response_id, number)
-);
 """
 _NEXT_USE = "(SELECT COALESCE(MAX(last_use), 0) + 1 FROM responses)"
 
@@ -45,6 +39,11 @@ class StoredResponse:
     body: bytes
     items: bytes
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it stays as it is."""
+        return self.status not in RUNNING
+
 
 class ResponseStore:
     """Keeps responses; the least recently used go first, those that still run never.
@@ -54,19 +53,15 @@ class ResponseStore:
     """
 
     def __init__(
-        self,
-        directory: Path | None = None,
-        *,
-        max_responses: int = MAX_STORED_RESPONSES,
-        max_bytes: int = MAX_STORED_BYTES,
+        self, directory: Path | None = None, *, max_responses: int, max_bytes: int
     ) -> None:
         """Keep responses.
 
         Args:
             directory: another process's, which removes it; None for one of this store's own, which
-                `close` removes.
+                `close` removes, and the end of this process.
             max_responses: most that are kept.
-            max_bytes: most bytes of bodies, items and events together.
+            max_bytes: most bytes of bodies and items together.
         """
         self._directory = directory
         self._max_responses = max_responses
@@ -76,6 +71,11 @@ class ResponseStore:
         self._end: weakref.finalize[..., ResponseStore] | None = None
 
     @property
+    def is_enabled(self) -> bool:
+        """Whether there is room for any response."""
+        return self._max_responses > 0 and self._max_bytes > 0
+
+    @property
     def directory(self) -> Path:
         """Where the file lies; made if there is none yet."""
         with self._lock:
@@ -83,41 +83,28 @@ class ResponseStore:
             assert self._directory is not None
             return self._directory
 
-    def put(self, response: StoredResponse, events: Iterable[tuple[int, bytes]] = ()) -> None:
-        """Keep a response, or its next state, with the events (number, frame) that led to it."""
+    def put(self, response: StoredResponse) -> None:
+        """Keep a new response."""
         size = len(response.body) + len(response.items)
         with self._lock, self._open() as connection:
             connection.execute("BEGIN IMMEDIATE")
-            self._add_events(connection, response.id, events)
             connection.execute(
                 "INSERT INTO responses (id, owner, status, body, items, num_bytes, last_use) "
-                f"VALUES (?, ?, ?, ?, ?, ?, {_NEXT_USE}) ON CONFLICT (id) DO UPDATE SET "
-                "status = excluded.status, body = excluded.body, items = excluded.items, "
-                "num_bytes = excluded.num_bytes, last_use = excluded.last_use",
+                f"VALUES (?, ?, ?, ?, ?, ?, {_NEXT_USE})",
                 (response.id, response.owner, response.status, response.body, response.items, size),
-            )
-            connection.execute(
-                "UPDATE responses SET num_bytes = num_bytes + (SELECT COALESCE(SUM(LENGTH(frame)), "
-                "0) FROM events WHERE response_id = id) WHERE id = ?",
-                (response.id,),
             )
             self._evict(connection)
 
-    def append_events(self, response_id: str, events: Iterable[tuple[int, bytes]]) -> None:
-        """Keep more events (number, frame) of a response that runs."""
+    def update(self, response_id: str, status: str, body: bytes) -> None:
+        """Keep a response's next state, if it has not been deleted."""
         with self._lock, self._open() as connection:
             connection.execute("BEGIN IMMEDIATE")
-            self._add_events(connection, response_id, events)
-
-    def events_after(self, response_id: str, number: int) -> list[tuple[int, bytes]]:
-        """The events (number, frame) with a higher number, in their order."""
-        with self._lock, self._open() as connection:
-            rows = connection.execute(
-                "SELECT number, frame FROM events WHERE response_id = ? AND number > ? "
-                "ORDER BY number",
-                (response_id, number),
+            connection.execute(
+                "UPDATE responses SET status = ?, body = ?, num_bytes = ? + LENGTH(items), "
+                f"last_use = {_NEXT_USE} WHERE id = ?",
+                (status, body, len(body), response_id),
             )
-            return rows.fetchall()
+            self._evict(connection)
 
     def get(self, response_id: str, owner: str) -> StoredResponse | None:
         """A response, which counts as used; None if its owner has none of this id."""
@@ -134,40 +121,25 @@ class ResponseStore:
         return StoredResponse(id=response_id, owner=owner, status=status, body=body, items=items)
 
     def delete(self, response_id: str, owner: str) -> bool:
-        """Forget a response; False if its owner has none of this id."""
-        with self._lock, self._open() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            count = connection.execute(
-                "DELETE FROM responses WHERE id = ? AND owner = ?", (response_id, owner)
-            ).rowcount
-            if count:
-                connection.execute("DELETE FROM events WHERE response_id = ?", (response_id,))
-        return count > 0
+        """Forget a response, and end it; False if its owner has none of this id."""
+        return self._change("DELETE FROM responses WHERE id = ? AND owner = ?", response_id, owner)
 
     def request_cancel(self, response_id: str, owner: str) -> bool:
         """Ask the process that runs a response to end it; False if the owner has none of this id.
 
         One that has ended stays as it is.
         """
-        with self._lock, self._open() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            return (
-                connection.execute(
-                    "UPDATE responses SET is_cancelled = 1 WHERE id = ? AND owner = ?",
-                    (response_id, owner),
-                ).rowcount
-                > 0
-            )
+        return self._change(
+            "UPDATE responses SET is_cancelled = 1 WHERE id = ? AND owner = ?", response_id, owner
+        )
 
-    def cancelled_among(self, response_ids: Collection[str]) -> set[str]:
-        """Those that somebody wants ended."""
-        marks = ", ".join("?" * len(response_ids))
+    def is_cancelled(self, response_id: str) -> bool:
+        """Whether somebody wants a response ended, or has deleted it."""
         with self._lock, self._open() as connection:
-            rows = connection.execute(
-                f"SELECT id FROM responses WHERE is_cancelled AND id IN ({marks})",
-                tuple(response_ids),
-            )
-            return {row[0] for row in rows}
+            row = connection.execute(
+                "SELECT is_cancelled FROM responses WHERE id = ?", (response_id,)
+            ).fetchone()
+        return row is None or bool(row[0])
 
     def close(self) -> None:
         """Let the file go, and remove it if it is this store's own; a second call does nothing."""
@@ -175,6 +147,11 @@ class ResponseStore:
             if self._end is not None:
                 self._end()
             self._connection = None
+
+    def _change(self, statement: str, response_id: str, owner: str) -> bool:
+        with self._lock, self._open() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            return connection.execute(statement, (response_id, owner)).rowcount > 0
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is not None:
@@ -196,22 +173,13 @@ class ResponseStore:
         self._connection = connection
         return connection
 
-    @staticmethod
-    def _add_events(
-        connection: sqlite3.Connection, response_id: str, events: Iterable[tuple[int, bytes]]
-    ) -> None:
-        connection.executemany(
-            "INSERT INTO events (response_id, number, frame) VALUES (?, ?, ?)",
-            [(response_id, number, frame) for number, frame in events],
-        )
-
     def _evict(self, connection: sqlite3.Connection) -> None:
         count, size = connection.execute(
             "SELECT COUNT(*), COALESCE(SUM(num_bytes), 0) FROM responses"
         ).fetchone()
         oldest = connection.execute(
             "SELECT id, num_bytes FROM responses WHERE status NOT IN (?, ?) ORDER BY last_use",
-            _RUNNING,
+            RUNNING,
         )
         gone = []
         while count > self._max_responses or size > self._max_bytes:
@@ -221,7 +189,6 @@ class ResponseStore:
             gone.append((row[0],))
             count, size = count - 1, size - row[1]
         connection.executemany("DELETE FROM responses WHERE id = ?", gone)
-        connection.executemany("DELETE FROM events WHERE response_id = ?", gone)
 
 
 def _let_go(connection: sqlite3.Connection, directory: Path | None) -> None:

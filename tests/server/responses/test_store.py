@@ -29,10 +29,11 @@ def test_only_the_owner_has_it(store: ResponseStore) -> None:
     assert store.get("r", "b") is None
     assert not store.delete("r", "b")
     assert not store.request_cancel("r", "b")
-    assert store.cancelled_among(["r"]) == set()
+    assert not store.is_cancelled("r")
     assert store.delete("r", "a")
     assert not store.delete("r", "a")
     assert store.get("r", "a") is None
+    assert store.is_cancelled("r")
 
 
 def test_the_least_recently_used_goes_first(store: ResponseStore) -> None:
@@ -43,11 +44,10 @@ def test_the_least_recently_used_goes_first(store: ResponseStore) -> None:
     assert [name for name in "1234" if store.get(name, "a")] == ["1", "3", "4"]
 
 
-def test_bytes_are_bounded_events_included(store: ResponseStore) -> None:
-    store.put(response("1", size=20), [(0, b"y" * 30)])
+def test_bytes_are_bounded(store: ResponseStore) -> None:
+    store.put(response("1", size=50))
     store.put(response("2", size=60))
     assert store.get("1", "a") is None
-    assert store.events_after("1", -1) == []
     assert store.get("2", "a") is not None
 
 
@@ -58,19 +58,23 @@ def test_those_that_run_stay(store: ResponseStore) -> None:
     assert store.get("2", "a") is None
 
 
-def test_events_in_their_order(store: ResponseStore) -> None:
-    store.put(response("r", status="queued"), [(0, b"a")])
-    store.append_events("r", [(2, b"c"), (1, b"b")])
-    store.put(response("r"), [(3, b"d")])
-    assert store.events_after("r", 0) == [(1, b"b"), (2, b"c"), (3, b"d")]
+def test_the_next_state(store: ResponseStore) -> None:
+    store.put(response("1", status="in_progress", size=10))
+    store.put(response("2", size=20))
+    store.update("1", "completed", b"x" * 90)
+    assert store.get("2", "a") is None
+    assert store.get("1", "a") == response("1", size=90)
+    store.delete("1", "a")
+    store.update("1", "completed", b"")
+    assert store.get("1", "a") is None
 
 
 def test_another_process_finds_it_and_may_cancel(store: ResponseStore) -> None:
     store.put(response("r", status="in_progress"))
-    other = ResponseStore(store.directory)
+    other = ResponseStore(store.directory, max_responses=3, max_bytes=100)
     assert other.get("r", "a") == response("r", status="in_progress")
     assert other.request_cancel("r", "a")
-    assert store.cancelled_among(["r", "s"]) == {"r"}
+    assert store.is_cancelled("r")
     other.close()
     assert store.get("r", "a") is not None  # the directory is not the other's to remove
 
