@@ -1,7 +1,7 @@
 """Server-sent events: a response that ends with its client, and never ends cleanly on a failure."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
 from starlette.types import Receive, Scope, Send
@@ -40,8 +40,17 @@ class EventStream:
         headers: Mapping[str, str],
         keep_alive_s: float,
         keep_alive: bytes = _KEEP_ALIVE,
+        on_error: Callable[[ApiError], bytes] = error_frame,
     ) -> None:
-        """`headers` are sent beside those of every event stream, `keep_alive` in silence."""
+        """Send these frames.
+
+        Args:
+            frames: the events.
+            headers: sent beside those of every event stream.
+            keep_alive_s: see above.
+            keep_alive: the frame that clients skip.
+            on_error: what is sent of a failure.
+        """
         self._frames = frames
         self._headers = [
             (name.encode("latin-1"), value.encode("latin-1"))
@@ -49,6 +58,7 @@ class EventStream:
         ]
         self._keep_alive_s = keep_alive_s
         self._keep_alive_frame = keep_alive
+        self._on_error = on_error
         self._is_open = False
         self._has_news = False
         self._lock = asyncio.Lock()  # the keep-alive timer writes too
@@ -74,7 +84,7 @@ class EventStream:
         except ApiError as error:
             if not self._is_open:
                 raise
-            await self._write(send, error_frame(error))
+            await self._write(send, self._on_error(error))
             return  # the body has no end: the HTTP server cuts the connection
         finally:
             timer.cancel()

@@ -15,6 +15,7 @@ from leadline.server.dialects.dialect import Dialect, find_dialect
 from leadline.server.engine_protocol import Engine
 from leadline.server.limits import Limits
 from leadline.server.metrics import Metrics
+from leadline.server.responses.store import ResponseStore
 from leadline.server.template_process import TemplateProcess
 from leadline.server.thinking import find_thinking_tokens
 from leadline.server.version import version
@@ -67,6 +68,7 @@ class ServerState:
         templates: renders `template`; None to render it in this process.
         limits: how large requests may be, and how long things may take.
         is_strict: a field that nobody knows is refused, where it is ignored otherwise.
+        responses: those of /v1/responses that can be asked for again.
         fingerprint: stands for model and version in answers.
         draining: new requests are refused with 503.
     """
@@ -90,6 +92,7 @@ class ServerState:
     draining: bool = False
     in_flight: InFlight = field(default_factory=InFlight)
     metrics: Metrics = field(init=False)
+    responses: ResponseStore = field(init=False)
     fingerprint: str = field(init=False)
     thinking: ThinkingLimit | None = field(init=False)
     dialect: Dialect | None = field(init=False)
@@ -97,6 +100,9 @@ class ServerState:
     def __post_init__(self) -> None:
         served = f"{version()} {self.model_names} {self.max_model_len}"
         self.fingerprint = f"fp_{hashlib.sha256(served.encode()).hexdigest()[:12]}"
+        self.responses = ResponseStore(
+            max_responses=self.limits.stored_responses, max_bytes=self.limits.stored_response_bytes
+        )
         self.thinking = find_thinking_tokens(self.tokenizer)
         template_source = "" if self.template is None else self.template.source
         self.dialect = find_dialect(self.tokenizer, template_source)

@@ -44,6 +44,15 @@ class Usage:
             "prompt_cache_miss_tokens": self.num_prompt_tokens - num_cached_tokens,
         }
 
+    def num_cache_writes(self, page_size: int) -> int:
+        """Prompt tokens that are in the prefix cache from now on: in full pages, and not read.
+
+        Args:
+            page_size: tokens a cache page; 0 if nothing is cached.
+        """
+        num_in_full_pages = self.num_prompt_tokens // page_size * page_size if page_size else 0
+        return max(num_in_full_pages - sum(self.num_cached_tokens), 0)
+
     def metrics(self) -> dict[str, Any] | None:
         """The API's `metrics` object; None if no choice has told of drafts."""
         if not self.speculation:

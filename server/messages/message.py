@@ -68,8 +68,7 @@ def usage_json(usage: Usage, page_size: int) -> dict[str, Any]:
         page_size: tokens a cache page; 0 if nothing is cached.
     """
     num_read = sum(usage.num_cached_tokens)
-    num_in_full_pages = usage.num_prompt_tokens // page_size * page_size if page_size else 0
-    num_written = max(num_in_full_pages - num_read, 0)
+    num_written = usage.num_cache_writes(page_size)
     tokens: dict[str, Any] = {
         "input_tokens": usage.num_prompt_tokens - num_read - num_written,
         "cache_creation_input_tokens": num_written,

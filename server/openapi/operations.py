@@ -19,15 +19,34 @@ from leadline.server.response_types import (
     TextCompletion,
     Version,
 )
+from leadline.server.responses.create import InputTokens
+from leadline.server.responses.request import InputTokensRequest, ResponseRequest
+from leadline.server.responses.response import Response
+from leadline.server.responses.stored import DeletedResponse, InputItems
 from leadline.server.tokenize import DetokenizeRequest, Text, TokenizeRequest, Tokens
 
 _CHAT = {"messages": [{"role": "user", "content": "What does itertools.chain do?"}]}
 _MESSAGES = {**_CHAT, "max_tokens": 64}
+_RESPONSE = {"input": "What does itertools.chain do?"}
+_PAGE = {
+    "limit": "Most items of the page, 1 to 100; 20 if absent.",
+    "order": "`asc` or `desc`, which is the default.",
+    "after": "The id of the last item of the page before.",
+}
 _TEXT = {"prompt": "itertools.chain", "max_tokens": 16}
 
 OPERATIONS: Mapping[str, Operation] = {
     "POST /v1/chat/completions": generates("chat", ChatRequest, ChatCompletion, example=_CHAT),
     "POST /v1/completions": generates("text", CompletionRequest, TextCompletion, example=_TEXT),
+    "POST /v1/responses": generates("responses", ResponseRequest, Response, example=_RESPONSE),
+    "POST /v1/responses/input_tokens": takes(
+        "responses", InputTokensRequest, InputTokens, example=_RESPONSE
+    ),
+    "GET /v1/responses/{response_id}": reads("responses", Response, errors=(400, 404)),
+    "DELETE /v1/responses/{response_id}": reads("responses", DeletedResponse, errors=(404,)),
+    "GET /v1/responses/{response_id}/input_items": reads(
+        "responses", InputItems, errors=(400, 404), query=_PAGE
+    ),
     "POST /v1/messages": generates(
         "messages", MessagesRequest, MessageAnswer, example=_MESSAGES, error=AnthropicError
     ),

@@ -1,0 +1,97 @@
+"""`POST /v1/responses` and `POST /v1/responses/input_tokens`."""
+
+from typing import Literal
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response as HttpResponse
+from starlette.types import ASGIApp
+
+from leadline.server.caller import Caller, caller_of
+from leadline.server.chat import generation_of, render
+from leadline.server.chat_types import ChatRequest
+from leadline.server.disconnect import run_until_disconnect
+from leadline.server.errors import ApiError, unsupported
+from leadline.server.limits import FLAG
+from leadline.server.prompts import encode_text
+from leadline.server.requests import read_fields
+from leadline.server.responses.field_names import renamed
+from leadline.server.responses.history import earlier_items
+from leadline.server.responses.items import Item
+from leadline.server.responses.keeper import Keeper
+from leadline.server.responses.request import InputTokensRequest, ResponseRequest
+from leadline.server.responses.response import begin
+from leadline.server.responses.run import ResponseRun
+from leadline.server.sse import EventStream
+from leadline.server.state import ServerState
+
+
+class InputTokens(msgspec.Struct, kw_only=True):
+    """The answer of `POST /v1/responses/input_tokens`."""
+
+    object: Literal["response.input_tokens"] = "response.input_tokens"
+    input_tokens: int
+
+
+async def create_response(request: Request) -> ASGIApp:
+    """Answer a conversation."""
+    state: ServerState = request.app.state.server
+    caller = caller_of(request.headers)
+    fields, headers = await read_fields(request, ResponseRequest)
+    is_stored = _is_stored(state, fields)
+    try:
+        earlier = await _earlier(state, fields, caller)
+        chat, prompt_ids = await _prompt(state, fields, earlier)
+        generation = await generation_of(state, chat, prompt_ids, caller, id_prefix="resp_")
+    except ApiError as error:
+        raise renamed(error) from error
+    keeper = Keeper(state.responses, caller.tenant, [*earlier, *fields.items])
+    response = begin(fields, generation, is_stored=is_stored)
+    run = ResponseRun(response, generation, keeper.put if is_stored else None)
+    if fields.stream:
+        return EventStream(
+            run.frames(),
+            headers=headers,
+            keep_alive_s=state.keep_alive_s,
+            on_error=run.failure,
+        )
+    response = await run_until_disconnect(request.receive, run.whole())
+    return HttpResponse(
+        msgspec.json.encode(response), headers=headers, media_type="application/json"
+    )
+
+
+async def count_input_tokens(request: Request) -> HttpResponse:
+    """How many tokens a conversation has as a prompt."""
+    state: ServerState = request.app.state.server
+    fields, headers = await read_fields(request, InputTokensRequest)
+    try:
+        earlier = await _earlier(state, fields, caller_of(request.headers))
+        _, prompt_ids = await _prompt(state, fields, earlier)
+    except ApiError as error:
+        raise renamed(error) from error
+    body = msgspec.json.encode(InputTokens(input_tokens=len(prompt_ids)))
+    return HttpResponse(body, headers=headers, media_type="application/json")
+
+
+def _is_stored(state: ServerState, fields: ResponseRequest) -> bool:
+    """Whether a response is to be kept.
+
+    Raises:
+        BadRequestError: it must be, and nothing is kept here.
+    """
+    if fields.store and not state.responses.is_enabled:
+        raise unsupported("store", f"nothing is kept here ({FLAG} stored_responses); leave it out")
+    return fields.store is not False and state.responses.is_enabled
+
+
+async def _earlier(state: ServerState, fields: InputTokensRequest, caller: Caller) -> list[Item]:
+    return await earlier_items(state.responses, fields.previous_response_id, caller.tenant)
+
+
+async def _prompt(
+    state: ServerState, fields: InputTokensRequest, earlier: list[Item]
+) -> tuple[ChatRequest, list[int]]:
+    """The chat request that asks for the same, and its prompt."""
+    chat = fields.chat(fields.model or state.model_names[0], earlier)
+    return chat, await encode_text(state, await render(state, chat), "messages")

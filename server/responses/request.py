@@ -1,0 +1,243 @@
+"""`POST /v1/responses` and `/v1/responses/input_tokens`: what comes in."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from leadline.server.body import validate
+from leadline.server.chat_types import ChatRequest
+from leadline.server.errors import invalid, unsupported
+from leadline.server.not_honoured import ANY_VALUE, IsHarmless, only
+from leadline.server.requests import PlainFields
+from leadline.server.responses.conversation import chat_messages
+from leadline.server.responses.items import Item, MessageItem
+from leadline.server.responses.text_format import TextConfig
+from leadline.server.responses.tools import ResponseTool, chat_fields
+from leadline.server.sampling_types import INT64_MAX
+from leadline.server.thinking import Effort
+from leadline.server.unknown_fields import unknown_fields
+
+# What chat completions take beyond this API, as vLLM does; they validate it.
+CHAT_FIELDS = (
+    "top_k",
+    "min_p",
+    "seed",
+    "frequency_penalty",
+    "presence_penalty",
+    "repetition_penalty",
+    "logit_bias",
+    "bad_words",
+    "allowed_token_ids",
+    "structured_outputs",
+    "thinking_token_budget",
+    "min_tokens",
+    "stop",
+    "stop_token_ids",
+    "include_stop_str_in_output",
+    "ignore_eos",
+    "skip_special_tokens",
+    "priority",
+    "deadline_s",
+    "speculative_tokens",
+    "cache_salt",
+    "user_id",
+    "chat_template_kwargs",
+)
+_LABELS = ("user", "safety_identifier", "prompt_cache_key", "metadata")
+# Each asks for more of an item that an answer of this server never has, or for nothing new.
+_INCLUDABLE = (
+    "reasoning.encrypted_content",
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "code_interpreter_call.outputs",
+    "computer_call_output.output.image_url",
+    "message.input_image.image_url",
+)
+
+
+class ReasoningConfig(BaseModel):
+    """How much the model is to think.
+
+    Attributes:
+        summary: "auto" leaves it to the server, which makes none: it shows the reasoning itself.
+    """
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    effort: Effort | None = None
+    summary: Literal["auto", "concise", "detailed"] | None = None
+    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+    context: Literal["auto", "current_turn", "all_turns"] | None = None
+    mode: str | None = None
+
+    def check(self) -> None:
+        """Refuse what is not honoured.
+
+        Raises:
+            BadRequestError: names the field.
+        """
+        for name in ("summary", "generate_summary", "context"):
+            if getattr(self, name) not in (None, "auto"):
+                raise unsupported(f"reasoning.{name}", "leave it out; allowed: 'auto'")
+        if self.mode not in (None, "standard"):
+            raise unsupported("reasoning.mode", "leave it out; allowed: 'standard'")
+
+
+class ResponseStreamOptions(BaseModel):
+    """What a stream carries beside the events; padding against eavesdroppers is not among it."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    include_obfuscation: Literal[False] | None = None
+
+
+class InputTokensRequest(PlainFields):
+    """A conversation whose tokens are to be counted."""
+
+    not_honoured: ClassVar[Mapping[str, IsHarmless]] = {
+        "conversation": only(),
+        "personality": only(),
+    }
+    further_fields: ClassVar[frozenset[str]] = frozenset(("chat_template_kwargs",))
+
+    input: str | list[Item] | None = None
+    instructions: str | None = None
+    previous_response_id: str | None = None
+    tools: list[ResponseTool] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    text: TextConfig | None = None
+    reasoning: ReasoningConfig | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+
+    @property
+    def items(self) -> list[Item]:
+        """`input`, always as a list."""
+        if isinstance(self.input, str):
+            return [MessageItem(type="message", role="user", content=self.input)]
+        return self.input or []
+
+    def check(self) -> list[str]:
+        """Look at the fields that are not honoured, and at fields that belong together.
+
+        Returns:
+            Names of fields that nobody knows.
+
+        Raises:
+            BadRequestError: a known field asks for what this server does not do.
+        """
+        for name, is_harmless in self.not_honoured.items():
+            if not is_harmless((self.model_extra or {}).get(name)):
+                raise unsupported(name, "leave it out")
+        if self.truncation == "auto":
+            raise unsupported(
+                "truncation",
+                "it drops nothing from a conversation; shorten 'input', or leave it out",
+            )
+        if self.text is not None:
+            self.text.check()
+        if self.reasoning is not None:
+            self.reasoning.check()
+        if not self.items and self.previous_response_id is None:
+            raise invalid("input", "'input' is missing or empty; give a text, or a list of items")
+        return unknown_fields(self)
+
+    def chat(self, model: str, earlier: Sequence[Item] = ()) -> ChatRequest:
+        """The chat request that asks for the same.
+
+        Args:
+            model: its name in the API.
+            earlier: the conversation that `previous_response_id` stands for.
+
+        Raises:
+            BadRequestError: an item that cannot be read, or what chat completions refuse, by
+                their names of the fields.
+        """
+        items = [*earlier, *self.items]
+        fields: dict[str, Any] = {
+            "model": model,
+            "messages": chat_messages(self.instructions, items, num_earlier=len(earlier)),
+            "parallel_tool_calls": self.parallel_tool_calls,
+            "reasoning_effort": None if self.reasoning is None else self.reasoning.effort,
+            "response_format": None if self.text is None else self.text.response_format,
+            **chat_fields(self.tools, self.tool_choice),
+            **self._sampling(),
+        }
+        extra = self.model_extra or {}
+        fields |= {name: extra[name] for name in self.further_fields if name in extra}
+        request = validate(fields, ChatRequest)
+        request.check()
+        return request
+
+    def _sampling(self) -> dict[str, Any]:
+        """Further fields of the chat request."""
+        return {}
+
+
+class ResponseRequest(InputTokensRequest):
+    """A conversation to be continued.
+
+    Attributes:
+        instructions: what the system says first; of this response alone, not of those that follow.
+        store: keep the response, so that it can be asked for and continued; true if absent.
+        include: of what can be asked for, answers have all that there is anyway.
+        max_tool_calls: of tools that the server runs, and there are none.
+        stream_options: padding against eavesdroppers is not sent.
+    """
+
+    not_honoured: ClassVar[Mapping[str, IsHarmless]] = {
+        **InputTokensRequest.not_honoured,
+        "access_programs": only(),
+        "background": only(False),
+        "background_options": only(),
+        "client_metadata": ANY_VALUE,
+        "context_management": only(),
+        "image": only(),
+        "moderation": only(),
+        "n": only(1),
+        "prompt": only(),
+        "prompt_cache_options": only({"mode": "implicit"}),
+        "prompt_cache_retention": ANY_VALUE,
+        "service_tier": only("auto", "default"),
+        "top_logprobs": only(0),
+    }
+    further_fields: ClassVar[frozenset[str]] = frozenset(CHAT_FIELDS)
+
+    model: str
+    max_output_tokens: Annotated[int, Field(ge=1, le=INT64_MAX)] | None = None
+    max_tool_calls: Annotated[int, Field(ge=0, le=INT64_MAX)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    include: list[str] | None = None
+    store: bool | None = None
+    stream: bool | None = None
+    stream_options: ResponseStreamOptions | None = None
+    # Labels, which change no answer; they are told again with it
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    metadata: dict[str, str] | None = None
+
+    def check(self) -> list[str]:
+        """As `InputTokensRequest.check`; what is to be included is looked at too."""
+        unknown = super().check()
+        for place, name in enumerate(self.include or ()):
+            param = f"include[{place}]"
+            if name == "message.output_text.logprobs":
+                raise unsupported(param, f"{name!r} needs log-probabilities; leave it out")
+            if name not in _INCLUDABLE:
+                allowed = ", ".join(_INCLUDABLE)
+                raise invalid(param, f"'{param}' is {name[:64]!r}; allowed: {allowed}")
+        if self.stream_options is not None and not self.stream:
+            raise invalid("stream_options", "'stream_options' is only allowed if 'stream' is true")
+        return unknown
+
+    def _sampling(self) -> dict[str, Any]:
+        return {
+            "max_completion_tokens": self.max_output_tokens,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            **{name: getattr(self, name) for name in _LABELS},
+        }

@@ -1,0 +1,93 @@
+"""Makes a response from a generation: event by event, or whole."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+from leadline.server.chunk_frames import encode_line
+from leadline.server.errors import ApiError
+from leadline.server.generation import Generation
+from leadline.server.responses import response as responses
+from leadline.server.responses.field_names import renamed
+from leadline.server.responses.output import OutputEvent, OutputWriter
+from leadline.server.responses.response import Response
+
+OnEnd = Callable[[Response], Awaitable[None]]
+
+
+class ResponseRun:
+    """One response while it is made.
+
+    Attributes:
+        response: as it stands.
+    """
+
+    def __init__(
+        self, response: Response, generation: Generation, on_end: OnEnd | None = None
+    ) -> None:
+        """`on_end`: called with the response once it has ended or failed, before that is told."""
+        self.response = response
+        self._generation = generation
+        self._on_end = on_end
+        self._writer = OutputWriter(response.id)
+        self._number = 0  # of the next event
+
+    async def whole(self) -> Response:
+        """The response after its end.
+
+        Raises:
+            ApiError: as `Generation.deltas`.
+        """
+        async with aclosing(self._events()) as events:
+            async for _ in events:
+                pass
+        return self.response
+
+    async def frames(self) -> AsyncGenerator[bytes, None]:
+        """The whole stream; its first frame comes with the first delta.
+
+        Raises:
+            ApiError: as `Generation.deltas`.
+        """
+        async with aclosing(self._events()) as events:
+            async for event, fields in events:
+                yield self._frame(event, fields)
+
+    def failure(self, error: ApiError) -> bytes:
+        """The last frames of a stream that breaks off."""
+        told = {"code": error.code or "server_error", "message": str(error), "param": error.param}
+        return self._frame("response.failed", {"response": self.response}) + self._frame(
+            "error", told
+        )
+
+    async def _events(self) -> AsyncGenerator[OutputEvent, None]:
+        response, has_begun = self.response, False
+        try:
+            async with aclosing(self._generation.deltas()) as deltas:
+                async for delta in deltas:
+                    if not has_begun:
+                        has_begun = True
+                        yield "response.created", {"response": response}
+                        yield "response.in_progress", {"response": response}
+                    for event in self._writer.push(delta):
+                        yield event
+                    if delta.finish_reason is not None:
+                        responses.end(response, delta, self._generation)
+        except ApiError as error:
+            if has_begun:
+                self._writer.close()
+                responses.fail(response, error)
+                await self._finish()
+            raise renamed(error) from error
+        await self._finish()
+        yield f"response.{response.status}", {"response": response}
+
+    async def _finish(self) -> None:
+        self.response.output = self._writer.items
+        if self._on_end is not None:
+            await self._on_end(self.response)
+
+    def _frame(self, event: str, fields: dict[str, Any]) -> bytes:
+        data = encode_line({"type": event, "sequence_number": self._number, **fields})
+        self._number += 1
+        return b"event: %s\ndata: %s\n\n" % (event.encode(), data)

@@ -1,0 +1,48 @@
+"""The Responses API of the built-in model, from a real `leadline serve`."""
+
+import json
+from typing import Any
+
+import jsonschema
+import openai
+
+PARAMETERS = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 12}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+TOOLS: Any = [{"type": "function", "name": "get_weather", "parameters": PARAMETERS, "strict": True}]
+
+
+def test_reasoning_and_a_call_streamed_and_whole(client: openai.OpenAI) -> None:
+    fields: Any = {
+        "model": "demo",
+        "input": "What is the weather in Rome?",
+        "instructions": "Be brief.",
+        "tools": TOOLS,
+        "tool_choice": "required",
+        "parallel_tool_calls": False,
+        "reasoning": {"effort": "low"},
+        "max_output_tokens": 300,
+        "extra_body": {"seed": 5, "thinking_token_budget": 20},
+    }
+    whole = client.responses.create(**fields)
+    with client.responses.stream(**fields) as stream:
+        streamed = stream.get_final_response()
+    for response in (whole, streamed):
+        assert response.status == "completed"
+        reasoning, call = response.output
+        assert (reasoning.type, call.type) == ("reasoning", "function_call")
+        assert call.name == "get_weather"
+        jsonschema.validate(json.loads(call.arguments), PARAMETERS)
+    first, second = ([*response.output] for response in (whole, streamed))
+    assert first[0].content == second[0].content  # type: ignore[union-attr]
+    assert first[1].arguments == second[1].arguments  # type: ignore[union-attr]
+    usage = whole.usage
+    assert usage is not None
+    assert 0 < usage.output_tokens_details.reasoning_tokens <= 20
+    counted = client.responses.input_tokens.count(
+        **{name: fields[name] for name in ("model", "input", "instructions", "tools", "reasoning")}
+    )
+    assert counted.input_tokens == usage.input_tokens
