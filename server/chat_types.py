@@ -22,6 +22,7 @@ class Message(BaseModel):
 
     Attributes:
         reasoning_content, reasoning: two names of one thing; the template gets both.
+        prefix, partial: DeepSeek's and Moonshot's names of `continue_final_message`.
     """
 
     model_config = ConfigDict(strict=True, extra="allow")
@@ -34,6 +35,20 @@ class Message(BaseModel):
     reasoning_content: str | None = None
     reasoning: str | None = None
     tool_calls: list[MessageToolCall] | None = None
+    prefix: bool | None = None
+    partial: bool | None = None
+
+    @property
+    def is_prefix(self) -> bool:
+        """Whether the answer is to go on with this message."""
+        return bool(self.prefix or self.partial)
+
+    @property
+    def text(self) -> str:
+        """The content, where it is text."""
+        if isinstance(self.content, list):
+            return "".join(str(part.get("text", "")) for part in self.content)
+        return self.content or ""
 
     def for_template(self, index: int) -> dict[str, Any]:
         """The message as templates read it: the content is one text, or null beside calls.
@@ -60,7 +75,7 @@ class Message(BaseModel):
                 _text_of(part, f"messages[{index}].content[{place}]")
                 for place, part in enumerate(self.content)
             )
-        elif self.content is None and not self.tool_calls:
+        elif self.content is None and not (self.tool_calls or self.is_prefix):
             raise BadRequestError(
                 f"'messages[{index}].content' must be a text or a list of text parts",
                 param=f"messages[{index}].content",
@@ -92,6 +107,11 @@ class ChatRequest(SamplingFields):
     `stop` is looked for in the content of answers, not in their reasoning or tool calls. With the
     `tool_choice` "none" the model is not told of the tools; with "required" or a name, and with a
     function that is `strict`, calls match the schemas of their functions.
+
+    Attributes:
+        continue_final_message: the answer goes on with the last message, an assistant's, of which
+            it does not repeat anything.
+        echo: answers begin with the content of the last message, if it is an assistant's.
     """
 
     not_honoured: ClassVar[Mapping[str, IsHarmless]] = {
@@ -102,12 +122,10 @@ class ChatRequest(SamplingFields):
         "audio": only(),
         "prediction": only(),
         "web_search_options": only(),
-        "echo": only(False),
         "verbosity": only("medium"),
         "thinking": only(),
         "chat_template": only(),
         "documents": only(),
-        "continue_final_message": only(False),
         "add_special_tokens": only(False),
         "mm_processor_kwargs": only(),
     }
@@ -121,6 +139,8 @@ class ChatRequest(SamplingFields):
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    echo: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
     @property
@@ -160,6 +180,24 @@ class ChatRequest(SamplingFields):
         return settings | (self.chat_template_kwargs or {})
 
     @property
+    def continues_final_message(self) -> bool:
+        """Whether the answer goes on with the last message."""
+        return bool(self.continue_final_message) or self.messages[-1].is_prefix
+
+    @property
+    def continues_thinking(self) -> bool:
+        """Whether it goes on with what that message thinks."""
+        last = self.messages[-1]
+        has_thought = bool(last.reasoning_content or last.reasoning)
+        return self.continues_final_message and has_thought and not last.text
+
+    @property
+    def echoed_text(self) -> str:
+        """What answers begin with."""
+        last = self.messages[-1]
+        return last.text if self.echo and last.role == "assistant" else ""
+
+    @property
     def _format_param(self) -> str | None:
         """The field that says what the answer must match; None if none does."""
         if self.response_format is not None and self.response_format.type != "text":
@@ -185,6 +223,7 @@ class ChatRequest(SamplingFields):
                 f"'{param}' and 'tools' both say what the answer must match; leave one of them "
                 "out, or set 'tool_choice' to 'none'",
             )
+        self._check_prefix()
         if self.top_logprobs and not self.logprobs:
             raise invalid("top_logprobs", "'top_logprobs' is only allowed if 'logprobs' is true")
         for name in self.chat_template_kwargs or {}:
@@ -194,3 +233,27 @@ class ChatRequest(SamplingFields):
                     f"leave it out; allowed: {', '.join(TEMPLATE_SETTINGS)}",
                 )
         return unknown
+
+    def _check_prefix(self) -> None:
+        """Whether the last message, if any, is one that can be continued."""
+        last = len(self.messages) - 1
+        for index, message in enumerate(self.messages):
+            if message.is_prefix and index != last:
+                param = f"messages[{index}].{'prefix' if message.prefix else 'partial'}"
+                raise invalid(param, f"'{param}' is only allowed in the last message")
+        if not self.continues_final_message:
+            return
+        if self.add_generation_prompt:
+            raise invalid(
+                "add_generation_prompt",
+                "'add_generation_prompt' is true, but the last message is to be continued; leave "
+                "one of them out",
+            )
+        message = self.messages[last]
+        if message.role != "assistant" or message.tool_calls:
+            found = "'tool_calls'" if message.role == "assistant" else f"the role {message.role!r}"
+            raise invalid(
+                f"messages[{last}]",
+                f"'messages[{last}]' has {found}; allowed where it is to be continued: text of the "
+                "role 'assistant'",
+            )

@@ -17,7 +17,7 @@ from leadline.server.dialects.reading import Reading
 from leadline.server.errors import BadRequestError, from_engine_error
 from leadline.server.field_limits import check_limits, check_prompt_tokens, check_prompts
 from leadline.server.generation import AnswerParts, Generation
-from leadline.server.logprobs import LogprobWriter, echo_of
+from leadline.server.logprobs import EchoedPrompt, LogprobWriter, echo_of
 from leadline.server.sampling_params import check_ids, make_params
 from leadline.server.sampling_types import SamplingFields
 from leadline.server.state import ServerState
@@ -52,6 +52,7 @@ async def make_generation(
     prefix_lens: Sequence[int] = (),
     reading: Reading | None = None,
     calls: Grammar | None = None,
+    echo: str = "",
 ) -> Generation:
     """The engine requests of one API request.
 
@@ -66,6 +67,7 @@ async def make_generation(
         reading: what answers are made of; None if they are text alone.
         calls: what answers must match because of the request's tools; the request has no other
             grammar then.
+        echo: text that choices begin with, where it is not that of the prompts.
 
     Raises:
         ApiError: a prompt is too long or has ids that are no tokens; a grammar is no good.
@@ -108,12 +110,7 @@ async def make_generation(
         rules=_rules(fields, all_params[0]),
         parts=_parts(fields),
         writer=LogprobWriter(state.tokenizer, as_token_ids=bool(fields.return_tokens_as_token_ids)),
-        echoes=[
-            echo_of(state.tokenizer, prompt_ids, num_hidden=num_hidden)
-            for prompt_ids, num_hidden in zip(prompts, prefix_lens, strict=True)
-        ]
-        if fields.has_echo
-        else [],
+        echoes=_echoes(state, fields, prompts, prefix_lens, echo),
         choices_per_prompt=num_choices,
         usage=Usage(
             num_prompt_tokens=sum(map(len, prompts)),
@@ -124,6 +121,23 @@ async def make_generation(
         reading=reading,
         metadata=fields.metadata,
     )
+
+
+def _echoes(
+    state: ServerState,
+    fields: SamplingFields,
+    prompts: Sequence[list[int]],
+    prefix_lens: Sequence[int],
+    echo: str,
+) -> list[EchoedPrompt]:
+    if echo:
+        return [EchoedPrompt(echo, [])] * len(prompts)
+    if not fields.has_echo:
+        return []
+    return [
+        echo_of(state.tokenizer, prompt_ids, num_hidden=num_hidden)
+        for prompt_ids, num_hidden in zip(prompts, prefix_lens, strict=True)
+    ]
 
 
 def _follower(leader: EngineRequest, request_id: str, choice: int) -> EngineRequest:
