@@ -111,7 +111,7 @@ async def generation_of(
     dialect = None if use is None else _dialect(state)
     reading = reading_of(
         state.tokenizer,
-        state.thinking,
+        None if fields.separate_reasoning is False else state.thinking,
         prompt_ids,
         dialect=dialect,
         max_calls=None if use is None else use.max_calls,

@@ -5,100 +5,24 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from leadline.server.dialects.tool_types import MessageToolCall, Tool, ToolUse, tool_use_of
-from leadline.server.errors import BadRequestError, invalid, unsupported
+from leadline.server.chat_message import Message
+from leadline.server.dialects.tool_types import Tool, ToolUse, tool_use_of
+from leadline.server.errors import invalid, unsupported
 from leadline.server.not_honoured import NOT_HONOURED, IsHarmless, only
 from leadline.server.sampling_types import INT64_MAX, NumLogprobs, SamplingFields
 from leadline.server.thinking import EFFORT_BUDGETS, Effort
 
 GUIDED_FIELDS = ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
-_ROLES = Literal["system", "developer", "user", "assistant", "tool"]
 # What a client may hand to the template; the rest would change what the server itself decides.
 TEMPLATE_SETTINGS = ("thinking", "enable_thinking")
 
 
-class Message(BaseModel):
-    """One turn; further fields (`name`, `tool_call_id`, ...) go to the template as they are.
-
-    Attributes:
-        reasoning_content, reasoning: two names of one thing; the template gets both.
-        prefix, partial: DeepSeek's and Moonshot's names of `continue_final_message`.
-    """
+class ThinkingSwitch(BaseModel):
+    """DeepSeek's `thinking`: whether the model thinks before it answers."""
 
     model_config = ConfigDict(strict=True, extra="allow")
-    further_fields: ClassVar[frozenset[str]] = frozenset(
-        ("name", "tool_call_id", "refusal", "annotations", "audio", "function_call")
-    )
 
-    role: _ROLES
-    content: str | list[dict[str, Any]] | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    tool_calls: list[MessageToolCall] | None = None
-    prefix: bool | None = None
-    partial: bool | None = None
-
-    @property
-    def is_prefix(self) -> bool:
-        """Whether the answer is to go on with this message."""
-        return bool(self.prefix or self.partial)
-
-    @property
-    def text(self) -> str:
-        """The content, where it is text."""
-        if isinstance(self.content, list):
-            return "".join(str(part.get("text", "")) for part in self.content)
-        return self.content or ""
-
-    def for_template(self, index: int) -> dict[str, Any]:
-        """The message as templates read it: the content is one text, or null beside calls.
-
-        Args:
-            index: its place, for messages of errors.
-
-        Raises:
-            BadRequestError: a part is not text, or there is no content.
-        """
-        message = {**(self.model_extra or {}), "role": self.role}
-        if self.role == "developer":
-            message["role"] = "system"
-        for name in ("reasoning_content", "reasoning"):
-            if (reasoning := getattr(self, name)) is not None:
-                message[name] = reasoning
-        if self.tool_calls:
-            if self.role != "assistant":
-                param = f"messages[{index}].tool_calls"
-                raise invalid(param, f"'{param}' is only allowed if the role is 'assistant'")
-            message["tool_calls"] = [call.for_template() for call in self.tool_calls]
-        if isinstance(self.content, list):
-            message["content"] = "".join(
-                _text_of(part, f"messages[{index}].content[{place}]")
-                for place, part in enumerate(self.content)
-            )
-        elif self.content is None and not (self.tool_calls or self.is_prefix):
-            raise BadRequestError(
-                f"'messages[{index}].content' must be a text or a list of text parts",
-                param=f"messages[{index}].content",
-                code="missing_required_parameter",
-            )
-        else:
-            message["content"] = self.content
-        return message
-
-
-def _text_of(part: Mapping[str, Any], param: str) -> str:
-    kind, text = part.get("type"), part.get("text")
-    if kind != "text":
-        raise BadRequestError(
-            f"'{param}.type' is {str(kind)[:40]!r}, but the model reads text only; allowed: 'text'",
-            param=f"{param}.type",
-            code="unsupported_content",
-        )
-    if not isinstance(text, str):
-        raise BadRequestError(
-            f"'{param}.text' must be a string", param=f"{param}.text", code="invalid_value"
-        )
-    return text
+    type: Literal["enabled", "disabled"]
 
 
 class ChatRequest(SamplingFields):
@@ -112,6 +36,8 @@ class ChatRequest(SamplingFields):
         continue_final_message: the answer goes on with the last message, an assistant's, of which
             it does not repeat anything.
         echo: answers begin with the content of the last message, if it is an assistant's.
+        include_reasoning: false leaves out of the answer what the model thinks.
+        separate_reasoning: false leaves it in the content, with the marks that end it.
     """
 
     not_honoured: ClassVar[Mapping[str, IsHarmless]] = {
@@ -123,7 +49,7 @@ class ChatRequest(SamplingFields):
         "prediction": only(),
         "web_search_options": only(),
         "verbosity": only("medium"),
-        "thinking": only(),
+        "stream_reasoning": only(True),
         "chat_template": only(),
         "documents": only(),
         "add_special_tokens": only(False),
@@ -135,6 +61,9 @@ class ChatRequest(SamplingFields):
     logprobs: bool | None = None
     top_logprobs: NumLogprobs | None = None
     reasoning_effort: Effort | None = None
+    thinking: ThinkingSwitch | None = None
+    include_reasoning: bool | None = None
+    separate_reasoning: bool | None = None
     tools: list[Tool] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
@@ -154,15 +83,31 @@ class ChatRequest(SamplingFields):
         return self.top_logprobs or 0 if self.logprobs else None
 
     @property
+    def hides_reasoning(self) -> bool:
+        """`include_reasoning`."""
+        return self.include_reasoning is False
+
+    @property
+    def can_think(self) -> bool | None:
+        """What `thinking` or else `reasoning_effort` says of it; None if they say nothing."""
+        if self.thinking is not None:
+            return self.thinking.type == "enabled"
+        return None if self.reasoning_effort is None else self.reasoning_effort != "none"
+
+    @property
     def thinking_budget(self) -> int | None:
-        """`thinking_token_budget`, which wins over what `reasoning_effort` stands for."""
+        """0 if `thinking` is off, or `thinking_token_budget`, or what the effort stands for."""
+        if self.thinking is not None and not self.can_think:
+            return 0
         if self.thinking_token_budget is None and self.reasoning_effort is not None:
             return EFFORT_BUDGETS[self.reasoning_effort]
         return self.thinking_token_budget
 
     @property
     def thinking_param(self) -> str | None:
-        """`thinking_token_budget`, `reasoning_effort` or neither."""
+        """The field among these that is given; None if none is."""
+        if self.thinking is not None:
+            return "thinking"
         effort = None if self.reasoning_effort is None else "reasoning_effort"
         return super().thinking_param or effort
 
@@ -173,10 +118,10 @@ class ChatRequest(SamplingFields):
 
     @property
     def template_settings(self) -> dict[str, Any]:
-        """Variables for the template: an effort turns thinking on or off, if nothing else does."""
+        """Variables for the template; `chat_template_kwargs` win over what else decides thinking."""
         settings: dict[str, Any] = {}
-        if self.reasoning_effort is not None:
-            settings = dict.fromkeys(TEMPLATE_SETTINGS, self.reasoning_effort != "none")
+        if self.can_think is not None:
+            settings = dict.fromkeys(TEMPLATE_SETTINGS, self.can_think)
         return settings | (self.chat_template_kwargs or {})
 
     @property
@@ -224,6 +169,17 @@ class ChatRequest(SamplingFields):
                 "out, or set 'tool_choice' to 'none'",
             )
         self._check_prefix()
+        if self.thinking is not None and self.can_think and self.reasoning_effort == "none":
+            raise invalid(
+                "reasoning_effort",
+                "'reasoning_effort' is \"none\", but 'thinking' is enabled; leave one of them out",
+            )
+        if self.hides_reasoning and self.separate_reasoning is False:
+            raise invalid(
+                "include_reasoning",
+                "'include_reasoning' is false, but so is 'separate_reasoning': what is not told "
+                "apart cannot be left out; leave one of them out",
+            )
         if self.top_logprobs and not self.logprobs:
             raise invalid("top_logprobs", "'top_logprobs' is only allowed if 'logprobs' is true")
         for name in self.chat_template_kwargs or {}:

@@ -186,6 +186,7 @@ def _parts(fields: SamplingFields) -> AnswerParts:
         has_token_ids=bool(fields.return_token_ids),
         has_draft_flags=bool(fields.return_draft_flags),
         has_special_tokens=fields.skip_special_tokens is False,
+        hides_reasoning=fields.hides_reasoning,
         is_scoring=fields.output_limit == 0,
     )
 

@@ -120,6 +120,11 @@ class SamplingFields(BaseModel):
         return False
 
     @property
+    def hides_reasoning(self) -> bool:
+        """Whether the answer leaves out what the model thinks."""
+        return False
+
+    @property
     def thinking_budget(self) -> int | None:
         """Most tokens of thinking, where the request says so."""
         return self.thinking_token_budget

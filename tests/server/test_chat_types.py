@@ -98,6 +98,10 @@ def test_template_settings_that_belong_to_the_server_are_refused(name: str) -> N
         ({"max_completion_tokens": 0}, "max_completion_tokens"),
         ({"reasoning_effort": "extreme"}, "reasoning_effort"),
         ({"echo": 1}, "echo"),
+        ({"thinking": {"type": "auto"}}, "thinking.type"),
+        ({"thinking": {"type": "enabled"}, "reasoning_effort": "none"}, "reasoning_effort"),
+        ({"include_reasoning": False, "separate_reasoning": False}, "include_reasoning"),
+        ({"stream_reasoning": False}, "stream_reasoning"),
     ],
 )
 def test_a_value_out_of_range_is_named(fields: dict[str, Any], param: str) -> None:
