@@ -23,7 +23,7 @@ from leadline.server.disconnect import run_until_disconnect
 from leadline.server.errors import BadRequestError, unsupported
 from leadline.server.generation import Generation
 from leadline.server.make_generation import make_generation
-from leadline.server.prompts import encode_text
+from leadline.server.prompts import encode_text, truncated
 from leadline.server.requests import read_fields
 from leadline.server.response_types import ChatChoice, ChatCompletion, ChatMessage
 from leadline.server.sse import EventStream
@@ -79,6 +79,7 @@ async def chat_completions(request: Request) -> ASGIApp:
     caller = caller_of(request.headers)
     fields, headers = await read_fields(request, ChatRequest)
     prompt_ids = await encode_text(state, await render(state, fields), "messages")
+    prompt_ids = truncated(state, fields, prompt_ids)
     generation = await generation_of(state, fields, prompt_ids, caller, id_prefix="chatcmpl-")
     if fields.stream:
         frames = ChunkFrames(generation, CHAT_FORMAT, fields.stream_options).frames()

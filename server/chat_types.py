@@ -10,9 +10,9 @@ from leadline.server.dialects.tool_types import Tool, ToolUse, tool_use_of
 from leadline.server.errors import invalid, unsupported
 from leadline.server.not_honoured import NOT_HONOURED, IsHarmless, only
 from leadline.server.sampling_types import INT64_MAX, NumLogprobs, SamplingFields
+from leadline.server.structured_output import OUTPUT_ALIASES
 from leadline.server.thinking import EFFORT_BUDGETS, Effort
 
-GUIDED_FIELDS = ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
 # What a client may hand to the template; the rest would change what the server itself decides.
 TEMPLATE_SETTINGS = ("thinking", "enable_thinking")
 
@@ -118,7 +118,7 @@ class ChatRequest(SamplingFields):
 
     @property
     def template_settings(self) -> dict[str, Any]:
-        """Variables for the template; `chat_template_kwargs` win over what else decides thinking."""
+        """Variables for the template; `chat_template_kwargs` win over the other fields."""
         settings: dict[str, Any] = {}
         if self.can_think is not None:
             settings = dict.fromkeys(TEMPLATE_SETTINGS, self.can_think)
@@ -147,7 +147,7 @@ class ChatRequest(SamplingFields):
         """The field that says what the answer must match; None if none does."""
         if self.response_format is not None and self.response_format.type != "text":
             return "response_format"
-        names = ("structured_outputs", *GUIDED_FIELDS)
+        names = ("structured_outputs", *OUTPUT_ALIASES)
         return next((name for name in names if getattr(self, name) is not None), None)
 
     @property

@@ -72,7 +72,7 @@ async def make_generation(
     Raises:
         ApiError: a prompt is too long or has ids that are no tokens; a grammar is no good.
     """
-    response_id = f"{id_prefix}{uuid.uuid4().hex}"
+    own_id = f"{id_prefix}{uuid.uuid4().hex}"  # whatever clients call theirs, it is new
     check_limits(fields, state.limits)
     num_choices = fields.n or 1
     check_prompts(len(prompts), len(prompts) * num_choices, state.limits)
@@ -88,7 +88,7 @@ async def make_generation(
     requests: list[EngineRequest] = []
     for prompt_ids, params in zip(prompts, all_params, strict=True):
         leader = EngineRequest(
-            request_id=f"{response_id}-{len(requests)}",
+            request_id=f"{own_id}-{len(requests)}",
             prompt_ids=prompt_ids,
             params=msgspec.structs.replace(params, seed=seed & _SEED_MASK, grammar=grammar),
             arrival_s=caller.arrival_s,
@@ -99,10 +99,10 @@ async def make_generation(
         )
         requests.append(leader)
         for choice in range(1, num_choices):
-            requests.append(_follower(leader, f"{response_id}-{len(requests)}", choice))
+            requests.append(_follower(leader, f"{own_id}-{len(requests)}", choice))
     return Generation(
         state=state,
-        response_id=response_id,
+        response_id=fields.response_id(id_prefix) or own_id,
         model=fields.model,
         created_s=int(caller.arrival_s),
         seed=seed,
@@ -174,7 +174,7 @@ def _rules(fields: SamplingFields, params: SamplingParams) -> TextRules:
         stop_strings=fields.stop_strings,
         stop_token_ids=params.stop_token_ids,
         min_tokens=params.min_tokens,
-        includes_stop=bool(fields.include_stop_str_in_output),
+        includes_stop=fields.includes_stop,
         keeps_tokens=fields.num_logprobs is not None or bool(fields.return_token_ids),
     )
 
