@@ -131,12 +131,17 @@ class ChatTemplate:
             ) from error
 
 
+def reasoning_of(message: Mapping[str, Any]) -> Any:
+    """What a message says of its reasoning, under whichever name; None if nothing."""
+    names = ("reasoning_content", "thinking", "reasoning")
+    return next((message[name] for name in names if message.get(name) is not None), None)
+
+
 def _with_reasoning(message: Mapping[str, Any]) -> Mapping[str, Any]:
     """The message with its reasoning under the names that templates read."""
-    for name in ("reasoning_content", "thinking", "reasoning"):
-        if (reasoning := message.get(name)) is not None:
-            return {"thinking": reasoning, **message, "reasoning_content": reasoning}
-    return message
+    if (reasoning := reasoning_of(message)) is None:
+        return message
+    return {"thinking": reasoning, **message, "reasoning_content": reasoning}
 
 
 def _environment() -> ImmutableSandboxedEnvironment:

@@ -23,7 +23,7 @@ from leadline.server.disconnect import run_until_disconnect
 from leadline.server.errors import BadRequestError, unsupported
 from leadline.server.generation import Generation
 from leadline.server.make_generation import make_generation
-from leadline.server.prompts import encode_text
+from leadline.server.prompts import encode_text, truncated
 from leadline.server.requests import read_fields
 from leadline.server.response_types import ChatChoice, ChatCompletion, ChatMessage
 from leadline.server.sse import EventStream
@@ -54,14 +54,13 @@ async def render(state: ServerState, fields: ChatRequest) -> str:
         messages=messages,
         tools=tools,
         add_generation_prompt=fields.add_generation_prompt is not False,
+        continue_final_message=fields.continues_final_message,
         settings=fields.template_settings,
     )
     try:
         if state.templates is not None:
             return await state.templates.render(job)
-        return state.template.render(
-            messages, tools=tools, add_generation_prompt=job.add_generation_prompt, **job.settings
-        )
+        return job.render(state.template)
     except TemplateError as error:
         raise BadRequestError(str(error), param="messages", code="invalid_value") from error
 
@@ -80,6 +79,7 @@ async def chat_completions(request: Request) -> ASGIApp:
     caller = caller_of(request.headers)
     fields, headers = await read_fields(request, ChatRequest)
     prompt_ids = await encode_text(state, await render(state, fields), "messages")
+    prompt_ids = truncated(state, fields, prompt_ids)
     generation = await generation_of(state, fields, prompt_ids, caller, id_prefix="chatcmpl-")
     if fields.stream:
         frames = ChunkFrames(generation, CHAT_FORMAT, fields.stream_options).frames()
@@ -112,10 +112,11 @@ async def generation_of(
     dialect = None if use is None else _dialect(state)
     reading = reading_of(
         state.tokenizer,
-        state.thinking,
+        None if fields.separate_reasoning is False else state.thinking,
         prompt_ids,
         dialect=dialect,
         max_calls=None if use is None else use.max_calls,
+        continues_thinking=fields.continues_thinking,
     )
     return await make_generation(
         state,
@@ -125,6 +126,7 @@ async def generation_of(
         id_prefix=id_prefix,
         reading=reading,
         calls=_call_grammar(dialect, use),
+        echo=fields.echoed_text,
     )
 
 
@@ -156,7 +158,7 @@ def _body(generation: Generation, answers: list[Answer]) -> bytes:
     choices = [
         ChatChoice(
             index=index,
-            message=_message(answer),
+            message=_message(answer, echo=generation.echo_of(index)[0]),
             logprobs=writer.chat(answer.tokens) if parts.has_logprobs else None,
             finish_reason=answer.finish_reason,
             stop_reason=answer.stop_reason,
@@ -183,9 +185,9 @@ def _body(generation: Generation, answers: list[Answer]) -> bytes:
     return msgspec.json.encode(completion)
 
 
-def _message(answer: Answer) -> ChatMessage:
+def _message(answer: Answer, *, echo: str) -> ChatMessage:
     return ChatMessage(
-        content=answer.text or (None if answer.calls else ""),
+        content=echo + answer.text or (None if answer.calls else ""),
         reasoning_content=answer.reasoning or UNSET,
         reasoning=answer.reasoning or UNSET,
         tool_calls=answer.calls or UNSET,

@@ -16,7 +16,7 @@ from leadline.server.completion_types import CompletionRequest
 from leadline.server.disconnect import run_until_disconnect
 from leadline.server.generation import Generation
 from leadline.server.make_generation import make_generation
-from leadline.server.prompts import encode_text
+from leadline.server.prompts import encode_text, truncated
 from leadline.server.requests import read_fields
 from leadline.server.response_types import TextChoice, TextCompletion
 from leadline.server.sse import EventStream
@@ -35,7 +35,8 @@ async def completions(request: Request) -> ASGIApp:
         prefix_ids = state.prompt_prefix_ids if isinstance(prompt, str) else ()
         if isinstance(prompt, str):
             prompt = await encode_text(state, prompt, "prompt")
-        prompts.append([*prefix_ids, *prompt])
+        whole = [*prefix_ids, *prompt]
+        prompts.append(truncated(state, fields, whole, num_prefix=len(prefix_ids)))
         prefix_lens.append(len(prefix_ids))
     generation = await make_generation(
         state,

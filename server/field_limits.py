@@ -9,6 +9,15 @@ from leadline.server.errors import BadRequestError, invalid
 from leadline.server.limits import FLAG, Limits
 from leadline.server.sampling_types import SamplingFields
 
+_LABELS = (
+    "user",
+    "user_id",
+    "safety_identifier",
+    "prompt_cache_key",
+    "cache_salt",
+    "request_id",
+    "rid",
+)
 _LISTS = ("stop_token_ids", "bad_words", "logit_bias", "allowed_token_ids")
 
 
@@ -100,7 +109,7 @@ def _choice_texts(fields: SamplingFields) -> Iterator[tuple[str, float, str, str
 
 
 def _labels(fields: SamplingFields) -> Iterator[tuple[str, float, str, str]]:
-    for name in ("user", "user_id", "safety_identifier", "prompt_cache_key", "cache_salt"):
+    for name in _LABELS:
         value: str | None = getattr(fields, name)
         if value is not None:
             yield name, len(value.encode(errors="replace")), "bytes", "label_bytes"

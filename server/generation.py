@@ -17,6 +17,7 @@ from leadline.engine.request import (
     TokenLogprobs,
 )
 from leadline.server.choice_text import ChoiceText, Delta, TextRules, TokenInText
+from leadline.server.dialects.events import ReasoningText
 from leadline.server.dialects.reading import Reading
 from leadline.server.draft_flags import split_at_drafts
 from leadline.server.errors import ApiError, DeadlineError, UnavailableError, from_engine_error
@@ -38,6 +39,7 @@ class AnswerParts:
         has_token_ids: of prompt and output.
         has_draft_flags: whether its text is an accepted draft, with every chunk.
         has_special_tokens: they are part of the text.
+        hides_reasoning: what the model thinks is left out.
         is_scoring: the engine's one token is dropped; the prompt alone is looked at.
     """
 
@@ -46,6 +48,7 @@ class AnswerParts:
     has_token_ids: bool = False
     has_draft_flags: bool = False
     has_special_tokens: bool = False
+    hides_reasoning: bool = False
     is_scoring: bool = False
 
 
@@ -159,6 +162,8 @@ class Generation:
                 async for output in outputs:
                     timer.on_tokens(len(output.token_ids))
                     delta = text.push(output)
+                    if self.parts.hides_reasoning:
+                        delta.events = [e for e in delta.events if not isinstance(e, ReasoningText)]
                     if delta.finish_reason is not None:
                         reason = delta.finish_reason
                         self._end(request, output, delta)

@@ -23,7 +23,8 @@ class EchoedPrompt:
     """A prompt as the choices of `/v1/completions` repeat it.
 
     Attributes:
-        tokens: with their places in the text, their log-probabilities still missing.
+        tokens: with their places in the text, their log-probabilities still missing; none where
+            nothing is told of them.
     """
 
     text: str
@@ -31,7 +32,7 @@ class EchoedPrompt:
 
     def with_logprobs(self, logprobs: Sequence[TokenLogprobs]) -> list[TokenInText]:
         """The tokens with what the engine says of all but the first."""
-        rows = [None, *logprobs]
+        rows = [None, *logprobs] if self.tokens else []
         return [
             TokenInText(token.token_id, token.text_offset, row)
             for token, row in zip(self.tokens, rows, strict=True)

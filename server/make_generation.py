@@ -17,7 +17,7 @@ from leadline.server.dialects.reading import Reading
 from leadline.server.errors import BadRequestError, from_engine_error
 from leadline.server.field_limits import check_limits, check_prompt_tokens, check_prompts
 from leadline.server.generation import AnswerParts, Generation
-from leadline.server.logprobs import LogprobWriter, echo_of
+from leadline.server.logprobs import EchoedPrompt, LogprobWriter, echo_of
 from leadline.server.sampling_params import check_ids, make_params
 from leadline.server.sampling_types import SamplingFields
 from leadline.server.state import ServerState
@@ -52,6 +52,7 @@ async def make_generation(
     prefix_lens: Sequence[int] = (),
     reading: Reading | None = None,
     calls: Grammar | None = None,
+    echo: str = "",
 ) -> Generation:
     """The engine requests of one API request.
 
@@ -66,11 +67,12 @@ async def make_generation(
         reading: what answers are made of; None if they are text alone.
         calls: what answers must match because of the request's tools; the request has no other
             grammar then.
+        echo: text that choices begin with, where it is not that of the prompts.
 
     Raises:
         ApiError: a prompt is too long or has ids that are no tokens; a grammar is no good.
     """
-    response_id = f"{id_prefix}{uuid.uuid4().hex}"
+    own_id = f"{id_prefix}{uuid.uuid4().hex}"  # whatever clients call theirs, it is new
     check_limits(fields, state.limits)
     num_choices = fields.n or 1
     check_prompts(len(prompts), len(prompts) * num_choices, state.limits)
@@ -86,7 +88,7 @@ async def make_generation(
     requests: list[EngineRequest] = []
     for prompt_ids, params in zip(prompts, all_params, strict=True):
         leader = EngineRequest(
-            request_id=f"{response_id}-{len(requests)}",
+            request_id=f"{own_id}-{len(requests)}",
             prompt_ids=prompt_ids,
             params=msgspec.structs.replace(params, seed=seed & _SEED_MASK, grammar=grammar),
             arrival_s=caller.arrival_s,
@@ -97,10 +99,10 @@ async def make_generation(
         )
         requests.append(leader)
         for choice in range(1, num_choices):
-            requests.append(_follower(leader, f"{response_id}-{len(requests)}", choice))
+            requests.append(_follower(leader, f"{own_id}-{len(requests)}", choice))
     return Generation(
         state=state,
-        response_id=response_id,
+        response_id=fields.response_id(id_prefix) or own_id,
         model=fields.model,
         created_s=int(caller.arrival_s),
         seed=seed,
@@ -108,12 +110,7 @@ async def make_generation(
         rules=_rules(fields, all_params[0]),
         parts=_parts(fields),
         writer=LogprobWriter(state.tokenizer, as_token_ids=bool(fields.return_tokens_as_token_ids)),
-        echoes=[
-            echo_of(state.tokenizer, prompt_ids, num_hidden=num_hidden)
-            for prompt_ids, num_hidden in zip(prompts, prefix_lens, strict=True)
-        ]
-        if fields.has_echo
-        else [],
+        echoes=_echoes(state, fields, prompts, prefix_lens, echo),
         choices_per_prompt=num_choices,
         usage=Usage(
             num_prompt_tokens=sum(map(len, prompts)),
@@ -124,6 +121,23 @@ async def make_generation(
         reading=reading,
         metadata=fields.metadata,
     )
+
+
+def _echoes(
+    state: ServerState,
+    fields: SamplingFields,
+    prompts: Sequence[list[int]],
+    prefix_lens: Sequence[int],
+    echo: str,
+) -> list[EchoedPrompt]:
+    if echo:
+        return [EchoedPrompt(echo, [])] * len(prompts)
+    if not fields.has_echo:
+        return []
+    return [
+        echo_of(state.tokenizer, prompt_ids, num_hidden=num_hidden)
+        for prompt_ids, num_hidden in zip(prompts, prefix_lens, strict=True)
+    ]
 
 
 def _follower(leader: EngineRequest, request_id: str, choice: int) -> EngineRequest:
@@ -160,7 +174,7 @@ def _rules(fields: SamplingFields, params: SamplingParams) -> TextRules:
         stop_strings=fields.stop_strings,
         stop_token_ids=params.stop_token_ids,
         min_tokens=params.min_tokens,
-        includes_stop=bool(fields.include_stop_str_in_output),
+        includes_stop=fields.includes_stop,
         keeps_tokens=fields.num_logprobs is not None or bool(fields.return_token_ids),
     )
 
@@ -172,6 +186,7 @@ def _parts(fields: SamplingFields) -> AnswerParts:
         has_token_ids=bool(fields.return_token_ids),
         has_draft_flags=bool(fields.return_draft_flags),
         has_special_tokens=fields.skip_special_tokens is False,
+        hides_reasoning=fields.hides_reasoning,
         is_scoring=fields.output_limit == 0,
     )
 

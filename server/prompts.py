@@ -3,6 +3,7 @@
 import asyncio
 
 from leadline.server.errors import BadRequestError
+from leadline.server.sampling_types import SamplingFields
 from leadline.server.state import ServerState
 
 _QUICK_CHARS = 20_000
@@ -28,3 +29,25 @@ async def encode_text(state: ServerState, text: str, param: str) -> list[int]:
     else:
         token_ids = state.tokenizer.encode(text)
     return token_ids
+
+
+def truncated(
+    state: ServerState, fields: SamplingFields, prompt_ids: list[int], *, num_prefix: int = 0
+) -> list[int]:
+    """As much of a prompt as the request wants of it.
+
+    Args:
+        state: the server's.
+        fields: the request's.
+        prompt_ids: the whole prompt.
+        num_prefix: its first tokens, which stay: the client has not written them.
+    """
+    most = fields.truncate_prompt_tokens
+    if most == -1:
+        most = state.max_model_len - max(fields.output_limit or 1, 1)
+    if most is None or most < 1 or len(prompt_ids) <= most:
+        return prompt_ids
+    if fields.truncation_side == "right":
+        return prompt_ids[:most]
+    num_prefix = min(num_prefix, most)
+    return prompt_ids[:num_prefix] + prompt_ids[len(prompt_ids) - most + num_prefix :]

@@ -9,6 +9,7 @@ from leadline.engine.request import Grammar
 from leadline.server.errors import invalid, unsupported
 from leadline.server.not_honoured import NOT_HONOURED, IsHarmless
 from leadline.server.structured_output import (
+    OUTPUT_ALIASES,
     ResponseFormat,
     StructuredOutputs,
     grammar_of,
@@ -19,7 +20,6 @@ from leadline.server.unknown_fields import unknown_fields
 MAX_PRIORITY = 2**31 - 1
 INT64_MAX = 2**63 - 1
 _TOKEN_ID_MAX = 2**31 - 1
-_GUIDED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
 
 StopString = Annotated[str, Field(min_length=1)]
 BadWord = Annotated[str, Field(min_length=1)]
@@ -40,7 +40,16 @@ class StreamOptions(BaseModel):
 
 
 class SamplingFields(BaseModel):
-    """How tokens are chosen, when to stop, and how the answer is sent; null means the default."""
+    """How tokens are chosen, when to stop, and how the answer is sent; null means the default.
+
+    Attributes:
+        truncate_prompt_tokens: most tokens of a prompt; the rest is cut off, on the left unless
+            `truncation_side` says otherwise. -1 is as many as the model has room for.
+        request_id: the answer's id, after its prefix.
+        rid: the answer's id.
+        no_stop_trim: SGLang's name of `include_stop_str_in_output`.
+        regex, ebnf, json_schema: SGLang's names of `structured_outputs` with one of its fields.
+    """
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
@@ -65,6 +74,9 @@ class SamplingFields(BaseModel):
     guided_regex: Any = None
     guided_choice: Any = None
     guided_grammar: Any = None
+    regex: Any = None
+    ebnf: Any = None
+    json_schema: Any = None
     thinking_token_budget: Annotated[int, Field(ge=0, le=INT64_MAX)] | None = None
     # When to stop
     n: Annotated[int, Field(ge=1, le=INT64_MAX)] | None = None
@@ -74,6 +86,10 @@ class SamplingFields(BaseModel):
     stop_token_ids: list[TokenId] | None = None
     include_stop_str_in_output: bool | None = None
     ignore_eos: bool | None = None
+    no_stop_trim: bool | None = None
+    # What is read of the prompt
+    truncate_prompt_tokens: Literal[-1] | Annotated[int, Field(ge=1, le=INT64_MAX)] | None = None
+    truncation_side: Literal["left", "right"] | None = None
     # What is answered, and how
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -88,6 +104,8 @@ class SamplingFields(BaseModel):
     speculative_tokens: Annotated[int, Field(ge=0, le=_TOKEN_ID_MAX)] | None = None
     cache_salt: str | None = None
     user_id: str | None = None  # DeepSeek's: cached pages are its own, as with a salt
+    request_id: Annotated[str, Field(min_length=1)] | None = None
+    rid: Annotated[str, Field(min_length=1)] | None = None
     # Labels, which change no answer; metadata is told again with it
     user: str | None = None
     safety_identifier: str | None = None
@@ -120,6 +138,16 @@ class SamplingFields(BaseModel):
         return False
 
     @property
+    def includes_stop(self) -> bool:
+        """Whether what ends the text is part of it."""
+        return bool(self.include_stop_str_in_output or self.no_stop_trim)
+
+    @property
+    def hides_reasoning(self) -> bool:
+        """Whether the answer leaves out what the model thinks."""
+        return False
+
+    @property
     def thinking_budget(self) -> int | None:
         """Most tokens of thinking, where the request says so."""
         return self.thinking_token_budget
@@ -134,13 +162,17 @@ class SamplingFields(BaseModel):
         """The field that holds the prompt."""
         return "prompt"
 
+    def response_id(self, prefix: str) -> str | None:
+        """The answer's id, if the request says it."""
+        return self.rid if self.request_id is None else f"{prefix}{self.request_id}"
+
     def grammar(self) -> Grammar | None:
         """What the answer must match; None if nothing is asked of it.
 
         Raises:
             BadRequestError: as `structured_outputs_of` and `grammar_of`.
         """
-        guided = {name: getattr(self, name) for name in _GUIDED}
+        guided = {name: getattr(self, name) for name in OUTPUT_ALIASES}
         given = {name: value for name, value in guided.items() if value is not None}
         structured_outputs = self.structured_outputs
         if given:
@@ -162,6 +194,13 @@ class SamplingFields(BaseModel):
             is_harmless = self.not_honoured.get(name)
             if is_harmless is not None and not is_harmless(value):
                 raise unsupported(name, "leave it out")
+        if self.truncation_side is not None and self.truncate_prompt_tokens is None:
+            raise invalid(
+                "truncation_side",
+                "'truncation_side' is only allowed with 'truncate_prompt_tokens'",
+            )
+        if self.request_id is not None and self.rid is not None:
+            raise invalid("rid", "'rid' and 'request_id' both name the answer; give one of them")
         if self.stream_options is not None and not self.stream:
             raise invalid("stream_options", "'stream_options' is only allowed if 'stream' is true")
         if self.prompt_logprobs is not None and self.stream:

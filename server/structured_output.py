@@ -1,4 +1,4 @@
-"""`response_format`, `structured_outputs` and the older `guided_*` fields, as one grammar."""
+"""`response_format`, `structured_outputs` and other servers' names for it, as one grammar."""
 
 import json
 from collections.abc import Mapping
@@ -10,6 +10,17 @@ from leadline.engine.errors import InvalidRequestError
 from leadline.engine.grammar.compilation import check_size
 from leadline.engine.request import Grammar, GrammarKind
 from leadline.server.errors import BadRequestError, unsupported
+
+OUTPUT_ALIASES: Mapping[str, str] = {
+    "guided_json": "json",
+    "guided_regex": "regex",
+    "guided_choice": "choice",
+    "guided_grammar": "grammar",
+    "regex": "regex",
+    "ebnf": "grammar",
+    "json_schema": "json",
+}
+"""vLLM's older fields and SGLang's, each with what it is called in `structured_outputs`."""
 
 _FORMS = ("json", "regex", "choice", "grammar", "json_object")
 _ANY_OBJECT = '{"type":"object"}'
@@ -64,11 +75,11 @@ class StructuredOutputs(BaseModel):
 def structured_outputs_of(
     structured_outputs: StructuredOutputs | None, guided: Mapping[str, Any]
 ) -> StructuredOutputs | None:
-    """Take the older `guided_json`, `guided_regex`, `guided_choice`, `guided_grammar` in.
+    """Take the fields of `OUTPUT_ALIASES` in.
 
     Args:
         structured_outputs: the request's own.
-        guided: those of the four that the request has, by name; null is as good as absent.
+        guided: those of the fields that the request has, by name; null is as good as absent.
 
     Raises:
         BadRequestError: a value is of the wrong type, or more than one field is given.
@@ -81,10 +92,10 @@ def structured_outputs_of(
         raise _refusal(names[-1], f"{_listed(names)} are given; give one of them")
     ((name, value),) = given.items()
     try:
-        return StructuredOutputs.model_validate({name.removeprefix("guided_"): value})
+        return StructuredOutputs.model_validate({OUTPUT_ALIASES[name]: value})
     except ValidationError as error:
         reason = error.errors(include_url=False)[0]["msg"]
-        raise _refusal(name, f"'{name}': {reason}", name == "guided_json") from error
+        raise _refusal(name, f"'{name}': {reason}", OUTPUT_ALIASES[name] == "json") from error
 
 
 def grammar_of(

@@ -22,12 +22,7 @@ _encode = msgspec.json.Encoder().encode
 def render(template: ChatTemplate, job: Rendering) -> Rendered:
     """The prompt's text, or what the template says against it."""
     try:
-        text = template.render(
-            job.messages,
-            tools=job.tools,
-            add_generation_prompt=job.add_generation_prompt,
-            **job.settings,
-        )
+        text = job.render(template)
         text.encode()  # half a surrogate pair cannot be sent
     except TemplateError as error:
         return Rendered(error=str(error)[:1000])

@@ -4,6 +4,9 @@ from typing import Any
 
 import msgspec
 
+from leadline.loader.chat_template import ChatTemplate
+from leadline.loader.final_message import render_open
+
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
     """The first message: what to render; see `ChatTemplate`.
@@ -18,12 +21,32 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rendering(msgspec.Struct, frozen=True, kw_only=True):
-    """Messages to be rendered; see `ChatTemplate.render`."""
+    """Messages to be rendered; see `ChatTemplate.render`.
+
+    Attributes:
+        continue_final_message: the prompt ends within the last one; see `render_open`.
+    """
 
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] | None = None
     add_generation_prompt: bool = True
+    continue_final_message: bool = False
     settings: dict[str, Any] = {}
+
+    def render(self, template: ChatTemplate) -> str:
+        """The prompt's text.
+
+        Raises:
+            TemplateError: as `ChatTemplate.render`.
+        """
+        if self.continue_final_message:
+            return render_open(template, self.messages, tools=self.tools, **self.settings)
+        return template.render(
+            self.messages,
+            tools=self.tools,
+            add_generation_prompt=self.add_generation_prompt,
+            **self.settings,
+        )
 
 
 class Rendered(msgspec.Struct, frozen=True, kw_only=True):

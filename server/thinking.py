@@ -7,7 +7,7 @@ from leadline.engine.request import ThinkingLimit
 from leadline.loader.tokenizer import Tokenizer
 from leadline.server.errors import BadRequestError
 
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max", "ultra"]
 EFFORT_BUDGETS: dict[Effort, int | None] = {
     "none": 0,
     "minimal": 512,
@@ -15,6 +15,8 @@ EFFORT_BUDGETS: dict[Effort, int | None] = {
     "medium": 8_192,
     "high": 24_576,
     "xhigh": None,
+    "max": None,
+    "ultra": None,
 }
 """Most tokens of thinking for each `reasoning_effort`; None for as many as the model likes."""
 
@@ -46,7 +48,7 @@ def limit_thinking(
         BadRequestError: a limit for a model whose thinking is not marked.
     """
     if param is not None and tokens is None:
-        if param == "reasoning_effort" and budget == 0:
+        if param in ("reasoning_effort", "thinking") and budget == 0:
             return None  # it never thinks
         raise BadRequestError(
             f"'{param}' needs a model whose tokenizer has <think> and </think> as single tokens; "

@@ -19,7 +19,13 @@ from leadline.server.state import ServerState
 
 _QUICK_TOKENS = 5_000
 # What the chat form shares with chat completions; those validate and honour it.
-_CHAT_FIELDS = ("messages", "tools", "add_generation_prompt", "chat_template_kwargs")
+_CHAT_FIELDS = (
+    "messages",
+    "tools",
+    "add_generation_prompt",
+    "continue_final_message",
+    "chat_template_kwargs",
+)
 
 
 class TokenizeRequest(PlainFields):
@@ -42,8 +48,6 @@ class TokenizeRequest(PlainFields):
         """
         if (self.prompt is None) == (self.messages is None):
             raise invalid("prompt", "give either 'prompt' or 'messages'")
-        if self.continue_final_message:
-            raise unsupported("continue_final_message", "leave it out")
         if self.messages is None:
             for name in _CHAT_FIELDS:
                 if getattr(self, name) is not None:

@@ -45,6 +45,7 @@ def reading_of(
     *,
     dialect: Dialect | None,
     max_calls: int | None,
+    continues_thinking: bool = False,
 ) -> Reading | None:
     """How answers to a prompt are read; None if they are content alone.
 
@@ -54,6 +55,7 @@ def reading_of(
         prompt_ids: the prompt.
         dialect: None if calls are not to be read.
         max_calls: most calls of an answer; None for any number.
+        continues_thinking: the prompt ends within thinking that the client has begun.
     """
     if thinking is None and dialect is None:
         return None
@@ -69,7 +71,8 @@ def reading_of(
         },
         form=None if dialect is None else dialect.form,
         max_calls=max_calls,
-        is_thinking=thinking is not None and ends_within_thinking(tokenizer, thinking, prompt_ids),
+        is_thinking=thinking is not None
+        and (continues_thinking or ends_within_thinking(tokenizer, thinking, prompt_ids)),
     )
 
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from leadline.server.body import validate
 from leadline.server.chat_types import ChatRequest
-from leadline.server.errors import BadRequestError, invalid, unsupported
+from leadline.server.errors import invalid, unsupported
 from leadline.server.messages.blocks import CacheControl, Message, TextBlock
 from leadline.server.messages.conversation import chat_messages
 from leadline.server.messages.thinking import (
@@ -89,7 +89,10 @@ def _keeps_all(value: Any) -> bool:
 
 
 class CountTokensRequest(PlainFields):
-    """A conversation whose tokens are to be counted."""
+    """A conversation whose tokens are to be counted.
+
+    A last message of the assistant's is the beginning of the answer, which goes on with it.
+    """
 
     not_honoured: ClassVar[Mapping[str, IsHarmless]] = {
         "container": only(),
@@ -134,13 +137,6 @@ class CountTokensRequest(PlainFields):
             if not self.not_honoured[name](value):
                 raise unsupported(name, "leave it out")
         check_tools(self.tools or [])
-        if self.messages[-1].role == "assistant":
-            raise BadRequestError(
-                f"'messages[{len(self.messages) - 1}].role' is 'assistant', but answers cannot "
-                "begin with a given text here; end with a message of the role 'user'",
-                param="messages",
-                code="unsupported_parameter",
-            )
         config = self.output_config or OutputConfig()
         if config.format is not None and self.output_format is not None:
             raise invalid("output_format", "give 'output_format' or 'output_config.format'")
@@ -169,9 +165,19 @@ class CountTokensRequest(PlainFields):
                 'leave it out, or send {"type": "disabled"}',
             )
         effort = None if self.output_config is None else self.output_config.effort
+        messages = chat_messages(self.system, self.messages)
+        begun = messages[-1] if self.messages[-1].role == "assistant" else None
+        has_begun = begun is not None and "reasoning_content" not in begun
+        if has_begun and isinstance(self.thinking, ThinkingEnabled):
+            raise invalid(
+                "thinking",
+                "'thinking' is enabled, but the last message begins the answer without it; leave "
+                "'thinking' out, or begin with a 'thinking' block",
+            )
         fields: dict[str, Any] = {
             "model": self.model,
-            "messages": chat_messages(self.system, self.messages),
+            "messages": messages,
+            "continue_final_message": begun is not None,
             **(thinking_fields(self.thinking, effort) if can_think else {}),
             **(tool_fields(self.tools, self.tool_choice) if self.tools else {}),
             **self._sampling(),

@@ -57,7 +57,7 @@ def chat_fields(thinking: Thinking | None, effort: Effort | None) -> dict[str, A
     if isinstance(thinking, ThinkingDisabled):
         return {"reasoning_effort": "none"}
     fields: dict[str, Any] = {}
-    if effort is not None and effort != "max":
+    if effort is not None:
         fields["thinking_token_budget"] = EFFORT_BUDGETS[effort]
     if isinstance(thinking, ThinkingEnabled):
         fields["thinking_token_budget"] = thinking.budget_tokens

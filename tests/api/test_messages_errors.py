@@ -50,7 +50,6 @@ def block(**fields: Any) -> Any:
         ({"container": "x"}, "container"),
         ({"context_management": {"edits": [{"type": "x"}]}}, "context_management"),
         ({"temperature": 2.1}, "temperature"),
-        ({"messages": [{"role": "assistant", "content": "a"}]}, "messages[0].role"),
         ({"service_tier": "priority"}, "service_tier"),
     ],
 )

@@ -89,3 +89,29 @@ def test_a_mark_that_a_user_writes_begins_nothing(think: Callable[..., Any]) -> 
 def test_text_completions_are_text(think: Callable[..., Any]) -> None:
     answer = think("a</think>b").complete("x<think>").json()
     assert answer["choices"][0]["text"] == "a</think>b"
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 100])
+def test_reasoning_can_be_left_out(think: Callable[..., Any], chunk: int) -> None:
+    service = think("Hm.</think>Yes.", chunk=chunk)
+    body = {**THINKING, "include_reasoning": False, "return_token_ids": True}
+    (choice,) = ask(service, extra_body=body).choices
+    assert choice.message.content == "Yes."
+    assert not hasattr(choice.message, "reasoning")
+    frames = service.chat("Hi", stream=True, **body).text
+    assert "reasoning" not in frames
+    chunks = [json.loads(f.removeprefix("data: ")) for f in frames.split("\n\n")[:-2]]
+    choices = [choice for chunk in chunks for choice in chunk["choices"]]
+    assert "".join(choice["delta"].get("content", "") for choice in choices) == "Yes."
+    ids = [token for choice in choices for token in choice.get("token_ids") or []]
+    assert ids == choice.token_ids
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 100])
+def test_reasoning_can_stay_in_the_content(think: Callable[..., Any], chunk: int) -> None:
+    service = think("Hm.</think>Yes.", chunk=chunk)
+    body = {**THINKING, "separate_reasoning": False}
+    for answer in (ask(service, extra_body=body), streamed(service, extra_body=body)):
+        (choice,) = answer.choices
+        assert choice.message.content == "Hm.</think>Yes."
+        assert not hasattr(choice.message, "reasoning")

@@ -25,6 +25,12 @@ def thinking_service(serve: Callable[..., Any], tokenizer: Any, text: str = "x")
         ({"reasoning_effort": "none"}, 0),
         ({"reasoning_effort": "minimal", "max_tokens": 100}, 75),
         ({"reasoning_effort": "xhigh"}, None),
+        ({"reasoning_effort": "max"}, None),
+        ({"reasoning_effort": "ultra"}, None),
+        ({"thinking": {"type": "enabled"}}, None),
+        ({"thinking": {"type": "enabled"}, "thinking_token_budget": 9}, 9),
+        ({"thinking": {"type": "disabled"}}, 0),
+        ({"thinking": {"type": "disabled"}, "reasoning_effort": "high"}, 0),
     ],
 )
 def test_a_budget_of_thinking(
@@ -36,12 +42,19 @@ def test_a_budget_of_thinking(
     (request,) = service.engine.requests
     limit = ThinkingLimit(begin_id=begin_id, end_id=end_id, budget=budget)
     assert request.params.thinking == limit
-    effort = fields.get("reasoning_effort", "none")
-    assert (begin_id in request.prompt_ids) == (effort != "none")
+    switch = fields.get("thinking", {"type": ""})["type"]
+    has_effort = fields.get("reasoning_effort", "none") != "none"
+    thinks = switch == "enabled" or (has_effort and switch != "disabled")
+    assert (begin_id in request.prompt_ids) == thinks
 
 
 def test_a_model_that_does_not_mark_its_thinking(service: Any) -> None:
-    for fields in ({"thinking_token_budget": 5}, {"reasoning_effort": "low"}):
+    every: Any = (
+        {"thinking_token_budget": 5},
+        {"reasoning_effort": "low"},
+        {"thinking": {"type": "enabled"}},
+    )
+    for fields in every:
         (param,) = fields
         response = service.chat(**fields)
         assert response.status_code == 400
@@ -49,7 +62,8 @@ def test_a_model_that_does_not_mark_its_thinking(service: Any) -> None:
         assert (error["param"], error["code"]) == (param, "unsupported_parameter")
         assert "</think>" in error["message"]
     assert service.chat(reasoning_effort="none").status_code == 200
-    assert service.engine.requests[0].params.thinking is None
+    assert service.chat(thinking={"type": "disabled"}).status_code == 200
+    assert [request.params.thinking for request in service.engine.requests] == [None, None]
 
 
 def test_tokens_of_thinking_are_counted(

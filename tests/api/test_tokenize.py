@@ -75,7 +75,6 @@ def test_long_texts_are_counted_too(service: Any) -> None:
         ({"prompt": "x" * 60_000}, "prompt"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "wizard", "content": "x"}]}, "messages[0].role"),
-        ({"messages": MESSAGES, "continue_final_message": True}, "continue_final_message"),
         ({"messages": MESSAGES, "add_special_tokens": True}, "add_special_tokens"),
         ({"messages": MESSAGES, "chat_template_kwargs": {"x": 1}}, "chat_template_kwargs.x"),
         ({"messages": [{"role": "user", "content": "refuse"}]}, "messages"),

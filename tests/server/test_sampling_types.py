@@ -146,7 +146,7 @@ def test_a_missing_field_is_named() -> None:
         {"length_penalty": 2},
         {"top_logprobs": 3},
         {"reasoning_effort": "high"},
-        {"truncate_prompt_tokens": 5},
+        {"stop_regex": "a"},
         {"spaces_between_special_tokens": False},
     ],
 )
