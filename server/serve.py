@@ -256,7 +256,20 @@ def make_state(
         page_size=resolved.page_size if resolved.prefix_caching else 0,
         limits=limits or Limits(),
         is_strict=is_strict,
+        cache_info=cache_info(resolved, client.ready),
     )
+
+
+def cache_info(resolved: ResolvedConfig, ready: Ready) -> dict[str, str]:
+    """What metrics tell of the cache, under the names that vLLM gives it."""
+    return {
+        "block_size": str(ready.page_size),
+        "num_gpu_blocks": str(ready.num_pages),
+        "num_cpu_blocks": str(resolved.num_host_pages),
+        "kv_cache_size_tokens": str(ready.num_pages * ready.page_size),
+        "cache_dtype": resolved.kv_cache_dtype,
+        "enable_prefix_caching": str(resolved.prefix_caching),
+    }
 
 
 def _templates(served: ServedModel, limits: Limits) -> TemplateProcess | None:
