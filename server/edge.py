@@ -44,6 +44,7 @@ class Edge:
             nonlocal content_type, status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                self._count(scope, status)
                 headers = MutableHeaders(scope=message)
                 headers[HEADER] = request_id
                 content_type = headers.get("content-type", "")
@@ -65,7 +66,8 @@ class Edge:
                 await send({"type": "http.response.body", "body": frame, "more_body": True})
         finally:
             REQUEST_ID.reset(token)
-            self._count(scope, status)
+            if status is None:
+                self._count(scope, None)
 
     def _count(self, scope: Scope, status: int | None) -> None:
         if self._state is None:
