@@ -85,9 +85,20 @@ class Metrics:
             shown.register(counted)
         else:
             MultiProcessCollector(shown)  # type: ignore[no-untyped-call] # registers itself
+        self._shown = shown
         self._registry = CollectorRegistry()
         self._registry.register(_AliasCollector(shown))
 
     def render(self) -> bytes:
         """All metrics in the Prometheus text format."""
         return generate_latest(self._registry)
+
+    def buckets(self, name: str) -> list[tuple[float, int]]:
+        """The bounds of a histogram's buckets, ascending, and the observations up to each."""
+        full_name = f"{PREFIX}{name}_bucket"
+        return sorted(
+            (float(sample.labels["le"]), int(sample.value))
+            for metric in self._shown.collect()
+            for sample in metric.samples
+            if sample.name == full_name
+        )
