@@ -109,6 +109,11 @@ class RequestRecord:
         return min(times_s, default=None)
 
     @property
+    def end_s(self) -> float | None:
+        """When the last choice ended; None if none has begun."""
+        return max((c.end_s for c in self.choices if c.end_s is not None), default=None)
+
+    @property
     def reasons(self) -> list[str]:
         """Why the choices ended, each reason once."""
         reasons = (choice.reason or FinishReason.ABORT for choice in self.choices)
