@@ -20,6 +20,7 @@ import zmq
 
 from leadline.engine.core import EngineCore
 from leadline.engine.errors import ConfigError, RequestError
+from leadline.engine.logs import LogSettings
 from leadline.engine.messages import (
     Failed,
     Finish,
@@ -195,9 +196,7 @@ def main() -> int:
     # parent drains first, then says Shutdown.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    LogSettings.of_parent().set_up()
     launch = _read_launch()
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     context = zmq.Context()

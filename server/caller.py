@@ -10,6 +10,7 @@ from leadline.server.errors import invalid
 from leadline.server.sampling_types import MAX_PRIORITY
 
 PRIORITY_HEADER = "x-vllm-priority"
+TRACE_HEADERS = ("traceparent", "tracestate")
 _INTEGER = re.compile(r"-?[0-9]{1,10}", re.ASCII)
 _TENANT_CHARS = 16
 
@@ -22,11 +23,13 @@ class Caller:
         tenant: stands for the caller's key; empty if there is none.
         priority: for requests that do not say themselves; lower is earlier.
         arrival_s: wall-clock seconds since the epoch.
+        trace_headers: where the request stands in the caller's trace (W3C Trace Context).
     """
 
     tenant: str = ""
     priority: int = 0
     arrival_s: float = field(default_factory=time.time)
+    trace_headers: dict[str, str] = field(default_factory=dict)
 
 
 def caller_of(headers: Mapping[str, str]) -> Caller:
@@ -35,7 +38,11 @@ def caller_of(headers: Mapping[str, str]) -> Caller:
     Raises:
         BadRequestError: the priority is no integer, or too large.
     """
-    return Caller(tenant=_tenant(headers), priority=_priority(headers))
+    return Caller(
+        tenant=_tenant(headers),
+        priority=_priority(headers),
+        trace_headers={name: headers[name] for name in TRACE_HEADERS if name in headers},
+    )
 
 
 def _tenant(headers: Mapping[str, str]) -> str:

@@ -69,6 +69,12 @@ class ServerConfig:
     log_level: str = _option(
         "info", "least important log lines to show", choices=("debug", "info", "warning", "error")
     )
+    log_format: str = _option(
+        "text", "log lines for people, or JSON for programs", choices=("text", "json")
+    )
+    log_requests: bool = _option(
+        False, "a log line for each request that has ended: its numbers, not what it said"
+    )
     access_log: bool = _option(False, "a log line for each HTTP request")
 
     @property
@@ -105,8 +111,10 @@ class ServerConfig:
             Limits.of(self.limit)
         except ConfigError as error:
             problems.append(str(error))
-        choices = type(self).__dataclass_fields__["log_level"].metadata["choices"]
-        if self.log_level not in choices:
-            problems.append(f"log_level is {self.log_level!r}; allowed: {', '.join(choices)}")
+        for name in ("log_level", "log_format"):
+            value, choices = getattr(self, name), type(self).__dataclass_fields__[name].metadata
+            if value not in choices["choices"]:
+                allowed = ", ".join(choices["choices"])
+                problems.append(f"{name} is {value!r}; allowed: {allowed}")
         if problems:
             raise ConfigError("; ".join(problems))

@@ -4,7 +4,6 @@ import asyncio
 from typing import Any
 
 import msgspec
-from prometheus_client import Histogram
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,6 +15,11 @@ from leadline.server.state import ServerState
 from leadline.server.version import version
 
 MAX_CELLS = 4096
+_LATENCIES = {
+    "ttft": "time_to_first_token_seconds",
+    "itl": "inter_token_latency_seconds",
+    "e2e": "e2e_request_latency_seconds",
+}
 _SURVEY_S = 1.0  # an engine deep in a step answers after it
 _LETTERS = bytes.maketrans(
     bytes([0, PageState.CACHED, PageState.REFERENCED, PageState.CACHED | PageState.REFERENCED]),
@@ -34,11 +38,7 @@ async def dashboard(request: Request) -> Response:
         "max_model_len": state.max_model_len,
         "health": {"status": condition.status, "reason": condition.reason},
         "stats": stats,
-        "latency": {
-            "ttft": _histogram(state.metrics.time_to_first_token),
-            "itl": _histogram(state.metrics.inter_token_latency),
-            "e2e": _histogram(state.metrics.e2e_request_latency),
-        },
+        "latency": {key: _histogram(state, name) for key, name in _LATENCIES.items()},
         "engine": _engine(await _survey(state)),
     }
     headers = {"cache-control": "no-store"}
@@ -83,11 +83,7 @@ def page_map(states: bytes) -> tuple[str, int]:
     return "".join(max(group, key=group.count) for group in groups), pages_per_cell
 
 
-def _histogram(histogram: Histogram) -> dict[str, Any]:
+def _histogram(state: ServerState, name: str) -> dict[str, Any]:
     """Cumulative counts up to each bound, as /metrics has them; the last is for all."""
-    [metric] = histogram.collect()
-    buckets = [sample for sample in metric.samples if sample.name.endswith("_bucket")]
-    return {
-        "bounds_s": [float(sample.labels["le"]) for sample in buckets[:-1]],
-        "counts": [int(sample.value) for sample in buckets],
-    }
+    buckets = state.metrics.buckets(name)
+    return {"bounds_s": [bound for bound, _ in buckets[:-1]], "counts": [n for _, n in buckets]}

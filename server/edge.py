@@ -10,7 +10,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from leadline.server.access import Access
 from leadline.server.errors import ApiError, ClientDisconnectedError, UnavailableError
-from leadline.server.request_id import HEADER, request_id_of
+from leadline.server.request_id import HEADER, REQUEST_ID, request_id_of
+from leadline.server.route_names import RouteNames
 from leadline.server.sse import error_frame
 from leadline.server.state import ServerState
 
@@ -27,6 +28,7 @@ class Edge:
         self._app = app
         self._state = state
         self._access = access or Access()
+        self._names: RouteNames | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens."""
@@ -35,10 +37,14 @@ class Edge:
             return
         request_id = request_id_of(Headers(scope=scope))
         content_type: str | None = None
+        status: int | None = None
+        token = REQUEST_ID.set(request_id)
 
         async def send_with_id(message: Message) -> None:
-            nonlocal content_type
+            nonlocal content_type, status
             if message["type"] == "http.response.start":
+                status = message["status"]
+                self._count(scope, status)
                 headers = MutableHeaders(scope=message)
                 headers[HEADER] = request_id
                 content_type = headers.get("content-type", "")
@@ -58,6 +64,18 @@ class Edge:
             elif content_type.startswith("text/event-stream"):
                 frame = error_frame(error)
                 await send({"type": "http.response.body", "body": frame, "more_body": True})
+        finally:
+            REQUEST_ID.reset(token)
+            if status is None:
+                self._count(scope, None)
+
+    def _count(self, scope: Scope, status: int | None) -> None:
+        if self._state is None:
+            return
+        if self._names is None:
+            self._names = RouteNames(scope["app"].routes)
+        route = self._names.of(scope["path"])
+        self._state.metrics.requests.count_http(route, scope["method"], status)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not scope["path"].isprintable():  # routes do not mind a line's end; keys do

@@ -1,8 +1,7 @@
 """From a validated request to its choices' text: what chat and text completions have in common."""
 
-import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,16 +16,17 @@ from leadline.engine.request import (
     TokenLogprobs,
 )
 from leadline.server.choice_text import ChoiceText, Delta, TextRules, TokenInText
-from leadline.server.dialects.events import ReasoningText
+from leadline.server.dialects.events import CallBegin, ReasoningText
 from leadline.server.dialects.reading import Reading
 from leadline.server.draft_flags import split_at_drafts
 from leadline.server.errors import ApiError, DeadlineError, UnavailableError, from_engine_error
 from leadline.server.logprobs import EchoedPrompt, LogprobWriter, bytes_of
+from leadline.server.merge import merge
+from leadline.server.request_id import REQUEST_ID
+from leadline.server.request_record import ChoiceRecord, RequestRecord
 from leadline.server.state import ServerState
 from leadline.server.thinking import ThinkingCounter
 from leadline.server.usage import Usage
-
-_MAX_UNREAD_DELTAS = 16  # a choice; what comes after them waits in the engine's client
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +68,8 @@ class Generation:
         metadata: the request's.
         usage: as of the last delta.
         prompt_logprobs: by prompt, as of the last delta, if the engine was asked for them.
+        trace_headers: where the request stands in somebody's trace.
+        record: what has happened so far.
     """
 
     state: ServerState
@@ -85,7 +87,21 @@ class Generation:
     reading: Reading | None = None
     metadata: dict[str, Any] | None = None
     prompt_logprobs: dict[int, list[TokenLogprobs]] = field(default_factory=dict)
-    started_s: float = field(default_factory=time.monotonic)
+    trace_headers: dict[str, str] = field(default_factory=dict)
+    record: RequestRecord = field(init=False)
+
+    def __post_init__(self) -> None:
+        first = self.requests[0]
+        self.record = RequestRecord(
+            request_id=REQUEST_ID.get(),
+            response_id=self.response_id,
+            model=self.model,
+            num_choices=self.choices_per_prompt,
+            first=first,
+            choices=[ChoiceRecord(num_prompt_tokens=len(r.prompt_ids)) for r in self.requests],
+            arrived_s=time.monotonic() - max(0.0, time.time() - first.arrival_s),
+            trace_headers=self.trace_headers,
+        )
 
     def prompt_of(self, index: int) -> int:
         """The index of a choice's prompt."""
@@ -114,9 +130,18 @@ class Generation:
         Raises:
             ApiError: the engine refuses the request (before the first delta), or fails later.
         """
+        try:
+            async with aclosing(self._deltas()) as deltas:
+                async for delta in deltas:
+                    yield delta
+        finally:
+            for report in self.state.reporters:
+                report(self.record)
+
+    async def _deltas(self) -> AsyncGenerator[Delta, None]:
         early: list[Delta] = []  # of choices whose prompt the first choice has not told of yet
         streams = [self._choice(index) for index in range(len(self.requests))]
-        async with aclosing(streams[0] if len(streams) == 1 else _merge(streams)) as merged:
+        async with aclosing(streams[0] if len(streams) == 1 else merge(streams)) as merged:
             async for delta in merged:
                 prompt = self.prompt_of(delta.index)
                 if delta.prompt_logprobs is not None:
@@ -152,7 +177,9 @@ class Generation:
     async def _choice(self, index: int) -> AsyncGenerator[Delta, None]:
         state, request = self.state, self.requests[index]
         text = self._choice_text(index)
-        timer = state.metrics.timer(self.started_s)
+        record = self.record.choices[index]
+        if self.reading is not None and self.reading.form is not None:
+            record.has_call = False
         reason = FinishReason.ABORT
         try:
             source = state.engine.generate(request)
@@ -160,8 +187,8 @@ class Generation:
                 source = split_at_drafts(source)
             async with aclosing(source) as outputs:
                 async for output in outputs:
-                    timer.on_tokens(len(output.token_ids))
                     delta = text.push(output)
+                    self._take(record, output, delta)
                     if self.parts.hides_reasoning:
                         delta.events = [e for e in delta.events if not isinstance(e, ReasoningText)]
                     if delta.finish_reason is not None:
@@ -180,7 +207,19 @@ class Generation:
             reason = FinishReason.ERROR
             raise from_engine_error(error) from error
         finally:
-            timer.on_end(reason)
+            record.end(reason)
+            state.metrics.requests.on_choice_end(record, self.record.arrived_s)
+
+    def _take(self, choice: ChoiceRecord, output: RequestOutput, delta: Delta) -> None:
+        """Take the time of an output, and what it has brought."""
+        metrics, num_before = self.state.metrics.requests, choice.num_tokens
+        gap_s = choice.take(output, delta.num_tokens)
+        if gap_s is not None:
+            metrics.on_more_tokens(choice.num_tokens - num_before, gap_s)
+        elif choice.first_token_s is not None and num_before == 0 < choice.num_tokens:
+            metrics.on_first_tokens(choice.first_token_s - self.record.arrived_s)
+        if choice.has_call is False:
+            choice.has_call = any(isinstance(event, CallBegin) for event in delta.events)
 
     def _choice_text(self, index: int) -> ChoiceText:
         tokenizer, thinking, reading = self.state.tokenizer, self.state.thinking, self.reading
@@ -236,35 +275,3 @@ def _without_tokens(delta: Delta) -> Delta:
         stop_reason=None,
         tokens=[],
     )
-
-
-async def _merge(
-    streams: Sequence[AsyncGenerator[Delta, None]],
-) -> AsyncGenerator[Delta, None]:
-    """What several streams yield, as it comes; the first failure ends all."""
-    queue: asyncio.Queue[Delta | asyncio.Task[None]] = asyncio.Queue()
-    room = asyncio.Semaphore(_MAX_UNREAD_DELTAS * len(streams))
-
-    async def pump(stream: AsyncGenerator[Delta, None]) -> None:
-        async with aclosing(stream):
-            async for delta in stream:
-                await room.acquire()
-                queue.put_nowait(delta)
-
-    tasks = [asyncio.create_task(pump(stream)) for stream in streams]
-    for task in tasks:
-        task.add_done_callback(queue.put_nowait)
-    num_open = len(tasks)
-    try:
-        while num_open:
-            item = await queue.get()
-            if isinstance(item, Delta):
-                room.release()
-                yield item
-            else:
-                item.result()  # raises what ended the stream
-                num_open -= 1
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -120,6 +120,7 @@ async def make_generation(
         ),
         reading=reading,
         metadata=fields.metadata,
+        trace_headers=caller.trace_headers,
     )
 
 

@@ -1,31 +1,18 @@
 """Prometheus metrics, under Leadline's names and under those that vLLM's dashboards know."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.metrics_core import Metric
+from prometheus_client import CollectorRegistry, generate_latest, values
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from leadline.engine.messages import EngineStats
-from leadline.engine.request import FinishReason
 from leadline.server.engine_metrics import LABELS, PREFIX, EngineCollector
+from leadline.server.request_metrics import RequestMetrics
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _ALIAS_PREFIX = "vllm:"
-
-_TTFT_BUCKETS_S = (
-    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
-    *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0),
-)
-_ITL_BUCKETS_S = (
-    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2),
-    *(0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0),
-)
-_LATENCY_BUCKETS_S = (
-    *(0.05, 0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0),
-    *(30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
-)
 
 
 class _AliasCollector(Collector):
@@ -49,84 +36,69 @@ class _AliasCollector(Collector):
             yield alias
 
 
+class _CacheInfoCollector(Collector):
+    """What routers want to know of the cache, as labels of a gauge."""
+
+    def __init__(self, model_name: str, labels: Mapping[str, str]) -> None:
+        self._labels = {LABELS[0]: model_name, **labels}
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            f"{PREFIX}cache_config_info",
+            "The cache; a block is a page of it.",
+            labels=tuple(self._labels),
+        )
+        family.add_metric(tuple(self._labels.values()), 1.0)
+        yield family
+
+
 class Metrics:
-    """What this server counts, and what its engine says."""
+    """What is shown: what the engine says, and what all processes of the server count.
 
-    def __init__(self, model_name: str, stats: Callable[[], EngineStats]) -> None:
-        """`stats`: the engine's, asked for at each scrape."""
-        own = CollectorRegistry()
-        own.register(EngineCollector(model_name, stats))
+    Attributes:
+        requests: what this process counts.
+    """
 
-        def histogram(name: str, help_text: str, buckets: tuple[float, ...]) -> Histogram:
-            metric = Histogram(PREFIX + name, help_text, LABELS, registry=own, buckets=buckets)
-            return metric.labels(model_name)
+    def __init__(
+        self,
+        model_name: str,
+        stats: Callable[[], EngineStats],
+        *,
+        max_model_len: int,
+        cache_info: Mapping[str, str] | None = None,
+    ) -> None:
+        """Show nothing but zeros yet.
 
-        success = Counter(
-            f"{PREFIX}request_success",
-            "Choices that ended, by finish reason.",
-            (*LABELS, "finished_reason"),
-            registry=own,
-        )
-        self._ended = {reason: success.labels(model_name, reason.value) for reason in FinishReason}
-        self._ignored_fields = Counter(
-            f"{PREFIX}ignored_fields",
-            "Request fields that nobody knows.",
-            LABELS,
-            registry=own,
-        ).labels(model_name)
-        self.time_to_first_token = histogram(
-            "time_to_first_token_seconds", "From arrival to the first token.", _TTFT_BUCKETS_S
-        )
-        self.inter_token_latency = histogram(
-            "inter_token_latency_seconds", "Between a choice's tokens.", _ITL_BUCKETS_S
-        )
-        self.e2e_request_latency = histogram(
-            "e2e_request_latency_seconds", "From arrival to the last token.", _LATENCY_BUCKETS_S
-        )
+        Args:
+            model_name: the label of everything.
+            stats: the engine's, asked for at each scrape.
+            max_model_len: most tokens of a request.
+            cache_info: what there is to know of the cache, by label.
+        """
+        counted = CollectorRegistry()
+        self.requests = RequestMetrics(model_name, max_model_len, counted)
+        shown = CollectorRegistry()
+        shown.register(EngineCollector(model_name, stats))
+        if cache_info:
+            shown.register(_CacheInfoCollector(model_name, cache_info))
+        if values.ValueClass is values.MutexValue:
+            shown.register(counted)
+        else:
+            MultiProcessCollector(shown)  # type: ignore[no-untyped-call] # registers itself
+        self._shown = shown
         self._registry = CollectorRegistry()
-        self._registry.register(_AliasCollector(own))
-
-    def timer(self, started_s: float) -> "ChoiceTimer":
-        """Takes the times of one choice; `started_s`: its arrival, by `time.monotonic`."""
-        return ChoiceTimer(self, started_s)
-
-    def count_ended(self, reason: FinishReason) -> None:
-        """A choice has ended."""
-        self._ended[reason].inc()
-
-    def count_ignored_fields(self, num_fields: int) -> None:
-        """A request had fields that nobody knows."""
-        self._ignored_fields.inc(num_fields)
+        self._registry.register(_AliasCollector(shown))
 
     def render(self) -> bytes:
         """All metrics in the Prometheus text format."""
         return generate_latest(self._registry)
 
-
-class ChoiceTimer:
-    """Takes the times of one choice."""
-
-    __slots__ = ("_last_s", "_metrics", "_started_s")
-
-    def __init__(self, metrics: Metrics, started_s: float) -> None:
-        self._metrics = metrics
-        self._started_s = started_s
-        self._last_s: float | None = None
-
-    def on_tokens(self, num_tokens: int) -> None:
-        """Tokens have come; several at once share the time since the last ones."""
-        if num_tokens == 0:
-            return
-        now_s = time.monotonic()
-        if self._last_s is None:
-            self._metrics.time_to_first_token.observe(now_s - self._started_s)
-        else:
-            latency_s = (now_s - self._last_s) / num_tokens
-            for _ in range(num_tokens):
-                self._metrics.inter_token_latency.observe(latency_s)
-        self._last_s = now_s
-
-    def on_end(self, reason: FinishReason) -> None:
-        """The choice has ended."""
-        self._metrics.count_ended(reason)
-        self._metrics.e2e_request_latency.observe(time.monotonic() - self._started_s)
+    def buckets(self, name: str) -> list[tuple[float, int]]:
+        """The bounds of a histogram's buckets, ascending, and the observations up to each."""
+        full_name = f"{PREFIX}{name}_bucket"
+        return sorted(
+            (float(sample.labels["le"]), int(sample.value))
+            for metric in self._shown.collect()
+            for sample in metric.samples
+            if sample.name == full_name
+        )

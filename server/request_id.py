@@ -3,8 +3,11 @@
 import re
 import uuid
 from collections.abc import Mapping
+from contextvars import ContextVar
 
 HEADER = "x-request-id"
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
+"""That of the request that is being answered; empty where there is none."""
 _MAX_CHARS = 128
 _NOT_IN_IDS = re.compile(r"[^A-Za-z0-9._:/+=-]")
 

@@ -55,7 +55,7 @@ async def read_fields(request: Request, fields_type: type[Fields]) -> tuple[Fiel
         return fields, {}
     if state.is_strict:
         refuse_unknown(fields, unknown)
-    state.metrics.count_ignored_fields(len(unknown))
+    state.metrics.requests.count_ignored_fields(len(unknown))
     names = [name for name in unknown if _FIELD_NAME.fullmatch(name)][:_MAX_NAMED_FIELDS]
     return fields, {"x-ignored-fields": ", ".join(names)} if names else {}
 

@@ -33,6 +33,7 @@ from leadline.server.health import StallLimits
 from leadline.server.http_server import LAST_WORDS_S, HttpServer
 from leadline.server.limits import Limits
 from leadline.server.listener import bind, listen, url_of
+from leadline.server.logs import log_request, set_up_logging
 from leadline.server.served_model import ServedModel, read_served_model
 from leadline.server.startup_screen import print_ready, stages
 from leadline.server.state import ServerState
@@ -73,7 +74,7 @@ def serve(
     begin_s = time.monotonic() if begin_s is None else begin_s
     try:
         server_config.check()
-        _set_up_logging(server_config)
+        set_up_logging(server_config)
         with bind(server_config.host, server_config.port) as listener:
             served = read_served_model(resolve_model(engine_config.model))
             if served.generation.not_honoured:
@@ -178,6 +179,8 @@ class _Run:
                 limits=self._config.limits,
                 is_strict=self._config.strict,
             )
+            if self._config.log_requests:
+                state.reporters.append(log_request)
             return await self._serve(state, engine, stop, ready)
         finally:
             log.cancel()
@@ -258,7 +261,20 @@ def make_state(
         page_size=resolved.page_size if resolved.prefix_caching else 0,
         limits=limits or Limits(),
         is_strict=is_strict,
+        cache_info=cache_info(resolved, client.ready),
     )
+
+
+def cache_info(resolved: ResolvedConfig, ready: Ready) -> dict[str, str]:
+    """What metrics tell of the cache, under the names that vLLM gives it."""
+    return {
+        "block_size": str(ready.page_size),
+        "num_gpu_blocks": str(ready.num_pages),
+        "num_cpu_blocks": str(resolved.num_host_pages),
+        "kv_cache_size_tokens": str(ready.num_pages * ready.page_size),
+        "cache_dtype": resolved.kv_cache_dtype,
+        "enable_prefix_caching": str(resolved.prefix_caching),
+    }
 
 
 def _templates(served: ServedModel, limits: Limits) -> TemplateProcess | None:
@@ -277,13 +293,6 @@ async def _wait_until_idle(state: ServerState, timeout_s: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
             await state.in_flight.wait_until_idle()
-
-
-def _set_up_logging(config: ServerConfig) -> None:
-    level = getattr(logging, config.log_level.upper())
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # Its news of starting and stopping would only repeat ours.
-    logging.getLogger("uvicorn.error").setLevel(max(level, logging.WARNING))
 
 
 def _fail(message: str) -> int:

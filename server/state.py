@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from leadline.engine.grammar.checker import GrammarChecker
@@ -15,6 +15,7 @@ from leadline.server.dialects.dialect import Dialect, find_dialect
 from leadline.server.engine_protocol import Engine
 from leadline.server.limits import Limits
 from leadline.server.metrics import Metrics
+from leadline.server.request_record import RequestRecord
 from leadline.server.responses.store import ResponseStore
 from leadline.server.template_process import TemplateProcess
 from leadline.server.thinking import find_thinking_tokens
@@ -69,6 +70,8 @@ class ServerState:
         limits: how large requests may be, and how long things may take.
         is_strict: a field that nobody knows is refused, where it is ignored otherwise.
         responses: those of /v1/responses that can be asked for again.
+        cache_info: what metrics tell of the engine's cache, by label.
+        reporters: are told of each request whose answer has ended.
         fingerprint: stands for model and version in answers.
         draining: new requests are refused with 503.
     """
@@ -91,6 +94,8 @@ class ServerState:
     is_strict: bool = False
     draining: bool = False
     in_flight: InFlight = field(default_factory=InFlight)
+    cache_info: Mapping[str, str] = field(default_factory=dict)
+    reporters: list[Callable[[RequestRecord], None]] = field(default_factory=list)
     metrics: Metrics = field(init=False)
     responses: ResponseStore = field(init=False)
     fingerprint: str = field(init=False)
@@ -106,4 +111,10 @@ class ServerState:
         self.thinking = find_thinking_tokens(self.tokenizer)
         template_source = "" if self.template is None else self.template.source
         self.dialect = find_dialect(self.tokenizer, template_source)
-        self.metrics = Metrics(self.model_names[0], lambda: self.engine.stats)
+        self.metrics = Metrics(
+            self.model_names[0],
+            lambda: self.engine.stats,
+            max_model_len=self.max_model_len,
+            cache_info=self.cache_info,
+        )
+        self.reporters.insert(0, self.metrics.requests.on_request_end)

@@ -91,10 +91,8 @@ class OutputWriter:
 
     def push(self, delta: Delta) -> Iterator[OutputEvent]:
         """The events of a delta, and the end of the last item if it is the last delta."""
-        events: list[Event] = delta.events
-        if not events and delta.text:
-            events = [ContentText(delta.text)]
-        for event in events:
+        is_text_alone = delta.text and not delta.events
+        for event in (ContentText(delta.text),) if is_text_alone else delta.events:
             yield from self._on_event(event)
         if delta.finish_reason is not None:
             yield from self._end(delta.finish_reason)

@@ -27,6 +27,7 @@ from leadline.engine.request import (
     EngineRequest,
     FinishReason,
     RequestOutput,
+    RequestTiming,
     SpeculationCounts,
     TokenLogprobs,
 )
@@ -102,6 +103,7 @@ class ScriptedEngine:
         gate: where set to a closed event, every step waits for it.
         failure: what ends each request after its text, and `error` the sentence with it.
         speculation: told with the end.
+        timing: told with the first tokens.
         num_cached_pages: what a reset of the prefix cache drops.
         refusal: raised instead of an answer.
     """
@@ -115,6 +117,7 @@ class ScriptedEngine:
     failure: FinishReason | None = None
     error: str | None = "the logits are not finite"
     speculation: SpeculationCounts | None = None
+    timing: RequestTiming | None = None
     num_cached_pages: int = 0
     tokenizer: Tokenizer = TOKENIZER
     refusal: Exception | None = None
@@ -184,6 +187,7 @@ class ScriptedEngine:
                 logprobs=all_logprobs_of(new_ids, params.num_logprobs),
                 prompt_logprobs=all_logprobs_of(request.prompt_ids[1:], num_prompt_logprobs),
                 speculation=self.speculation if is_last else None,
+                timing=self.timing if is_first else None,
             )
         if self.failure is not None:
             yield RequestOutput(

@@ -387,6 +387,37 @@ def test_keys_are_shown_to_nobody(model: Path) -> None:
     assert "sk-" not in server.head + errors + wrong.text
 
 
+def test_json_lines_tell_of_requests_and_not_of_what_they_say(model: Path) -> None:
+    options = {"log_format": "json", "log_requests": True, "access_log": True}
+    with running(model, **options) as server:
+        url = f"{server.url}/v1/chat/completions"
+        secret = {"messages": [{"role": "user", "content": "wvwv"}], "user": "wvwv"}
+        headers = {"x-request-id": "the-id", "authorization": "Bearer wvwv"}
+        answer = httpx.post(url, json=CHAT | {"max_tokens": 3} | secret, headers=headers).json()
+        with streaming(server, num_tokens=100) as events:
+            os.kill(engine_id(server), signal.SIGKILL)
+            with pytest.raises(httpx.RemoteProtocolError):
+                list(events)
+        status, errors = server.end()
+    assert status == 1
+    *lines, last = errors.splitlines()
+    assert last.startswith("leadline serve: the engine has ended")
+    records = [json.loads(line) for line in lines]
+    assert {name for record in records for name in ("time", "level", "logger", "message")} <= set(
+        records[0]
+    )
+    first, second = [record for record in records if record["message"] == "request finished"]
+    assert first["request_id"] == "the-id"
+    assert first["response_id"] == answer["id"]
+    assert first["prompt_tokens"] == answer["usage"]["prompt_tokens"]
+    assert (first["output_tokens"], first["finish_reason"]) == (3, "length")
+    assert 0 <= first["queue_s"] <= first["ttft_s"] <= first["e2e_s"]
+    assert second["finish_reason"] == "error"
+    assert any("POST /v1/chat/completions" in record["message"] for record in records)
+    assert "wvwv" not in errors
+    assert "ASGI callable" not in errors, "a stream that is cut on purpose is no news"
+
+
 def last_line(capfd: pytest.CaptureFixture[str]) -> str:
     return capfd.readouterr().err.splitlines()[-1]
 
@@ -416,6 +447,7 @@ def test_a_used_port_is_noticed_first(capfd: pytest.CaptureFixture[str]) -> None
         ({}, {"drain_timeout_s": -1.0}, "drain_timeout_s is -1.0; allowed: at least 0"),
         ({}, {"engine_timeout_s": -1.0}, "engine_timeout_s is -1.0; allowed: at least 0"),
         ({}, {"api_key": ("",)}, "api_key: key 1 of 1 is not allowed"),
+        ({}, {"log_format": "xml"}, "log_format is 'xml'; allowed: text, json"),
         ({}, {"deadline_s": 0.0}, "deadline_s is 0.0; allowed: greater than 0"),
         ({}, {"host": "256.1.1.1"}, "'256.1.1.1' cannot be resolved"),
         ({}, {"host": "203.0.113.1"}, "no such address"),

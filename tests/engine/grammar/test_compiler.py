@@ -183,3 +183,15 @@ def test_vocabularies_that_cannot_be_used(byte_tokenizer: Tokenizer) -> None:
         make_tokens(byte_tokenizer, 10, [1])
     with pytest.raises(TokenizerError, match="no end token"):
         make_tokens(byte_tokenizer, 1000, [900])
+
+
+def test_grammars_are_counted_and_timed(directory: Path) -> None:
+    store = GrammarStore(directory)
+    for text in ("ab", "ab", "cd"):
+        assert store.compile(regex(text)).result() is None
+    with pytest.raises(InvalidRequestError):
+        store.compile(regex("(")).result()
+    counts = store.counts()
+    assert (counts.num_queries, counts.num_hits) == (4, 1)
+    assert sum(counts.times.counts) == 2
+    assert counts.times.total > 0
