@@ -13,7 +13,8 @@ import uvloop
 from starlette.types import ASGIApp
 
 from leadline.engine.client import EngineClient
-from leadline.engine.config import ConfigLine, EngineConfig, ResolvedConfig, resolve
+from leadline.engine.config import EngineConfig, ResolvedConfig, resolve
+from leadline.engine.config_lines import ConfigLine
 from leadline.engine.errors import EngineDeadError, EngineError
 from leadline.engine.grammar.checker import GrammarChecker
 from leadline.engine.grammar.limits import CheckLimits
@@ -236,7 +237,7 @@ def make_state(
         engine=client,
         tokenizer=served.tokenizer,
         template=served.template,
-        model_names=(resolved.served_model_name,),
+        model_names=(resolved.served_model_name, *resolved.other_model_names),
         max_model_len=client.ready.max_model_len,
         seed_source=lambda: seeds.randrange(_SEED_LIMIT),
         defaults=served.generation,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.table import Table
 
-from leadline.engine.config import ConfigLine
+from leadline.engine.config_lines import ConfigLine
 from leadline.engine.messages import Ready
 from leadline.server.config import DEFAULT_URL
 from leadline.server.served_model import ServedModel

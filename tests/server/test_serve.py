@@ -32,7 +32,7 @@ from leadline.server.config import ServerConfig
 from leadline.server.health import StallLimits
 from leadline.server.serve import serve
 
-engine = EngineConfig(model=sys.argv[1], served_model_name="it's", kv_tokens=1024)
+engine = EngineConfig(model=sys.argv[1], served_model_name=("it's", "other"), kv_tokens=1024)
 server = ServerConfig(**{"port": 0} | json.loads(sys.argv[3]))
 limits = StallLimits(min_s=0.3)
 sys.exit(serve(engine, server, builder="paced_builder:" + sys.argv[2], stall_limits=limits))
