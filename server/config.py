@@ -1,5 +1,6 @@
 """What the user asked of the HTTP side; the engine's half is `leadline.engine.config`."""
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +58,17 @@ class ServerConfig:
         "key for /metrics; as --api-key (default: everybody may read them)",
         is_secret=True,
     )
+    chat_template: str | None = _option(
+        None, "file of a chat template in jinja (default: the checkpoint's)"
+    )
+    generation_config: str = _option(
+        "auto",
+        "where sampling defaults are from: auto for the checkpoint's generation_config.json, none, "
+        "a file, or a directory that holds one",
+    )
+    override_generation_config: str | None = _option(
+        None, 'sampling defaults that win over it, as JSON: {"temperature": 0.6} (default: none)'
+    )
     strict: bool = _option(False, "refuse a request with a field that nobody knows")
     limit: tuple[str, ...] = _option(
         (),
@@ -76,6 +88,26 @@ class ServerConfig:
         """
         return Limits.of(self.limit)
 
+    @property
+    def generation_overrides(self) -> dict[str, Any]:
+        """What `override_generation_config` says.
+
+        Raises:
+            ConfigError: it is no JSON object.
+        """
+        text = self.override_generation_config
+        if text is None:
+            return {}
+        try:
+            overrides = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"override_generation_config is no valid JSON: {error}") from None
+        if not isinstance(overrides, dict):
+            raise ConfigError(
+                'override_generation_config is no JSON object; allowed: {"temperature": 0.6}'
+            )
+        return overrides
+
     def check(self) -> None:
         """Refuse values out of range.
 
@@ -93,10 +125,11 @@ class ServerConfig:
             problems.append(f"engine_timeout_s is {self.engine_timeout_s}; allowed: at least 0")
         for name in KEY_FIELDS:
             problems += problems_of(name, getattr(self, name))
-        try:
-            Limits.of(self.limit)
-        except ConfigError as error:
-            problems.append(str(error))
+        for parse in (lambda: self.limits, lambda: self.generation_overrides):
+            try:
+                parse()
+            except ConfigError as error:
+                problems.append(str(error))
         choices = type(self).__dataclass_fields__["log_level"].metadata["choices"]
         if self.log_level not in choices:
             problems.append(f"log_level is {self.log_level!r}; allowed: {', '.join(choices)}")

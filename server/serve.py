@@ -75,12 +75,10 @@ def serve(
         server_config.check()
         _set_up_logging(server_config)
         with bind(server_config.host, server_config.port) as listener:
-            served = read_served_model(resolve_model(engine_config.model))
+            served = read_served_model(resolve_model(engine_config.model), server_config)
             if served.generation.not_honoured:
                 settings = ", ".join(served.generation.not_honoured)
-                logger.warning(
-                    "generation_config.json asks for what is not supported: %s", settings
-                )
+                logger.warning("the generation config asks for what is not supported: %s", settings)
             resolved, lines = resolve(
                 engine_config, served.config, cpu_facts(), model_path=str(served.directory)
             )

@@ -11,6 +11,7 @@ from leadline.server.flags import add_flag, fields_of
 COMMON = {
     "model": (
         "served_model_name",
+        "chat_template",
         "max_model_len",
         "speculative_tokens",
     ),

@@ -365,6 +365,23 @@ def test_keys_are_shown_to_nobody(model: Path) -> None:
     assert "sk-" not in server.head + errors + wrong.text
 
 
+def test_names_template_and_defaults_as_asked(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.jinja").write_text("{{ messages[0].content }}!")
+    options = {
+        "chat_template": str(tmp_path / "mine.jinja"),
+        "override_generation_config": '{"max_new_tokens": 3}',
+    }
+    with running(model, **options) as server:
+        listed = httpx.get(f"{server.url}/v1/models").json()["data"]
+        assert [entry["id"] for entry in listed] == ["it's", "other"]
+        url = f"{server.url}/v1/chat/completions"
+        answer = httpx.post(url, json=CHAT | {"model": "other"}).json()
+        assert answer["model"] == "other"
+        assert answer["usage"]["prompt_tokens"] == 3
+        assert answer["usage"]["completion_tokens"] == 3
+        assert answer["choices"][0]["finish_reason"] == "length"
+
+
 def last_line(capfd: pytest.CaptureFixture[str]) -> str:
     return capfd.readouterr().err.splitlines()[-1]
 
@@ -395,6 +412,12 @@ def test_a_used_port_is_noticed_first(capfd: pytest.CaptureFixture[str]) -> None
         ({}, {"engine_timeout_s": -1.0}, "engine_timeout_s is -1.0; allowed: at least 0"),
         ({}, {"api_key": ("",)}, "api_key: key 1 of 1 is not allowed"),
         ({}, {"deadline_s": 0.0}, "deadline_s is 0.0; allowed: greater than 0"),
+        ({}, {"chat_template": "/nowhere.jinja"}, "--chat-template: /nowhere.jinja cannot be"),
+        ({}, {"generation_config": "/nowhere"}, "--generation-config: there is no file /nowhere"),
+        ({}, {"override_generation_config": "{"}, "override_generation_config is no valid JSON"),
+        ({}, {"override_generation_config": "[]"}, "override_generation_config is no JSON object"),
+        ({}, {"override_generation_config": '{"top_q": 1}'}, "there is no setting 'top_q'"),
+        ({"served_model_name": ("",)}, {}, "served_model_name has an empty name"),
         ({}, {"host": "256.1.1.1"}, "'256.1.1.1' cannot be resolved"),
         ({}, {"host": "203.0.113.1"}, "no such address"),
     ],
