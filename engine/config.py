@@ -36,7 +36,7 @@ class EngineConfig:
         "leadline-demo", "directory, Hugging Face name (org/name), or the built-in leadline-demo"
     )
     served_model_name: tuple[str, ...] = _option(
-        (), "name in the API; may be repeated, the first is the main one (default: MODEL)"
+        (), "name in the API; may be repeated (default: MODEL)"
     )
     max_model_len: int | None = _option(
         None, "most tokens of a request, prompt and output (default: the model's own length)"

@@ -65,6 +65,7 @@ def _add_serve(commands: _Commands, *, shows_all: bool) -> None:
         "serve",
         help="serve a model over HTTP",
         usage="leadline serve [MODEL] [flags]",
+        add_help=False,
         description="Serve a model over an OpenAI-compatible HTTP interface.",
         epilog=f"{EXAMPLES}\n\n{NUMBERS}",
     )
@@ -77,8 +78,9 @@ def _add_config(commands: _Commands, *, shows_all: bool) -> None:
         "config",
         help="show all settings as a file to edit",
         usage="leadline config [MODEL] [flags of serve]",
-        description="Show all settings, with what they mean and where they are from, as YAML that "
-        "`leadline serve --config FILE` reads.",
+        add_help=False,
+        description="Show all settings, with what they mean and where they are from, as YAML\n"
+        "that `leadline serve --config FILE` reads.",
     )
     parser.add_argument("--show-keys", action="store_true", help="show API keys that were given")
     add_serve_flags(parser, shows_all=shows_all, print_all=lambda: _print_all("config"))
@@ -89,8 +91,9 @@ def _add_completion(commands: _Commands) -> None:
     parser = commands.add_parser(
         "completion",
         help="print a script that completes commands and flags",
-        description="Print a script that lets the shell complete commands and flags; for bash: "
-        'eval "$(leadline completion bash)"; for zsh, save it as _leadline in a folder of $fpath.',
+        description="Print a script that lets the shell complete commands and flags.\n\n"
+        '  bash: eval "$(leadline completion bash)"\n'
+        "  zsh:  leadline completion zsh > FOLDER/_leadline, FOLDER being one of $fpath",
     )
     parser.add_argument("shell", choices=("bash", "zsh"), metavar="SHELL", help="bash or zsh")
     parser.set_defaults(command=_completion)

@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from leadline.engine.errors import ConfigError
+from leadline.server.cors_origins import problems_of_origins
 from leadline.server.keys import problems_of
 from leadline.server.limits import Limits
 
 DEFAULT_URL = "http://127.0.0.1:8000"  # where a server with the defaults listens
+KEY_VARIABLE = "LEADLINE_API_KEY"
 MAX_PORT = 65535
 KEY_FIELDS = ("api_key", "admin_api_key", "metrics_api_key")
 
@@ -32,7 +34,7 @@ class ServerConfig:
     """
 
     host: str = _option("127.0.0.1", "address to listen on; 0.0.0.0 for every network")
-    port: int = _option(8000, "port to listen on; 0 for any free one")
+    port: int = _option(8000, "port; 0 for any free one")
     drain_timeout_s: float = _option(
         30.0, "seconds that running requests have to finish after a stop signal"
     )
@@ -45,7 +47,7 @@ class ServerConfig:
     api_key: tuple[str, ...] = _option(
         (),
         "key that opens the API, or @FILE with one a line; may be repeated (default: "
-        "$LEADLINE_API_KEY; without one, everybody is let in)",
+        f"${KEY_VARIABLE})",
         is_secret=True,
     )
     admin_api_key: tuple[str, ...] = _option(
@@ -69,6 +71,17 @@ class ServerConfig:
     override_generation_config: str | None = _option(
         None, 'sampling defaults that win over it, as JSON: {"temperature": 0.6} (default: none)'
     )
+    ssl_certfile: str | None = _option(
+        None, "serve HTTPS with the certificate chain in this PEM file (default: HTTP)"
+    )
+    ssl_keyfile: str | None = _option(
+        None, "its private key, in PEM (default: it is in the certificate's file)"
+    )
+    cors_origin: tuple[str, ...] = _option(
+        (),
+        "origin whose web pages may call the API, as https://host; * for all; may be repeated "
+        "(default: none)",
+    )
     strict: bool = _option(False, "refuse a request with a field that nobody knows")
     limit: tuple[str, ...] = _option(
         (),
@@ -78,6 +91,11 @@ class ServerConfig:
         "info", "least important log lines to show", choices=("debug", "info", "warning", "error")
     )
     access_log: bool = _option(False, "a log line for each HTTP request")
+
+    @property
+    def scheme(self) -> str:
+        """Of the URLs under which it answers."""
+        return "http" if self.ssl_certfile is None else "https"
 
     @property
     def limits(self) -> Limits:
@@ -125,6 +143,9 @@ class ServerConfig:
             problems.append(f"engine_timeout_s is {self.engine_timeout_s}; allowed: at least 0")
         for name in KEY_FIELDS:
             problems += problems_of(name, getattr(self, name))
+        if self.ssl_keyfile is not None and self.ssl_certfile is None:
+            problems.append("ssl_keyfile is given without ssl_certfile; give both")
+        problems += problems_of_origins(self.cors_origin)
         for parse in (lambda: self.limits, lambda: self.generation_overrides):
             try:
                 parse()

@@ -29,7 +29,7 @@ from leadline.server.config import ServerConfig
 from leadline.server.console import make_console
 from leadline.server.doorway import Doorway
 from leadline.server.health import StallLimits
-from leadline.server.http_server import LAST_WORDS_S, HttpServer
+from leadline.server.http_server import LAST_WORDS_S, make_http_server
 from leadline.server.limits import Limits
 from leadline.server.listener import bind, listen, url_of
 from leadline.server.served_model import ServedModel, read_served_model
@@ -114,7 +114,7 @@ class _Run:
         self._begin_s = begin_s
         self._stall_limits = stall_limits
         self._doorway = Doorway()
-        self._server = HttpServer(self._doorway, access_log=config.access_log, limits=config.limits)
+        self._server = make_http_server(self._doorway, config)
         self._console = make_console()
 
     async def run(self, builder: str) -> int:
@@ -182,12 +182,13 @@ class _Run:
         self._doorway.open(self._app(state))
         print_ready(
             self._console,
-            url=url_of(self._listener),
+            url=url_of(self._listener, scheme=self._config.scheme),
             model_name=self._resolved.served_model_name,
             served=self._served,
             ready=ready,
             lines=self._lines,
             started_in_s=time.monotonic() - self._begin_s,
+            needs_key=bool(self._config.api_key),
         )
         cause = await stop.run_until(_cause_of_death(client, self._config.engine_timeout_s))
         if cause is None:

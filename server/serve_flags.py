@@ -24,7 +24,9 @@ COMMON = {
         "host",
         "port",
         "api_key",
-        "drain_timeout_s",
+        "ssl_certfile",
+        "ssl_keyfile",
+        "cors_origin",
     ),
 }
 REST = ("more of the engine", "more of the server")
@@ -70,6 +72,7 @@ def add_serve_flags(
     )
     files.add_argument("--config", metavar="FILE", help="YAML with any of the settings")
     files.add_argument("--preset", metavar="NAME", help="latency, throughput or laptop")
+    files.add_argument("-h", "--help", action="help", help="show the common flags and exit")
     files.add_argument("--help-all", action=HelpAll, nargs=0, help="show every flag and exit")
     owners = {name: config_type for config_type in CONFIGS for name in fields_of(config_type)}
     del owners["model"]

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from leadline.engine.config import EngineConfig
-from leadline.server.config import KEY_FIELDS, ServerConfig
+from leadline.server.config import KEY_FIELDS, KEY_VARIABLE, ServerConfig
 from leadline.server.config_file import CONFIGS, read_config_file, read_preset
 from leadline.server.flags import flag_of, values_from
 from leadline.server.keys import read_keys
 
-KEY_VARIABLE = "LEADLINE_API_KEY"
 DEFAULT = "default"
 
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from leadline.engine.config import EngineConfig
 from leadline.engine.errors import ConfigError
 from leadline.server.cli import main, make_parser
-from leadline.server.config import KEY_FIELDS, ServerConfig
+from leadline.server.config import KEY_FIELDS, KEY_VARIABLE, ServerConfig
 from leadline.server.config_file import field_hints, preset_names, read_config_file, read_preset
 from leadline.server.config_text import config_text
-from leadline.server.settings import KEY_VARIABLE, Settings, settings_from
+from leadline.server.settings import Settings, settings_from
 
 
 @pytest.fixture(autouse=True)
