@@ -76,8 +76,9 @@ def check_fits(request: EngineRequest, capacity: Capacity) -> None:
     if num_tokens > capacity.max_model_len:
         prompt_alone = num_prompt_tokens >= capacity.max_model_len
         raise PromptTooLongError(
-            f"{asked}, but the model length is {capacity.max_model_len}; "
-            "shorten the prompt or lower max_tokens",
+            f"This model's maximum context length is {capacity.max_model_len} tokens, but you "
+            f"requested {num_tokens} tokens ({num_prompt_tokens} in the prompt, {max_tokens} for "
+            "the answer); shorten the prompt or lower max_tokens",
             param="prompt" if prompt_alone else "max_tokens",
         )
     num_pages = -(-num_tokens // capacity.page_size)

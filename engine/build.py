@@ -15,8 +15,9 @@ from leadline.engine.draft_policy import DraftPolicy
 from leadline.engine.errors import ConfigError
 from leadline.engine.executor.local import LocalExecutor
 from leadline.engine.grammar.compiler import GrammarStore
-from leadline.engine.kv_event_publisher import KVEventPublisher, parse_kv_events_config
+from leadline.engine.kv_event_publisher import KVEventPublisher
 from leadline.engine.kv_events import KVEventLog
+from leadline.engine.kv_events_config import parse_kv_events_config
 from leadline.engine.messages import Ready
 from leadline.engine.model.deepseek import DeepseekModel
 from leadline.engine.model.paged_memory import PagedMemory

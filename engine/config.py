@@ -3,14 +3,15 @@
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from leadline.engine.cache_size import ModelSizes, latent_bytes_per_token, settle_cache_size
+from leadline.engine.config_lines import ConfigLine, config_lines
 from leadline.engine.errors import ConfigError
 from leadline.engine.executor.base import Capacity
-from leadline.engine.kv_event_publisher import parse_kv_events_config
+from leadline.engine.kv_events_config import parse_kv_events_config
 from leadline.engine.platform_facts import PlatformFacts
 from leadline.engine.request import MAX_SEED
 
@@ -34,7 +35,9 @@ class EngineConfig:
     model: str = _option(
         "leadline-demo", "directory, Hugging Face name (org/name), or the built-in leadline-demo"
     )
-    served_model_name: str | None = _option(None, "name in the API (default: as MODEL is given)")
+    served_model_name: tuple[str, ...] = _option(
+        (), "name in the API; may be repeated (default: MODEL)"
+    )
     max_model_len: int | None = _option(
         None, "most tokens of a request, prompt and output (default: the model's own length)"
     )
@@ -101,6 +104,7 @@ class ResolvedConfig(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         model: directory of the checkpoint.
         max_model_len: most tokens of a request.
+        served_model_name: the main one; `other_model_names` stand for it too.
         num_pages: pages in the cache.
         kernels: operation -> implementation, where the user chose one.
         speculative_tokens: most MTP drafts a step; 0 for none.
@@ -131,6 +135,7 @@ class ResolvedConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_queued_tokens: int | None = None
     target_itl_ms: float | None = None
     target_ttft_ms: float | None = None
+    other_model_names: tuple[str, ...] = ()
 
     def capacity(self) -> Capacity:
         """The sizes that the scheduler plans within."""
@@ -141,14 +146,6 @@ class ResolvedConfig(msgspec.Struct, frozen=True, kw_only=True):
             max_num_seqs=self.max_num_seqs,
             num_host_pages=self.num_host_pages,
         )
-
-
-class ConfigLine(NamedTuple):
-    """One resolved value, for the start-up table."""
-
-    name: str
-    value: str
-    reason: str
 
 
 def resolve(
@@ -185,9 +182,11 @@ def resolve(
     num_batched = config.max_num_batched_tokens
     if num_batched is None:
         num_batched = max(512 if is_cpu else 8192, config.max_num_seqs)
+    names = config.served_model_name or (config.model,)
     resolved = ResolvedConfig(
         model=model_path,
-        served_model_name=config.served_model_name or config.model,
+        served_model_name=names[0],
+        other_model_names=names[1:],
         device=facts.device,
         max_model_len=size.max_model_len,
         page_size=config.page_size,
@@ -216,17 +215,7 @@ def resolve(
     return resolved, [
         ConfigLine("max_model_len", str(size.max_model_len), len_reason),
         ConfigLine("kv_tokens", cache_text, size.cache_reason),
-        *_lines(config, resolved),
-    ]
-
-
-def _lines(config: EngineConfig, resolved: ResolvedConfig) -> list[ConfigLine]:
-    """A line for each value that `settle_cache_size` has not explained."""
-    explained = ("model", "max_model_len", "num_pages")
-    return [
-        ConfigLine(name, _shown(getattr(resolved, name)), _reason(config, name))
-        for name in ResolvedConfig.__struct_fields__
-        if name not in explained
+        *config_lines(config, resolved),
     ]
 
 
@@ -278,6 +267,10 @@ def _check_ranges(config: EngineConfig) -> None:
             for name in ("host_kv_tokens", "kv_events_config")
             if getattr(config, name)
         ]
+    if not all(name.strip() for name in config.served_model_name):
+        problems.append("served_model_name has an empty name; give each name as clients send it")
+    if len(set(config.served_model_name)) < len(config.served_model_name):
+        problems.append("served_model_name has a name twice; give each once")
     if config.kv_events_config is not None:
         parse_kv_events_config(config.kv_events_config)
     if problems:
@@ -286,25 +279,3 @@ def _check_ranges(config: EngineConfig) -> None:
 
 def _either(asked: str, default: str) -> str:
     return default if asked == "auto" else asked
-
-
-def _reason(config: EngineConfig, name: str) -> str:
-    if name == "num_host_pages":
-        return "host_kv_tokens"
-    if name == "device":
-        return "what this machine has"
-    default = EngineConfig.__dataclass_fields__[name].default
-    asked = getattr(config, name)
-    if name == "seed" and asked is None:
-        return "drawn at start"
-    if asked in (None, "auto"):
-        return "chosen for this machine and model"
-    return "default" if asked == default or asked == {} else "as given"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, dict):
-        return ", ".join(f"{op}={name}" for op, name in value.items()) or "best available"
-    return str(value)

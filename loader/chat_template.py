@@ -90,6 +90,24 @@ class ChatTemplate:
             )
         return cls(sources, special_tokens(config))
 
+    @classmethod
+    def from_file(cls, path: Path, directory: Path) -> "ChatTemplate":
+        """A template that is not the checkpoint's own, with the checkpoint's special tokens.
+
+        Args:
+            path: of the jinja source.
+            directory: of the checkpoint.
+
+        Raises:
+            TemplateError: it cannot be read, or is no valid jinja; names the file.
+        """
+        config_path = directory / "tokenizer_config.json"
+        config = read_json_object(config_path, TemplateError) if config_path.exists() else {}
+        try:
+            return cls(path.read_text(encoding="utf-8"), special_tokens(config))
+        except (OSError, UnicodeDecodeError, TemplateError) as error:
+            raise TemplateError(f"--chat-template: {path} cannot be used: {error}") from error
+
     def render(
         self,
         messages: Sequence[Mapping[str, Any]],

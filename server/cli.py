@@ -1,40 +1,21 @@
-"""The command `leadline`: serve, chat, kernels.
+"""The command `leadline` and its subcommands.
 
 What a command needs is imported when it runs, so that help comes at once.
 """
 
 import argparse
-import dataclasses
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import TypeAlias
 
-from leadline.engine.config import EngineConfig
 from leadline.engine.errors import ConfigError
-from leadline.server.config import DEFAULT_URL, KEY_FIELDS, ServerConfig
-from leadline.server.flags import Alias, add_flags, config_from, flag_of, integer
-from leadline.server.keys import read_keys
-from leadline.server.speculative_config import num_speculative_tokens
+from leadline.server.config import DEFAULT_URL
+from leadline.server.flags import integer
+from leadline.server.parser import Parser
+from leadline.server.serve_flags import EXAMPLES, NUMBERS, add_serve_flags
 
-KEY_VARIABLE = "LEADLINE_API_KEY"
-_NUMBERS = (
-    "Numbers may end in k, m or g (thousands, millions, billions) or in K, M or G (powers of 1024)."
-)
-_SPECULATIVE_CONFIG = Alias(
-    "--speculative-config",
-    num_speculative_tokens,
-    "JSON",
-    'the same as vLLM has it: {"method": "mtp", "num_speculative_tokens": N}',
-)
-
-
-class _Parser(argparse.ArgumentParser):
-    """Answers a bad flag with one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+_Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 class _Version(argparse.Action):
@@ -47,59 +28,82 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status."""
+def main(argv: Sequence[str] | None = None, *, shows_all: bool = False) -> int:
+    """Run a command; returns the exit status.
+
+    Args:
+        argv: the command and its flags; None for those of this process.
+        shows_all: whether a help that is asked for shows rare flags too.
+    """
     try:
-        args = make_parser().parse_args(argv)
+        args = make_parser(shows_all=shows_all).parse_args(argv)
     except SystemExit as end:
         return int(end.code or 0)
     command: Callable[[argparse.Namespace], int] = args.command
     return command(args)
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
-    parser = _Parser(
-        prog="leadline",
-        description="An inference server for the DeepSeek-V3 model family.",
-        allow_abbrev=False,
+def make_parser(*, shows_all: bool = False) -> Parser:
+    """The parser of all commands; `shows_all`: rare flags too are in the help."""
+    parser = Parser(
+        prog="leadline", description="An inference server for the DeepSeek-V3 model family."
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add_serve(commands)
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", dest="command_name", required=True
+    )
+    _add_serve(commands, shows_all=shows_all)
     _add_chat(commands)
+    _add_config(commands, shows_all=shows_all)
     _add_kernels(commands)
+    _add_completion(commands)
     return parser
 
 
-def _add_serve(commands: "argparse._SubParsersAction[_Parser]") -> None:
+def _add_serve(commands: _Commands, *, shows_all: bool) -> None:
     parser = commands.add_parser(
         "serve",
         help="serve a model over HTTP",
+        usage="leadline serve [MODEL] [flags]",
+        add_help=False,
         description="Serve a model over an OpenAI-compatible HTTP interface.",
-        epilog=_NUMBERS,
-        allow_abbrev=False,
+        epilog=f"{EXAMPLES}\n\n{NUMBERS}",
     )
-    model = EngineConfig.__dataclass_fields__["model"]
-    parser.add_argument(
-        "model",
-        metavar="MODEL",
-        nargs="?",
-        default=model.default,
-        help=f"{model.metadata['help']} (default: {model.default})",
-    )
-    aliases = {"speculative_tokens": _SPECULATIVE_CONFIG}
-    add_flags(parser, EngineConfig, title="engine", skip=("model",), aliases=aliases)
-    add_flags(parser, ServerConfig, title="server")
+    add_serve_flags(parser, shows_all=shows_all, print_all=lambda: _print_all("serve"))
     parser.set_defaults(command=_serve)
 
 
-def _add_chat(commands: "argparse._SubParsersAction[_Parser]") -> None:
+def _add_config(commands: _Commands, *, shows_all: bool) -> None:
+    parser = commands.add_parser(
+        "config",
+        help="show all settings as a file to edit",
+        usage="leadline config [MODEL] [flags of serve]",
+        add_help=False,
+        description="Show all settings, with what they mean and where they are from, as YAML\n"
+        "that `leadline serve --config FILE` reads.",
+    )
+    parser.add_argument("--show-keys", action="store_true", help="show API keys that were given")
+    add_serve_flags(parser, shows_all=shows_all, print_all=lambda: _print_all("config"))
+    parser.set_defaults(command=_config)
+
+
+def _add_completion(commands: _Commands) -> None:
+    parser = commands.add_parser(
+        "completion",
+        help="print a script that completes commands and flags",
+        description="Print a script that lets the shell complete commands and flags.\n\n"
+        '  bash: eval "$(leadline completion bash)"\n'
+        "  zsh:  leadline completion zsh > FOLDER/_leadline, FOLDER being one of $fpath",
+    )
+    parser.add_argument("shell", choices=("bash", "zsh"), metavar="SHELL", help="bash or zsh")
+    parser.set_defaults(command=_completion)
+
+
+def _add_chat(commands: _Commands) -> None:
     parser = commands.add_parser(
         "chat",
         help="talk to a running server from the terminal",
         description="Talk to a running server; reads one message a line if input is piped.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "--url", default=DEFAULT_URL, help=f"address of the server (default: {DEFAULT_URL})"
@@ -115,12 +119,11 @@ def _add_chat(commands: "argparse._SubParsersAction[_Parser]") -> None:
     parser.set_defaults(command=_chat)
 
 
-def _add_kernels(commands: "argparse._SubParsersAction[_Parser]") -> None:
+def _add_kernels(commands: _Commands) -> None:
     parser = commands.add_parser(
         "kernels",
         help="show which kernels are used, and why",
         description="Show the implementation of each operation, and why others were rejected.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), default="cpu", help="what to choose for (default: cpu)"
@@ -133,31 +136,44 @@ def _add_kernels(commands: "argparse._SubParsersAction[_Parser]") -> None:
     parser.set_defaults(command=_kernels)
 
 
+def _print_all(name: str) -> None:
+    """The help of a command with its rare flags."""
+    main([name, "--help"], shows_all=True)
+
+
 def _serve(args: argparse.Namespace) -> int:
     begin_s = time.monotonic()  # importing is part of the start
     from leadline.server.serve import serve
+    from leadline.server.settings import settings_from, with_keys
 
     try:
-        server_config = _with_keys(config_from(args, ServerConfig))
+        settings = settings_from(args)
+        server_config = with_keys(settings.server)
     except ConfigError as error:
         sys.stderr.write(f"leadline serve: {error}\n")
         return 1
-    return serve(config_from(args, EngineConfig), server_config, begin_s=begin_s)
+    return serve(settings.engine, server_config, begin_s=begin_s)
 
 
-def _with_keys(config: ServerConfig) -> ServerConfig:
-    """The config with the keys themselves, from files and from the environment.
+def _config(args: argparse.Namespace) -> int:
+    from leadline.server.config_text import config_text
+    from leadline.server.settings import settings_from
 
-    Raises:
-        ConfigError: a file of keys cannot be read.
-    """
-    from_environment = os.environ.pop(KEY_VARIABLE, "")  # no other process is to inherit it
-    if from_environment and not config.api_key:
-        config = dataclasses.replace(config, api_key=(from_environment,))
-    keys: dict[str, Any] = {
-        name: read_keys(getattr(config, name), flag_of(name)) for name in KEY_FIELDS
-    }
-    return dataclasses.replace(config, **keys)
+    try:
+        settings = settings_from(args)
+        settings.server.check()
+    except ConfigError as error:
+        sys.stderr.write(f"leadline config: {error}\n")
+        return 1
+    sys.stdout.write(config_text(settings, shows_keys=args.show_keys))
+    return 0
+
+
+def _completion(args: argparse.Namespace) -> int:
+    import shtab
+
+    sys.stdout.write(shtab.complete(make_parser(shows_all=True), args.shell) + "\n")
+    return 0
 
 
 def _chat(args: argparse.Namespace) -> int:

@@ -1,13 +1,17 @@
 """What the user asked of the HTTP side; the engine's half is `leadline.engine.config`."""
 
-from dataclasses import dataclass, field
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from leadline.engine.errors import ConfigError
+from leadline.server.cors_origins import problems_of_origins
 from leadline.server.keys import problems_of
 from leadline.server.limits import Limits
 
 DEFAULT_URL = "http://127.0.0.1:8000"  # where a server with the defaults listens
+KEY_VARIABLE = "LEADLINE_API_KEY"
 MAX_PORT = 65535
 KEY_FIELDS = ("api_key", "admin_api_key", "metrics_api_key")
 
@@ -31,7 +35,7 @@ class ServerConfig:
     """
 
     host: str = _option("127.0.0.1", "address to listen on; 0.0.0.0 for every network")
-    port: int = _option(8000, "port to listen on; 0 for any free one")
+    port: int = _option(8000, "port; 0 for any free one")
     drain_timeout_s: float = _option(
         30.0, "seconds that running requests have to finish after a stop signal"
     )
@@ -48,7 +52,7 @@ class ServerConfig:
     api_key: tuple[str, ...] = _option(
         (),
         "key that opens the API, or @FILE with one a line; may be repeated (default: "
-        "$LEADLINE_API_KEY; without one, everybody is let in)",
+        f"${KEY_VARIABLE})",
         is_secret=True,
     )
     admin_api_key: tuple[str, ...] = _option(
@@ -60,6 +64,28 @@ class ServerConfig:
         (),
         "key for /metrics; as --api-key (default: everybody may read them)",
         is_secret=True,
+    )
+    chat_template: str | None = _option(
+        None, "file of a chat template in jinja (default: the checkpoint's)"
+    )
+    generation_config: str = _option(
+        "auto",
+        "where sampling defaults are from: auto for the checkpoint's generation_config.json, none, "
+        "a file, or a directory that holds one",
+    )
+    override_generation_config: str | None = _option(
+        None, 'sampling defaults that win over it, as JSON: {"temperature": 0.6} (default: none)'
+    )
+    ssl_certfile: str | None = _option(
+        None, "serve HTTPS with the certificate chain in this PEM file (default: HTTP)"
+    )
+    ssl_keyfile: str | None = _option(
+        None, "its private key, in PEM (default: it is in the certificate's file)"
+    )
+    cors_origin: tuple[str, ...] = _option(
+        (),
+        "origin whose web pages may call the API, as https://host; * for all; may be repeated "
+        "(default: none)",
     )
     strict: bool = _option(False, "refuse a request with a field that nobody knows")
     limit: tuple[str, ...] = _option(
@@ -78,6 +104,11 @@ class ServerConfig:
     access_log: bool = _option(False, "a log line for each HTTP request")
 
     @property
+    def scheme(self) -> str:
+        """Of the URLs under which it answers."""
+        return "http" if self.ssl_certfile is None else "https"
+
+    @property
     def limits(self) -> Limits:
         """What `limit` says.
 
@@ -85,6 +116,26 @@ class ServerConfig:
             ConfigError: as `Limits.of`.
         """
         return Limits.of(self.limit)
+
+    @property
+    def generation_overrides(self) -> dict[str, Any]:
+        """What `override_generation_config` says.
+
+        Raises:
+            ConfigError: it is no JSON object.
+        """
+        text = self.override_generation_config
+        if text is None:
+            return {}
+        try:
+            overrides = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"override_generation_config is no valid JSON: {error}") from None
+        if not isinstance(overrides, dict):
+            raise ConfigError(
+                'override_generation_config is no JSON object; allowed: {"temperature": 0.6}'
+            )
+        return overrides
 
     def check(self) -> None:
         """Refuse values out of range.
@@ -107,14 +158,20 @@ class ServerConfig:
             )
         for name in KEY_FIELDS:
             problems += problems_of(name, getattr(self, name))
-        try:
-            Limits.of(self.limit)
-        except ConfigError as error:
-            problems.append(str(error))
-        for name in ("log_level", "log_format"):
-            value, choices = getattr(self, name), type(self).__dataclass_fields__[name].metadata
-            if value not in choices["choices"]:
-                allowed = ", ".join(choices["choices"])
-                problems.append(f"{name} is {value!r}; allowed: {allowed}")
+        if self.ssl_keyfile is not None and self.ssl_certfile is None:
+            problems.append("ssl_keyfile is given without ssl_certfile; give both")
+        problems += problems_of_origins(self.cors_origin)
+        for parse in (lambda: self.limits, lambda: self.generation_overrides):
+            try:
+                parse()
+            except ConfigError as error:
+                problems.append(str(error))
+        problems += self._wrong_choices()
         if problems:
             raise ConfigError("; ".join(problems))
+
+    def _wrong_choices(self) -> Iterator[str]:
+        for field_ in fields(self):
+            choices, value = field_.metadata["choices"], getattr(self, field_.name)
+            if choices is not None and value not in choices:
+                yield f"{field_.name} is {value!r}; allowed: {', '.join(choices)}"

@@ -5,11 +5,9 @@ import dataclasses
 import re
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
-from typing import Any, TypeVar
-
-Config = TypeVar("Config")
+from typing import Any
 
 _NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kmgKMG]?)")
 _FACTORS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
@@ -46,7 +44,12 @@ def integer(text: str) -> int:
     )
 
 
-def _number(text: str) -> float:
+def number(text: str) -> float:
+    """A number.
+
+    Raises:
+        argparse.ArgumentTypeError: anything else.
+    """
     try:
         return float(text)
     except ValueError:
@@ -65,58 +68,63 @@ def flag_of(name: str) -> str:
     return "--" + name.removesuffix("_s").replace("_", "-")
 
 
-def add_flags(
-    parser: argparse.ArgumentParser,
+def fields_of(config_type: type) -> "dict[str, dataclasses.Field[Any]]":
+    """The fields of a dataclass, by name."""
+    return {field.name: field for field in dataclasses.fields(config_type)}
+
+
+def add_flag(
+    group: argparse._ActionsContainer,
     config_type: type,
+    name: str,
     *,
-    title: str,
-    skip: Collection[str] = (),
-    aliases: Mapping[str, Alias] = types.MappingProxyType({}),
+    alias: Alias | None = None,
+    is_shown: bool = True,
+    shows_alias: bool = True,
 ) -> None:
-    """Add a flag for each field; flags that are not given stay unset.
+    """Add the flag of a field; where it is not given, it stays unset.
 
     Args:
-        parser: gets the flags, as a group.
+        group: gets the flag.
         config_type: dataclass whose fields have `help` and `choices` in their metadata.
-        title: of the group.
-        skip: fields that the parser has already.
-        aliases: further flags, by field.
+        name: of the field.
+        alias: another flag for it.
+        is_shown: in the help.
+        shows_alias: there too.
     """
-    hints = typing.get_type_hints(config_type)
-    group = parser.add_argument_group(title)
-    for field in dataclasses.fields(config_type):
-        if field.name in skip:
-            continue
-        alias = aliases.get(field.name)
-        one_of = group if alias is None else group.add_mutually_exclusive_group()
+    field = fields_of(config_type)[name]
+    hint = typing.get_type_hints(config_type)[name]
+    one_of = group if alias is None else group.add_mutually_exclusive_group()
+    one_of.add_argument(
+        flag_of(name),
+        dest=name,
+        default=argparse.SUPPRESS,
+        help=_help(field) if is_shown else argparse.SUPPRESS,
+        **_parsing(field, hint),
+    )
+    if alias is not None:
         one_of.add_argument(
-            flag_of(field.name),
-            dest=field.name,
+            alias.flag,
+            dest=name,
             default=argparse.SUPPRESS,
-            help=_help(field),
-            **_parsing(field, hints[field.name]),
+            type=alias.parse,
+            metavar=alias.metavar,
+            help=alias.help if is_shown and shows_alias else argparse.SUPPRESS,
         )
-        if alias is not None:
-            one_of.add_argument(
-                alias.flag,
-                dest=field.name,
-                default=argparse.SUPPRESS,
-                type=alias.parse,
-                metavar=alias.metavar,
-                help=alias.help,
-            )
 
 
-def config_from(args: argparse.Namespace, config_type: type[Config]) -> Config:
-    """The config of the flags that were given; all else keeps its default."""
-    hints = typing.get_type_hints(config_type)
-    names = [field.name for field in dataclasses.fields(config_type)]  # type: ignore[arg-type]
-    given = {name: getattr(args, name) for name in names if hasattr(args, name)}
-    for name, value in given.items():
-        if isinstance(value, list):  # of a flag that may be repeated
-            is_tuple = typing.get_origin(hints[name]) is tuple
-            given[name] = tuple(value) if is_tuple else dict(value)
-    return config_type(**given)
+def values_from(args: argparse.Namespace, config_types: Iterable[type]) -> dict[str, Any]:
+    """What the flags that were given say, by field."""
+    given: dict[str, Any] = {}
+    for config_type in config_types:
+        for name, hint in typing.get_type_hints(config_type).items():
+            if not hasattr(args, name):
+                continue
+            given[name] = value = getattr(args, name)
+            if isinstance(value, list):  # of a flag that may be repeated
+                is_tuple = typing.get_origin(hint) is tuple
+                given[name] = tuple(value) if is_tuple else dict(value)
+    return given
 
 
 def _parsing(field: "dataclasses.Field[Any]", hint: Any) -> dict[str, Any]:
@@ -129,7 +137,7 @@ def _parsing(field: "dataclasses.Field[Any]", hint: Any) -> dict[str, Any]:
         return {"action": argparse.BooleanOptionalAction}
     if choices := field.metadata["choices"]:
         return {"choices": choices}
-    types_and_names = {int: (integer, "N"), float: (_number, "X"), str: (str, "TEXT")}
+    types_and_names = {int: (integer, "N"), float: (number, "X"), str: (str, "TEXT")}
     parse, metavar = types_and_names[kind]
     return {"type": parse, "metavar": metavar}
 

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
+from leadline.server.certificate import Certificate
+from leadline.server.config import ServerConfig
+from leadline.server.cors import with_cors
 from leadline.server.limits import Limits
 from leadline.server.wire import bounded_protocol
 
@@ -17,8 +20,22 @@ LAST_WORDS_S = 5  # for answers that only have to be written out
 class HttpServer(uvicorn.Server):
     """Serves an application on a listening socket until it is told to stop."""
 
-    def __init__(self, app: ASGIApp, *, access_log: bool, limits: Limits | None = None) -> None:
-        """`access_log`: a log line for each request; `limits`: of connections."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        access_log: bool,
+        limits: Limits | None = None,
+        certificate: Certificate | None = None,
+    ) -> None:
+        """Prepare to serve.
+
+        Args:
+            app: what answers.
+            access_log: a log line for each request.
+            limits: of connections.
+            certificate: None for plain HTTP.
+        """
         limits = limits or Limits()
         config = uvicorn.Config(
             app,
@@ -32,7 +49,11 @@ class HttpServer(uvicorn.Server):
             timeout_keep_alive=limits.idle_s,  # type: ignore[arg-type] # any number will do
             timeout_graceful_shutdown=LAST_WORDS_S,
         )
+        if certificate is not None:
+            config.load()  # which would forget the context
+            config.ssl = certificate.context
         super().__init__(config)
+        self._certificate = certificate
         self._task: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager
@@ -42,10 +63,30 @@ class HttpServer(uvicorn.Server):
 
     def start(self, listener: socket.socket) -> None:
         """Answer what comes in on a socket that listens already."""
-        self._task = asyncio.create_task(self.serve([listener]))
+        self._task = asyncio.create_task(self._serve_and_watch(listener))
+
+    async def _serve_and_watch(self, listener: socket.socket) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            if self._certificate is not None:
+                await stack.enter_async_context(self._certificate.watched())
+            await self.serve([listener])
 
     async def stop(self) -> None:
         """Close the socket and all connections, those that are being answered last."""
         assert self._task is not None, "a server is started before it is stopped"
         self.should_exit = True
         await self._task
+
+
+def make_http_server(app: ASGIApp, config: ServerConfig) -> HttpServer:
+    """The server that a config asks for.
+
+    Raises:
+        ConfigError: a certificate that cannot be used.
+    """
+    return HttpServer(
+        with_cors(app, config.cors_origin),
+        access_log=config.access_log,
+        limits=config.limits,
+        certificate=Certificate.of(config.ssl_certfile, config.ssl_keyfile),
+    )

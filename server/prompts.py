@@ -18,9 +18,11 @@ async def encode_text(state: ServerState, text: str, param: str) -> list[int]:
         BadRequestError: the text is too long to be worth counting, or it is empty.
     """
     if len(text) > state.max_model_len * _MAX_TOKEN_CHARS:
+        at_least = -(-len(text) // _MAX_TOKEN_CHARS)
         raise BadRequestError(
-            f"This model's maximum context length is {state.max_model_len} tokens, but the prompt "
-            f"has {len(text)} characters; shorten it",
+            f"This model's maximum context length is {state.max_model_len} tokens, but you "
+            f"requested {at_least + 1} tokens or more ({at_least} or more in the prompt, 1 or more "
+            f"for the answer); shorten the prompt, which has {len(text)} characters",
             param=param,
             code="context_length_exceeded",
         )

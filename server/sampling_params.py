@@ -123,6 +123,7 @@ def _max_tokens(
     """Most tokens that a choice may have; the engine is never asked for less than one."""
     room = state.max_model_len - num_prompt_tokens
     wanted = fields.output_limit
+    default = state.defaults.max_new_tokens if default is None else default
     if wanted is None and room >= 1:
         return room if default is None else min(default, room)
     wanted = max(wanted or 1, 1)

@@ -13,7 +13,8 @@ import uvloop
 from starlette.types import ASGIApp
 
 from leadline.engine.client import EngineClient
-from leadline.engine.config import ConfigLine, EngineConfig, ResolvedConfig, resolve
+from leadline.engine.config import EngineConfig, ResolvedConfig, resolve
+from leadline.engine.config_lines import ConfigLine
 from leadline.engine.engine_process import EngineProcess, RestartPolicy
 from leadline.engine.errors import EngineError
 from leadline.engine.grammar.checker import GrammarChecker
@@ -30,7 +31,7 @@ from leadline.server.doorway import Doorway
 from leadline.server.engine_life import cause_of_death, start_engine
 from leadline.server.garbage import settle
 from leadline.server.health import StallLimits
-from leadline.server.http_server import LAST_WORDS_S, HttpServer
+from leadline.server.http_server import LAST_WORDS_S, make_http_server
 from leadline.server.limits import Limits
 from leadline.server.listener import bind, listen, url_of
 from leadline.server.logs import log_request, set_up_logging
@@ -76,12 +77,10 @@ def serve(
         server_config.check()
         set_up_logging(server_config)
         with bind(server_config.host, server_config.port) as listener:
-            served = read_served_model(resolve_model(engine_config.model))
+            served = read_served_model(resolve_model(engine_config.model), server_config)
             if served.generation.not_honoured:
                 settings = ", ".join(served.generation.not_honoured)
-                logger.warning(
-                    "generation_config.json asks for what is not supported: %s", settings
-                )
+                logger.warning("the generation config asks for what is not supported: %s", settings)
             resolved, lines = resolve(
                 engine_config, served.config, cpu_facts(), model_path=str(served.directory)
             )
@@ -117,7 +116,7 @@ class _Run:
         self._begin_s = begin_s
         self._stall_limits = stall_limits
         self._doorway = Doorway()
-        self._server = HttpServer(self._doorway, access_log=config.access_log, limits=config.limits)
+        self._server = make_http_server(self._doorway, config)
         self._console = make_console()
 
     async def run(self, builder: str) -> int:
@@ -195,12 +194,13 @@ class _Run:
         settle()
         print_ready(
             self._console,
-            url=url_of(self._listener),
+            url=url_of(self._listener, scheme=self._config.scheme),
             model_name=self._resolved.served_model_name,
             served=self._served,
             ready=ready,
             lines=self._lines,
             started_in_s=time.monotonic() - self._begin_s,
+            needs_key=bool(self._config.api_key),
         )
         cause = await stop.run_until(
             cause_of_death(engine, state.engine, self._config.engine_timeout_s)
@@ -250,7 +250,7 @@ def make_state(
         engine=client,
         tokenizer=served.tokenizer,
         template=served.template,
-        model_names=(resolved.served_model_name,),
+        model_names=(resolved.served_model_name, *resolved.other_model_names),
         max_model_len=client.ready.max_model_len,
         seed_source=lambda: seeds.randrange(_SEED_LIMIT),
         defaults=served.generation,

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.table import Table
 
-from leadline.engine.config import ConfigLine
+from leadline.engine.config_lines import ConfigLine
 from leadline.engine.messages import Ready
-from leadline.server.config import DEFAULT_URL
+from leadline.server.config import DEFAULT_URL, KEY_VARIABLE
 from leadline.server.served_model import ServedModel
 from leadline.server.version import version
 
@@ -54,6 +54,7 @@ def print_ready(
     ready: Ready,
     lines: list[ConfigLine],
     started_in_s: float,
+    needs_key: bool = False,
 ) -> None:
     """The start-up table, where the server listens, and lines to try.
 
@@ -65,6 +66,7 @@ def print_ready(
         ready: what the engine has loaded.
         lines: the resolved config; what matters most and what was asked for is shown.
         started_in_s: seconds since the command was given.
+        needs_key: whether the API has keys.
     """
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
@@ -79,17 +81,16 @@ def print_ready(
     console.print(table)
     console.print()
     console.print(f"Leadline {version()} listens on {url} (started in {started_in_s:.1f} s).")
-    console.print("Try it:\n")
-    console.print(
-        "  " + curl_line(url, model_name, is_chat=served.template is not None), soft_wrap=True
-    )
+    console.print(f"Try it (with a key in ${KEY_VARIABLE}):\n" if needs_key else "Try it:\n")
+    curl = curl_line(url, model_name, is_chat=served.template is not None, needs_key=needs_key)
+    console.print(f"  {curl}", soft_wrap=True)
     if served.template is not None:
         console.print("  leadline chat" + ("" if url == DEFAULT_URL else f" --url {url}"))
     console.print()
 
 
-def curl_line(url: str, model_name: str, *, is_chat: bool) -> str:
-    """A request that works as it is pasted."""
+def curl_line(url: str, model_name: str, *, is_chat: bool, needs_key: bool = False) -> str:
+    """A request that works as it is pasted, where $LEADLINE_API_KEY is a key if one is needed."""
     body: dict[str, object] = {"model": model_name}
     if is_chat:
         path, body["messages"] = "chat/completions", [{"role": "user", "content": _QUESTION}]
@@ -97,4 +98,5 @@ def curl_line(url: str, model_name: str, *, is_chat: bool) -> str:
         path, body["prompt"] = "completions", _QUESTION
     header = "Content-Type: application/json"
     data = shlex.quote(json.dumps(body))
-    return f"curl {url}/v1/{path} -H {shlex.quote(header)} -d {data}"
+    key = f' -H "Authorization: Bearer ${KEY_VARIABLE}"' if needs_key else ""
+    return f"curl {url}/v1/{path} -H {shlex.quote(header)}{key} -d {data}"

@@ -1,5 +1,6 @@
 """Whatever is refused is refused in OpenAI's envelope, and reaches no engine."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,10 @@ import httpx
 import openai
 import pytest
 
+from leadline.engine.admission import check_fits
 from leadline.engine.errors import InvalidRequestError, PromptTooLongError, QueueFullError
+from leadline.engine.executor.base import Capacity
+from leadline.engine.request import EngineRequest, SamplingParams
 from leadline.server.limits import Limits
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -122,6 +126,41 @@ def test_a_context_that_is_too_long(service: Any) -> None:
     check(service.complete([5] * 200), 400, "context_length_exceeded")
     check(service.complete("x" * 5_000_000), 400, "context_length_exceeded")
     assert len(service.engine.requests) == 1
+
+
+WORDS = re.compile(
+    r"maximum context length is (\d+) tokens.* you requested (\d+) tokens"
+    r"(?: or more)? \((\d+)(?: or more)? in the prompt, (\d+)(?: or more)? for the answer\)"
+)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "max_tokens", "expected"),
+    [
+        ("xyz", 300, (200, 304, 4, 300)),  # with the token for the beginning
+        ([5] * 250, 1, (200, 251, 250, 1)),
+        ("x" * 5_000_000, 1, (200, 19533, 19532, 1)),
+    ],
+)
+def test_clients_find_the_numbers_in_the_message(
+    service: Any, prompt: Any, max_tokens: int, expected: tuple[int, ...]
+) -> None:
+    refused = service.complete(prompt, max_tokens=max_tokens)
+    error = check(refused, 400, "context_length_exceeded")
+    found = WORDS.search(error["message"])
+    assert found is not None, error["message"]
+    assert tuple(map(int, found.groups())) == expected
+
+
+def test_the_engine_says_it_in_the_same_words() -> None:
+    params = SamplingParams(seed=0, max_tokens=9)
+    request = EngineRequest(request_id="r", prompt_ids=[1] * 5, params=params, arrival_s=0.0)
+    capacity = Capacity(num_pages=9, page_size=4, max_model_len=12, max_num_seqs=1)
+    with pytest.raises(PromptTooLongError) as caught:
+        check_fits(request, capacity)
+    found = WORDS.search(str(caught.value))
+    assert found is not None
+    assert tuple(map(int, found.groups())) == (12, 14, 5, 9)
 
 
 def test_the_default_of_max_tokens_shrinks_to_the_room(service: Any) -> None:

@@ -76,10 +76,12 @@ def test_what_is_given_is_taken() -> None:
         kernels={"rms_norm": "reference"},
         batch_invariant=False,
         prefix_caching=False,
-        served_model_name="demo",
+        served_model_name=("demo", "alias"),
     )
     assert (config.num_pages, config.max_model_len, config.seed) == (100, 900, 7)
     assert config.kernels == {"rms_norm": "reference"}
+    assert (config.served_model_name, config.other_model_names) == ("demo", ("alias",))
+    assert lines["served_model_name"] == ConfigLine("served_model_name", "demo", "as given")
     assert not config.batch_invariant
     assert not config.prefix_caching
     assert {line.reason for name, line in lines.items() if name == "kv_tokens"} == {"as given"}
@@ -110,6 +112,8 @@ def test_a_seed_is_drawn_where_none_is_given() -> None:
         ({"max_num_seqs": 0}, ["max_num_seqs is 0", "at least 1"]),
         ({"max_num_batched_tokens": 63}, ["max_num_batched_tokens is 63", "at least 64"]),
         ({"max_model_len": 5000}, ["max_model_len is 5000", "4096"]),
+        ({"served_model_name": ("a", " ")}, ["served_model_name has an empty name"]),
+        ({"served_model_name": ("a", "b", "a")}, ["served_model_name has a name twice"]),
         ({"max_model_len": 1}, ["max_model_len is 1", "at least 2"]),
         ({"kv_tokens": 63}, ["kv_tokens is 63", "at least 64"]),
         ({"kv_tokens": 640, "max_model_len": 700}, ["640 tokens", "700", "2880 bytes"]),

@@ -11,12 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from leadline.engine.errors import ConfigError
-from leadline.engine.kv_event_publisher import (
-    KVEventPublisher,
-    KVEventsConfig,
-    parse_kv_events_config,
-)
+from leadline.engine.kv_event_publisher import KVEventPublisher
 from leadline.engine.kv_events import KVEventLog, external_hash
+from leadline.engine.kv_events_config import KVEventsConfig, parse_kv_events_config
 
 
 # The subscriber's side, written down from vLLM's documented example of one.

@@ -140,3 +140,24 @@ def test_unreadable_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").write_bytes(b"\xff")
     with pytest.raises(TemplateError, match=r"chat_template\.jinja cannot be read"):
         ChatTemplate.from_dir(tmp_path)
+
+
+def test_a_template_that_is_not_the_checkpoint_s(tmp_path: Path) -> None:
+    directory = resolve_model("leadline-demo")
+    path = tmp_path / "mine.jinja"
+    path.write_text("{{ bos_token }}|{{ messages[0].content }}|{{ tools }}")
+    template = ChatTemplate.from_file(path, directory)
+    own = ChatTemplate.from_dir(directory)
+    assert own is not None
+    bos = own.variables["bos_token"]
+    assert template.render([{"role": "user", "content": "hi"}]) == f"{bos}|hi|None"
+    assert template.reads_tools
+
+
+@pytest.mark.parametrize("content", [None, b"{% if %}", b"\xff"])
+def test_a_template_file_that_cannot_be_used(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "mine.jinja"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(TemplateError, match=r"--chat-template: .*mine\.jinja cannot be used"):
+        ChatTemplate.from_file(path, tmp_path)

@@ -99,3 +99,45 @@ def test_no_object(tmp_path: Path, content: str) -> None:
     (tmp_path / "generation_config.json").write_text(content)
     with pytest.raises(ConfigFileError, match=r"generation_config\.json"):
         read_generation_config(tmp_path)
+
+
+def test_another_source(tmp_path: Path) -> None:
+    own, other = tmp_path / "own", tmp_path / "other"
+    own.mkdir()
+    other.mkdir()
+    write(own, temperature=0.6, eos_token_id=[1, 2])
+    write(other, top_p=0.5)
+    expected = GenerationConfig(eos_token_ids=(1, 2, 9))
+    assert read_generation_config(own, other_eos_ids=[9], source="none") == expected
+    for source in (other, other / "generation_config.json"):
+        config = read_generation_config(own, source=str(source))
+        assert config == GenerationConfig(top_p=0.5)
+    for missing in (tmp_path, tmp_path / "no.json"):
+        with pytest.raises(ConfigFileError, match=r"--generation-config: .*; allowed: auto, none"):
+            read_generation_config(own, source=str(missing))
+
+
+@pytest.mark.parametrize("source", ["auto", "none"])
+def test_overrides_win(tmp_path: Path, source: str) -> None:
+    write(tmp_path, temperature=0.6, top_k=5)
+    overrides = {"temperature": 0.25, "max_new_tokens": 7, "eos_token_id": 3}
+    config = read_generation_config(tmp_path, source=source, overrides=overrides)
+    assert (config.temperature, config.max_new_tokens, config.eos_token_ids) == (0.25, 7, (3,))
+    assert config.top_k == (5 if source == "auto" else 0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"temprature": 1}, "there is no setting 'temprature'; allowed: temperature, top_p"),
+        ({"no_repeat_ngram_size": 3}, "there is no setting 'no_repeat_ngram_size'"),
+        ({"top_p": 2}, "top_p is 2; allowed: 0 to 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0; allowed: an integer from 1 on"),
+        ({"max_new_tokens": True}, "max_new_tokens is True"),
+    ],
+)
+def test_bad_overrides(tmp_path: Path, overrides: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigFileError) as caught:
+        read_generation_config(tmp_path, overrides=overrides)
+    assert str(caught.value).startswith("--override-generation-config: ")
+    assert words in str(caught.value)

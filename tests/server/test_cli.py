@@ -13,9 +13,11 @@ import pytest
 
 from leadline.engine.config import EngineConfig
 from leadline.engine.errors import ConfigError
-from leadline.server.cli import KEY_VARIABLE, main, make_parser
-from leadline.server.config import ServerConfig
-from leadline.server.flags import add_flags, config_from, flag_of, integer
+from leadline.server.cli import main, make_parser
+from leadline.server.config import KEY_VARIABLE, ServerConfig
+from leadline.server.flags import add_flag, flag_of, integer
+from leadline.server.serve_flags import COMMON
+from leadline.server.settings import settings_from
 
 CONFIGS = (EngineConfig, ServerConfig)
 FIELDS = [(config, field) for config in CONFIGS for field in dataclasses.fields(config)]
@@ -23,8 +25,8 @@ Field = dataclasses.Field[Any]
 
 
 def configs_of(*flags: str) -> list[Any]:
-    args = make_parser().parse_args(["serve", *flags])
-    return [config_from(args, config) for config in CONFIGS]
+    settings = settings_from(make_parser().parse_args(["serve", *flags]))
+    return [settings.engine, settings.server]
 
 
 def other_value(config_type: type, field: Field) -> tuple[list[str], Any]:
@@ -92,7 +94,8 @@ class OddDefaults:
 
 def test_numbers_are_not_taken_for_switches() -> None:
     parser = argparse.ArgumentParser()
-    add_flags(parser, OddDefaults, title="odd")
+    for field in dataclasses.fields(OddDefaults):
+        add_flag(parser, OddDefaults, field.name)
     text = " ".join(parser.format_help().split())
     assert "a number (default: 1)" in text
     assert "a share (default: 0.0)" in text
@@ -129,6 +132,13 @@ def test_what_is_no_whole_number(text: str) -> None:
     [
         ([], "COMMAND"),
         (["fly"], "fly"),
+        (["serv"], "(did you mean serve?); see leadline --help"),
+        (["serve", "--max-modl-len", "9"], "unknown flag --max-modl-len (did you mean --max-model"),
+        (["serve", "--prefix-cachin"], "unknown flag --prefix-cachin (did you mean --prefix-cach"),
+        (["serve", "--qqq=1", "--zzz"], "unknown flag --qqq; see leadline serve --help"),
+        (["serve", "--dtype", "floot32"], "(did you mean float32?)"),
+        (["chat", "--modle", "x"], "unknown flag --modle (did you mean --model?)"),
+        (["completion", "bsh"], "(did you mean bash?)"),
         (["serve", "--port", "http"], "--port: 'http' is no whole number"),
         (["serve", "--drain-timeout", "long"], "--drain-timeout: 'long' is no number"),
         (["serve", "--kernels", "tiled"], "--kernels: 'tiled' has not the form operation=name"),
@@ -166,15 +176,34 @@ def test_a_bad_command_line_is_one_line(
     assert "--help" in captured.err
 
 
+HEAVY = {
+    *("torch", "numpy", "tokenizers", "huggingface_hub", "safetensors", "jinja2", "zmq"),
+    *("pydantic", "starlette", "uvicorn", "uvloop", "httpx", "prometheus_client", "rich", "yaml"),
+    *("asyncio", "llguidance", "shtab", "ssl"),
+}
+
+
 @pytest.mark.parametrize(
-    "argv", [["--version"], ["--help"], ["serve", "--help"], ["chat", "--help"], ["kernels", "-h"]]
+    ("argv", "expected"),
+    [
+        (["--version"], 0),
+        (["--help"], 0),
+        (["serve", "--help"], 0),
+        (["serve", "--help-all"], 0),
+        (["chat", "--help"], 0),
+        (["config", "--help"], 0),
+        (["kernels", "-h"], 0),
+        (["serve", "--prot", "1"], 2),
+        (["serve", "--port", "x"], 2),
+        (["sevre"], 2),
+    ],
 )
-def test_help_and_version_import_little(argv: list[str]) -> None:
+def test_help_and_errors_import_little(argv: list[str], expected: int) -> None:
     program = (
         "import json, sys\n"
         "from leadline.server.cli import main\n"
         "status = main(json.loads(sys.argv[1]))\n"
-        "sys.stderr.write(json.dumps([status, sorted(sys.modules)]))\n"
+        "sys.stderr.write('\\n' + json.dumps([status, sorted(sys.modules)]))\n"
     )
     result = subprocess.run(
         [sys.executable, "-c", program, json.dumps(argv)],
@@ -182,11 +211,45 @@ def test_help_and_version_import_little(argv: list[str]) -> None:
         text=True,
         check=True,
     )
-    status, modules = json.loads(result.stderr)
-    assert status == 0
-    assert "leadline" in result.stdout
-    heavy = {"torch", "tokenizers", "huggingface_hub", "pydantic", "starlette", "uvicorn", "httpx"}
-    assert not heavy & set(modules)
+    status, modules = json.loads(result.stderr.splitlines()[-1])
+    assert status == expected
+    assert "leadline" in result.stdout + result.stderr
+    assert not HEAVY & set(modules)
+
+
+def help_of(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    assert main(argv) == 0
+    return capsys.readouterr().out
+
+
+def test_the_help_of_serve_is_short(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = help_of(capsys, "serve", "--help")
+    assert len(text.splitlines()) <= 52
+    assert "--help-all" in text
+    assert "examples:" in text
+    for names in COMMON.values():
+        assert all(f"  {flag_of(name)} " in text for name in names)
+    assert "--page-size" not in text
+
+
+@pytest.mark.parametrize("command", ["serve", "config"])
+def test_help_all_shows_every_flag(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(capsys, command, "--help-all").replace("[no-]", "")
+    for _, field in FIELDS:
+        assert field.name == "model" or f"  {flag_of(field.name)} " in text
+    assert "--speculative-config JSON" in text
+
+
+def test_a_shell_completes_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    script = help_of(capsys, "completion", "bash")
+    program = f"{script}\ncomplete -p leadline"
+    shown = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True)
+    assert "leadline" in shown.stdout
+    assert all(flag_of(f.name) in script for _, f in FIELDS if f.name != "model")
+    assert help_of(capsys, "completion", "zsh").startswith("#compdef leadline")
 
 
 def test_serving_needs_no_torch() -> None:
@@ -266,8 +329,7 @@ def test_help_does_not_show_keys(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "sk-secret")
-    assert main(["serve", "--help"]) == 0
-    text = capsys.readouterr().out
+    text = help_of(capsys, "serve", "--help-all")
     assert "--admin-api-key" in text
     assert KEY_VARIABLE in text
     assert "sk-secret" not in text

@@ -7,6 +7,7 @@ import re
 import shlex
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 import tokenizers
+import trustme
 from tokenizers import decoders, models, pre_tokenizers
 
 from leadline.engine.config import EngineConfig
@@ -32,7 +34,7 @@ from leadline.server.config import ServerConfig
 from leadline.server.health import StallLimits
 from leadline.server.serve import serve
 
-engine = EngineConfig(model=sys.argv[1], served_model_name="it's", kv_tokens=1024)
+engine = EngineConfig(model=sys.argv[1], served_model_name=("it's", "other"), kv_tokens=1024)
 options = {"port": 0, "max_engine_restarts": 0} | json.loads(sys.argv[3])
 server = ServerConfig(**options)
 limits = StallLimits(min_s=0.3)
@@ -156,7 +158,7 @@ def launched(model: Path, builder: str, **options: Any) -> Iterator[Server]:
 def running(model: Path, builder: str = "paced", **options: Any) -> Iterator[Server]:
     with launched(model, builder, **options) as server:
         server.read_until("leadline chat")
-        match = re.search(r"listens on (http://127\.0\.0\.1:\d+) \(started in", server.head)
+        match = re.search(r"listens on (https?://127\.0\.0\.1:\d+) \(started in", server.head)
         assert match, server.head
         server.url = match[1]
         yield server
@@ -418,6 +420,46 @@ def test_json_lines_tell_of_requests_and_not_of_what_they_say(model: Path) -> No
     assert "ASGI callable" not in errors, "a stream that is cut on purpose is no news"
 
 
+def test_names_template_and_defaults_as_asked(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.jinja").write_text("{{ messages[0].content }}!")
+    options = {
+        "chat_template": str(tmp_path / "mine.jinja"),
+        "override_generation_config": '{"max_new_tokens": 3}',
+    }
+    with running(model, **options) as server:
+        listed = httpx.get(f"{server.url}/v1/models").json()["data"]
+        assert [entry["id"] for entry in listed] == ["it's", "other"]
+        url = f"{server.url}/v1/chat/completions"
+        answer = httpx.post(url, json=CHAT | {"model": "other"}).json()
+        assert answer["model"] == "other"
+        assert answer["usage"]["prompt_tokens"] == 3
+        assert answer["usage"]["completion_tokens"] == 3
+        assert answer["choices"][0]["finish_reason"] == "length"
+
+
+def test_https_with_a_key_as_it_is_pasted(model: Path, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    options = {"ssl_certfile": str(tmp_path / "server.pem"), "api_key": ["sk-1"]}
+    with running(model, **options, cors_origin=["https://page.example"]) as server:
+        assert server.url.startswith("https://")
+        [curl] = [line for line in server.head.splitlines() if line.startswith("  curl")]
+        assert "sk-1" not in server.head
+        line = f"{curl} --silent --cacert {tmp_path / 'ca.pem'}"
+        environment = os.environ | {"LEADLINE_API_KEY": "sk-1"}
+        result = subprocess.run(
+            ["bash", "-c", line], env=environment, capture_output=True, text=True, check=True
+        )
+        assert json.loads(result.stdout)["object"] == "chat.completion"
+        trusting = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+        headers = {"origin": "https://page.example"}
+        refused = httpx.get(f"{server.url}/v1/models", headers=headers, verify=trusting)
+        assert refused.status_code == 401
+        assert refused.headers["access-control-allow-origin"] == "https://page.example"
+
+
 def last_line(capfd: pytest.CaptureFixture[str]) -> str:
     return capfd.readouterr().err.splitlines()[-1]
 
@@ -449,6 +491,15 @@ def test_a_used_port_is_noticed_first(capfd: pytest.CaptureFixture[str]) -> None
         ({}, {"api_key": ("",)}, "api_key: key 1 of 1 is not allowed"),
         ({}, {"log_format": "xml"}, "log_format is 'xml'; allowed: text, json"),
         ({}, {"deadline_s": 0.0}, "deadline_s is 0.0; allowed: greater than 0"),
+        ({}, {"chat_template": "/nowhere.jinja"}, "--chat-template: /nowhere.jinja cannot be"),
+        ({}, {"generation_config": "/nowhere"}, "--generation-config: there is no file /nowhere"),
+        ({}, {"override_generation_config": "{"}, "override_generation_config is no valid JSON"),
+        ({}, {"override_generation_config": "[]"}, "override_generation_config is no JSON object"),
+        ({}, {"override_generation_config": '{"top_q": 1}'}, "there is no setting 'top_q'"),
+        ({"served_model_name": ("",)}, {}, "served_model_name has an empty name"),
+        ({}, {"ssl_keyfile": "/nowhere"}, "ssl_keyfile is given without ssl_certfile"),
+        ({}, {"ssl_certfile": "/nowhere"}, "--ssl-certfile: /nowhere cannot be read: No such"),
+        ({}, {"cors_origin": ("https://a/",)}, "cors_origin is 'https://a/'; allowed: *, or"),
         ({}, {"host": "256.1.1.1"}, "'256.1.1.1' cannot be resolved"),
         ({}, {"host": "203.0.113.1"}, "no such address"),
     ],
