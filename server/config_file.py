@@ -127,7 +127,7 @@ def _parse(data: bytes, source: str) -> Any:
             return super().construct_mapping(node, deep)
 
     try:
-        return yaml.load(data, Loader=Loader)  # a SafeLoader: values only, no objects
+        return Loader(data).get_single_data()
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{source} is no valid YAML: {_one_line(error)}") from None
 

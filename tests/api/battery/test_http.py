@@ -84,6 +84,9 @@ def test_metrics_do_not_grow_with_what_clients_invent(service: Any, address: Add
 
     service.complete()
     service.http.get("/nowhere")
+    service.http.request("M", "/nowhere")
+    service.post("/v1/completions", {"model": "m", "prompt": "x"})
+    series()
     before = series()
     for at in range(50):
         service.http.request(f"M{at}", f"/p{at}")

@@ -179,6 +179,14 @@ def own_service(model: str, tmp_path: Path) -> Iterator[Process]:
 
 
 @pytest.fixture
+def brittle_service(model: str, tmp_path: Path) -> Iterator[Process]:
+    """A server whose engine is not started again."""
+    flags = ("--served-model-name", "demo", "--max-engine-restarts", "0")
+    with leadline_serve(tmp_path / "stderr", model, *flags) as process:
+        yield process
+
+
+@pytest.fixture
 def client(service: Process) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(
         base_url=f"{service.url}/v1", api_key="-", max_retries=0, timeout=WAIT_S

@@ -71,15 +71,24 @@ def test_first_signal_drains(own_service: Any) -> None:
     assert own_service.is_gone(engine_pid)
 
 
-def test_dead_engine_ends_every_request_and_the_service(own_service: Any) -> None:
+def test_a_stream_outlives_an_engine_that_dies(own_service: Any) -> None:
     answer = Answer(own_service.url, 1500)
     os.kill(own_service.engine_pid(), signal.SIGKILL)
+    answer.wait()
+    assert answer.lines[-1] == "[DONE]"
+    assert json.loads(answer.lines[-2])["usage"]["completion_tokens"] == 1500
+    assert answer.error is None
+
+
+def test_an_engine_that_is_not_started_again_ends_all(brittle_service: Any) -> None:
+    answer = Answer(brittle_service.url, 1500)
+    os.kill(brittle_service.engine_pid(), signal.SIGKILL)
     answer.wait()
     assert "[DONE]" not in answer.lines
     assert "error" in json.loads(answer.lines[-1])
     assert isinstance(answer.error, httpx.RemoteProtocolError), "the stream did not end cleanly"
-    assert own_service.wait() == 1
-    assert "engine" in own_service.errors()[-1]
+    assert brittle_service.wait() == 1
+    assert "engine" in brittle_service.errors()[-1]
 
 
 def test_broken_checkpoint_says_what_is_wrong_last(cli: Cli, tmp_path: Path) -> None:
