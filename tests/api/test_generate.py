@@ -194,13 +194,15 @@ def test_a_limit_of_the_prompt(serve: Callable[..., Any]) -> None:
 
 def test_a_failure_within_the_stream(serve: Callable[..., Any]) -> None:
     service = serve(failure=FinishReason.ERROR)
-    with service.http.stream(
-        "POST", PATH, json={"token_ids": PROMPT, "sampling_params": {}, "stream": True}
-    ) as response:
-        assert response.status_code == 200
-        lines: list[str] = []
-        with pytest.raises(httpx.RemoteProtocolError):  # no clean end
-            for line in response.iter_lines():
-                lines.append(line)
-    assert json.loads(lines[-2].removeprefix("data: "))["error"]["code"] == "engine_error"
+    body = {"token_ids": PROMPT, "sampling_params": {}, "stream": True}
+    received: list[bytes] = []
+    with (
+        service.http.stream("POST", PATH, json=body) as response,
+        pytest.raises(httpx.RemoteProtocolError),  # no clean end
+    ):
+        received.extend(response.iter_raw())
+    assert response.status_code == 200
+    *_, last, end = b"".join(received).split(b"\n\n")
+    assert end == b""
+    assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "engine_error"
     assert generate(service).status_code == 500
