@@ -17,6 +17,7 @@ from leadline.server.completions import completions
 from leadline.server.dashboard import dashboard
 from leadline.server.edge import Edge
 from leadline.server.errors import ApiError, from_engine_error
+from leadline.server.generate import generate
 from leadline.server.health import EngineHealth, StallLimits, probe_routes
 from leadline.server.messages.envelope import AnthropicErrors, is_for_anthropic
 from leadline.server.messages.messages import count_tokens, create_message
@@ -56,6 +57,7 @@ def create_app(
             Route("/v1/responses/input_tokens", count_input_tokens, methods=["POST"]),
             Route("/v1/responses/{response_id}", one_response, methods=["GET", "DELETE"]),
             Route("/v1/responses/{response_id}/input_items", list_input_items, methods=["GET"]),
+            Route("/inference/v1/generate", generate, methods=["POST"]),
             Route("/v1/messages", create_message, methods=["POST"]),
             Route("/v1/messages/count_tokens", count_tokens, methods=["POST"]),
             Route("/v1/models", list_models),

@@ -34,6 +34,7 @@ class AnswerParts:
     """What an answer tells beside its text.
 
     Attributes:
+        has_text: tokens become text at all.
         has_logprobs: of the output's tokens.
         has_prompt_logprobs: in a field of their own.
         has_token_ids: of prompt and output.
@@ -43,6 +44,7 @@ class AnswerParts:
         is_scoring: the engine's one token is dropped; the prompt alone is looked at.
     """
 
+    has_text: bool = True
     has_logprobs: bool = False
     has_prompt_logprobs: bool = False
     has_token_ids: bool = False
@@ -225,7 +227,9 @@ class Generation:
         tokenizer, thinking, reading = self.state.tokenizer, self.state.thinking, self.reading
         request = self.requests[index]
         token_bytes = tokenizer.token_bytes
-        if self.parts.has_special_tokens:
+        if not self.parts.has_text:
+            token_bytes = _no_bytes
+        elif self.parts.has_special_tokens:
             token_bytes = partial(bytes_of, tokenizer)
         return ChoiceText(
             index,
@@ -252,6 +256,10 @@ class Generation:
             if output.is_lost:
                 raise UnavailableError("the engine has failed; try again later", code="engine_dead")
             raise ApiError(500, output.error or "the engine failed", code="engine_error")
+
+
+def _no_bytes(token_id: int) -> bytes:
+    return b""
 
 
 async def _last_counts(outputs: AsyncIterator[RequestOutput]) -> SpeculationCounts | None:

@@ -53,6 +53,7 @@ async def make_generation(
     reading: Reading | None = None,
     calls: Grammar | None = None,
     echo: str = "",
+    has_text: bool = True,
 ) -> Generation:
     """The engine requests of one API request.
 
@@ -68,6 +69,7 @@ async def make_generation(
         calls: what answers must match because of the request's tools; the request has no other
             grammar then.
         echo: text that choices begin with, where it is not that of the prompts.
+        has_text: tokens become text; else there are no stop strings.
 
     Raises:
         ApiError: a prompt is too long or has ids that are no tokens; a grammar is no good.
@@ -79,7 +81,7 @@ async def make_generation(
     seed = state.seed_source() if fields.seed is None else fields.seed
     all_params = []
     for prompt_ids in prompts:
-        _check_prompt(prompt_ids, state.tokenizer.vocab_size)
+        _check_prompt(prompt_ids, state.tokenizer.vocab_size, fields.prompt_param)
         check_prompt_tokens(len(prompt_ids), fields.prompt_param, state.limits)
         all_params.append(
             make_params(state, fields, len(prompt_ids), default_max_tokens=default_max_tokens)
@@ -108,7 +110,7 @@ async def make_generation(
         seed=seed,
         requests=requests,
         rules=_rules(fields, all_params[0]),
-        parts=_parts(fields),
+        parts=_parts(fields, has_text=has_text),
         writer=LogprobWriter(state.tokenizer, as_token_ids=bool(fields.return_tokens_as_token_ids)),
         echoes=_echoes(state, fields, prompts, prefix_lens, echo),
         choices_per_prompt=num_choices,
@@ -180,8 +182,9 @@ def _rules(fields: SamplingFields, params: SamplingParams) -> TextRules:
     )
 
 
-def _parts(fields: SamplingFields) -> AnswerParts:
+def _parts(fields: SamplingFields, *, has_text: bool) -> AnswerParts:
     return AnswerParts(
+        has_text=has_text,
         has_logprobs=fields.num_logprobs is not None,
         has_prompt_logprobs=fields.prompt_logprobs is not None,
         has_token_ids=bool(fields.return_token_ids),
@@ -203,9 +206,9 @@ def _cache_salt(fields: SamplingFields) -> str:
     return f"{salt}\0{fields.user_id}" if fields.user_id else salt
 
 
-def _check_prompt(prompt_ids: Sequence[int], vocab_size: int) -> None:
+def _check_prompt(prompt_ids: Sequence[int], vocab_size: int, param: str) -> None:
     if not prompt_ids:
         raise BadRequestError(
-            "the prompt is empty; give at least one token", param="prompt", code="invalid_value"
+            "the prompt is empty; give at least one token", param=param, code="invalid_value"
         )
-    check_ids(prompt_ids, vocab_size, "prompt")
+    check_ids(prompt_ids, vocab_size, param)

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 from leadline.server.chat_types import ChatRequest
 from leadline.server.completion_types import CompletionRequest
+from leadline.server.generate import GenerateAnswer
+from leadline.server.generate_types import GenerateRequest
 from leadline.server.health import HealthRefusal, HealthReport, Probe, ProbeRefusal
 from leadline.server.messages.envelope import AnthropicError
 from leadline.server.messages.message import MessageAnswer, TokenCount
@@ -33,6 +35,7 @@ _PAGE = {
     "order": "`asc` or `desc`, which is the default.",
     "after": "The id of the last item of the page before.",
 }
+_TOKENS = {"token_ids": [1, 2, 3], "sampling_params": {"max_tokens": 16}}
 _TEXT = {"prompt": "itertools.chain", "max_tokens": 16}
 
 OPERATIONS: Mapping[str, Operation] = {
@@ -46,6 +49,9 @@ OPERATIONS: Mapping[str, Operation] = {
     "DELETE /v1/responses/{response_id}": reads("responses", DeletedResponse, errors=(404,)),
     "GET /v1/responses/{response_id}/input_items": reads(
         "responses", InputItems, errors=(400, 404), query=_PAGE
+    ),
+    "POST /inference/v1/generate": generates(
+        "tokens", GenerateRequest, GenerateAnswer, example=_TOKENS
     ),
     "POST /v1/messages": generates(
         "messages", MessagesRequest, MessageAnswer, example=_MESSAGES, error=AnthropicError

@@ -92,6 +92,22 @@ def test_a_head_beyond_its_limits(address: tuple[str, int], head: bytes, end: by
     assert is_served(address)
 
 
+@pytest.mark.parametrize("path", [b"/v1/messages", b"/v1/messages/count_tokens"])
+def test_a_head_beyond_its_limits_in_anthropics_shape(
+    address: tuple[str, int], path: bytes
+) -> None:
+    start = b"POST " + path + b" HTTP/1.1\r\nHost: x\r\nX-Request-Id: mine\r\n"
+    with connected(address) as client:
+        client.sendall(start + b"X: " + b"x" * LIMITS.head_bytes + b"\r\n\r\n")
+        head, _, body = read_all(client).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 431")
+    assert b"request-id: mine" in head.lower().split(b"\r\n")
+    answer = json.loads(body)
+    assert (answer["type"], answer["request_id"]) == ("error", "mine")
+    assert answer["error"]["type"] == "invalid_request_error"
+    assert "less" in answer["error"]["message"]
+
+
 def test_a_head_without_end_is_not_kept(address: tuple[str, int]) -> None:
     with connected(address) as client:
         client.sendall(GET + b"X: ")

@@ -12,6 +12,7 @@ from leadline.engine.errors import QueueFullError
 from leadline.engine.request import FinishReason
 from leadline.server.access import Access
 from leadline.server.app import create_app
+from leadline.server.doorway import Doorway
 
 PATH = "/v1/messages"
 BODY: Any = {"model": "tiny", "max_tokens": 50, "messages": [{"role": "user", "content": "Hi"}]}
@@ -118,3 +119,10 @@ def test_a_stream_that_waits_sends_pings(serve: Callable[..., Any], anthropic_of
     assert text.endswith('event: message_stop\ndata: {"type":"message_stop"}\n\n')
     with anthropic_of(service.url).messages.stream(**BODY) as stream:
         assert stream.get_final_text() == "a"
+
+
+def test_while_the_engine_loads(switchboard: Any) -> None:
+    url = switchboard.add(Doorway())
+    check(httpx.post(f"{url}{PATH}", json=BODY, verify=False), 503, "overloaded_error")
+    answer = httpx.post(f"{url}/v1/completions", json=BODY, verify=False).json()
+    assert list(answer) == ["error"]

@@ -23,6 +23,9 @@ from leadline.server.dialects.dialect import DEEPSEEK_TEXTS, KIMI_TEXTS, Mark
 from leadline.server.dialects.reading import reading_of
 from leadline.server.generation import Generation
 from leadline.server.make_generation import make_generation
+from leadline.server.messages.answer_blocks import input_of
+from leadline.server.messages.frames import MessageFrames
+from leadline.server.messages.message import whole_message
 from leadline.server.sampling_types import StreamOptions
 from leadline.server.state import ServerState
 
@@ -93,7 +96,7 @@ async def generation_of(
         state, fields, [prompt_ids], Caller(), id_prefix="x", reading=reading
     )
     request = msgspec.structs.replace(generation.requests[0], request_id="r")  # for equal call ids
-    generation.requests = [request]
+    generation.requests, generation.response_id = [request], "r"
     return generation
 
 
@@ -138,8 +141,7 @@ calls = st.tuples(names, bodies).map(
 )
 
 
-@settings(max_examples=150)
-@given(
+any_answer = given(
     state=st.sampled_from(STATES),
     written=st.lists(st.one_of(parts.map(lambda part: [part]), calls), max_size=8),
     cuts=st.lists(st.integers(0, 200), max_size=10),
@@ -149,6 +151,27 @@ calls = st.tuples(names, bodies).map(
     prompt=st.sampled_from(["x", "<think>\n", "<think>x"]),
     max_calls=st.sampled_from([None, 1]),
 )
+
+
+def ids_of(state: ServerState, written: list[list[Any]]) -> list[int]:
+    assert state.dialect is not None
+    thinks = {Mark.THINK_BEGIN: "<think>", Mark.THINK_END: "</think>"}
+    texts = {**thinks, **state.dialect.texts}
+    return state.tokenizer.encode("".join(texts.get(p, p) for group in written for p in group))
+
+
+def fields_of(**fields: Any) -> ChatRequest:
+    messages = [{"role": "user", "content": "x"}]
+    return ChatRequest.model_validate({"model": "m", "messages": messages, **fields})
+
+
+def cut(ids: list[int], cuts: list[int]) -> list[list[int]]:
+    borders = sorted({0, len(ids), *(cut % (len(ids) + 1) for cut in cuts)})
+    return [ids[start:end] for start, end in pairwise(borders)]
+
+
+@settings(max_examples=150)
+@any_answer
 async def test_any_grouping_gives_what_the_whole_has(
     state: ServerState,
     written: list[list[Any]],
@@ -159,23 +182,15 @@ async def test_any_grouping_gives_what_the_whole_has(
     prompt: str,
     max_calls: int | None,
 ) -> None:
-    assert state.dialect is not None
-    thinks = {Mark.THINK_BEGIN: "<think>", Mark.THINK_END: "</think>"}
-    texts = {**thinks, **state.dialect.texts}
-    text = "".join(texts.get(part, part) for group in written for part in group)
-    fields = ChatRequest.model_validate(
-        {
-            "model": "m",
-            "messages": [{"role": "user", "content": "x"}],
-            "stop": stop,
-            "min_tokens": min_tokens,
-            "include_stop_str_in_output": is_included,
-            "logprobs": True,
-            "return_token_ids": True,
-        }
+    fields = fields_of(
+        stop=stop,
+        min_tokens=min_tokens,
+        include_stop_str_in_output=is_included,
+        logprobs=True,
+        return_token_ids=True,
     )
     engine: Any = state.engine
-    ids = state.tokenizer.encode(text)
+    ids = ids_of(state, written)
     engine.groups = [ids] if ids else []
     generation = await generation_of(state, fields, prompt, max_calls)
     (answer,) = await collect(generation)
@@ -189,6 +204,68 @@ async def test_any_grouping_gives_what_the_whole_has(
         "reason": (answer.finish_reason, answer.stop_reason),
         "usage": generation.usage.to_json(),
     }
-    borders = sorted({0, len(ids), *(cut % (len(ids) + 1) for cut in cuts)})
-    engine.groups = [ids[start:end] for start, end in pairwise(borders)]
+    engine.groups = cut(ids, cuts)
     assert await told_by_stream(await generation_of(state, fields, prompt, max_calls)) == whole
+
+
+async def message_of_stream(frames: MessageFrames) -> dict[str, Any]:
+    """The message that the events make, put together as Anthropic's clients do."""
+    message: dict[str, Any] = {}
+    open_block: dict[str, Any] | None = None
+    async for frame in frames.frames():
+        name, data = frame.decode().removesuffix("\n\n").split("\n")
+        event = json.loads(data.removeprefix("data: "))
+        assert name == f"event: {event['type']}"
+        match event["type"]:
+            case "message_start":
+                message = event["message"]
+            case "content_block_start":
+                assert open_block is None
+                assert event["index"] == len(message["content"])
+                open_block = {**event["content_block"], "partial_json": ""}
+                message["content"].append(open_block)
+            case "content_block_delta":
+                assert open_block is not None
+                assert event["index"] == len(message["content"]) - 1
+                delta = event["delta"]
+                name = delta.pop("type").removesuffix("_delta")
+                name = "partial_json" if name == "input_json" else name
+                open_block[name] += delta[name]
+            case "content_block_stop":
+                assert open_block is not None
+                partial = open_block.pop("partial_json")
+                if open_block["type"] == "tool_use":
+                    open_block["input"] = json.loads(bytes(input_of(partial)))
+                open_block = None
+            case "message_delta":
+                message |= event["delta"]
+                message["usage"] |= event["usage"]
+    assert open_block is None
+    assert event["type"] == "message_stop"
+    return message
+
+
+@settings(max_examples=150)
+@any_answer
+async def test_any_grouping_gives_the_whole_message(
+    state: ServerState,
+    written: list[list[Any]],
+    cuts: list[int],
+    stop: list[str],
+    min_tokens: int,
+    is_included: bool,
+    prompt: str,
+    max_calls: int | None,
+) -> None:
+    fields = fields_of(stop=stop, min_tokens=min_tokens)
+    engine: Any = state.engine
+    ids = ids_of(state, written)
+    engine.groups = [ids] if ids else []
+    shown = {"shows_thinking": is_included, "fills_context": False}
+    generation = await generation_of(state, fields, prompt, max_calls)
+    whole = json.loads(msgspec.json.encode(await whole_message(generation, **shown)))
+    for block in whole["content"]:
+        assert block["type"] != "text" or block["text"].strip()
+    engine.groups = cut(ids, cuts)
+    frames = MessageFrames(await generation_of(state, fields, prompt, max_calls), **shown)
+    assert await message_of_stream(frames) == whole
