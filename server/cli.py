@@ -1,4 +1,4 @@
-"""The command `leadline`: serve, chat, kernels.
+"""The command `leadline`: serve, chat, bench, kernels.
 
 What a command needs is imported when it runs, so that help comes at once.
 """
@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from leadline.engine.config import EngineConfig
 from leadline.engine.errors import ConfigError
+from leadline.server.bench.command import add_bench
 from leadline.server.config import DEFAULT_URL, KEY_FIELDS, ServerConfig
 from leadline.server.flags import Alias, add_flags, config_from, flag_of, integer
 from leadline.server.keys import read_keys
@@ -68,6 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_serve(commands)
     _add_chat(commands)
+    add_bench(commands)
     _add_kernels(commands)
     return parser
 
