@@ -1,24 +1,19 @@
 """Sends one request and writes down when each part of its answer comes."""
 
 import time
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
+from leadline.server.bench.event import AnswerError, Event, decode_event, refusal_text
 from leadline.server.bench.event_stream import EventStream
 from leadline.server.bench.http_client import Answer, HttpClient, HttpError, is_ok
 from leadline.server.bench.options import ServeOptions
 from leadline.server.bench.record import DraftCounts, Record
 from leadline.server.bench.sample import Sample
 
-_MAX_ERROR_CHARS = 500
+_DONE = b"[DONE]"
 _FAILED_REASONS = ("error", "abort")
-_DELTA_TEXTS = ("reasoning_content", "reasoning", "content")
-
-
-class AnswerError(Exception):
-    """An answer that is none, by what the server says or leaves out."""
 
 
 class Asker:
@@ -27,7 +22,6 @@ class Asker:
     def __init__(self, http: HttpClient, options: ServeOptions, model: str) -> None:
         self._http = http
         self._options = options
-        self._read_choice = _chat_text if options.is_chat else _completion_text
         self._fields: dict[str, Any] = {
             "model": model,
             "stream": True,
@@ -54,7 +48,7 @@ class Asker:
         record = Record(num_prompt_tokens=sample.num_tokens, start_s=time.perf_counter())
         try:
             async with self._http.open("POST", self._options.endpoint, body, headers) as answer:
-                await self._read(answer, record)
+                await _read(answer, record)
         except (HttpError, AnswerError) as error:
             record.error = str(error)
         record.end_s = record.end_s or time.perf_counter()
@@ -62,93 +56,46 @@ class Asker:
             record.num_output_tokens = len(record.token_times_s)
         return record
 
-    async def _read(self, answer: Answer, record: Record) -> None:
-        if not is_ok(answer.status):
-            raise AnswerError(refusal_text(answer.status, await answer.read()))
-        events, texts = EventStream(), []
-        async for chunk in answer.chunks():
-            now_s = time.perf_counter()
-            for data in events.feed(chunk):
-                if data == b"[DONE]":
-                    continue
-                event = _decode(data)
-                if event.get("choices"):
-                    record.end_s = now_s
-                    choice = event["choices"][0]
-                    text, is_token = self._read_choice(choice)
-                    if is_token:
-                        record.token_times_s.append(now_s)
-                        texts.append(text)
-                    record.finish_reason = choice.get("finish_reason") or record.finish_reason
-                _read_counts(event, record)
-        record.text = "".join(texts)
-        if record.finish_reason is None:
-            raise AnswerError("the answer ended without a finish reason")
-        if record.finish_reason in _FAILED_REASONS:
-            raise AnswerError(f"the answer's finish reason is {record.finish_reason!r}")
 
-
-ReadChoice = Callable[[Mapping[str, Any]], tuple[str, bool]]
-
-
-def _completion_text(choice: Mapping[str, Any]) -> tuple[str, bool]:
-    text = choice.get("text") or ""
-    return text, bool(text)
-
-
-def _chat_text(choice: Mapping[str, Any]) -> tuple[str, bool]:
-    """The text of a delta, and whether it has any or is part of a call."""
-    delta = choice.get("delta") or {}
-    # Servers send reasoning under one name, or the same under both.
-    text = next((delta[name] for name in _DELTA_TEXTS if delta.get(name)), "")
-    return text, bool(text or delta.get("tool_calls"))
-
-
-def _decode(data: bytes) -> dict[str, Any]:
-    """An event.
+async def _read(answer: Answer, record: Record) -> None:
+    """Write the answer down.
 
     Raises:
-        AnswerError: it is none, or tells of an error.
+        HttpError: it is cut off.
+        AnswerError: it is a refusal, has another form, or tells of an error or of no end.
     """
-    try:
-        event = msgspec.json.decode(data, type=dict[str, Any])
-    except msgspec.MsgspecError as error:
-        raise AnswerError(f"an event is no JSON object ({error}): {_short(data)}") from None
-    if event.get("error") or event.get("object") == "error":
-        raise AnswerError(f"an error in the stream: {_error_text(event)}")
-    return event
+    if not is_ok(answer.status):
+        raise AnswerError(refusal_text(answer.status, await answer.read()))
+    events = EventStream()
+    async for chunk in answer.chunks():
+        now_s = time.perf_counter()
+        for data in events.feed(chunk):
+            if data != _DONE:
+                _take(decode_event(data), record, now_s)
+    if record.finish_reason is None:
+        raise AnswerError("the answer ended without a finish reason")
+    if record.finish_reason in _FAILED_REASONS:
+        raise AnswerError(f"the answer's finish reason is {record.finish_reason!r}")
 
 
-def _read_counts(event: Mapping[str, Any], record: Record) -> None:
-    """What an event says of tokens and drafts; the last word counts."""
-    if usage := event.get("usage"):
-        if (num_output := usage.get("completion_tokens")) is not None:
-            record.has_usage, record.num_output_tokens = True, num_output
-        if (num_prompt := usage.get("prompt_tokens")) is not None:
-            record.num_prompt_tokens = num_prompt
-    if counts := (event.get("metrics") or {}).get("speculative_decoding"):
+def _take(event: Event, record: Record, now_s: float) -> None:
+    """What an event adds to the record; of counts, the last word counts."""
+    if event.choices:
+        choice = event.choices[0]
+        record.end_s = now_s
+        if choice.has_tokens:
+            record.token_times_s.append(now_s)
+            record.text += choice.new_text
+        record.finish_reason = choice.finish_reason or record.finish_reason
+    if event.usage is not None:
+        if event.usage.completion_tokens is not None:
+            record.has_usage, record.num_output_tokens = True, event.usage.completion_tokens
+        if event.usage.prompt_tokens is not None:
+            record.num_prompt_tokens = event.usage.prompt_tokens
+    if event.metrics is not None and (drafting := event.metrics.speculative_decoding) is not None:
         record.drafts = DraftCounts(
-            num_drafts=counts["num_spec_steps"],
-            num_draft_tokens=counts["num_draft_tokens"],
-            num_accepted_tokens=counts["num_accepted_draft_tokens"],
-            accepted_per_position=counts["num_accepted_tokens_per_pos"],
+            num_drafts=drafting.num_spec_steps,
+            num_draft_tokens=drafting.num_draft_tokens,
+            num_accepted_tokens=drafting.num_accepted_draft_tokens,
+            accepted_per_position=drafting.num_accepted_tokens_per_pos,
         )
-
-
-def refusal_text(status: int, body: bytes) -> str:
-    """What is said of an answer with a status that is not of success."""
-    try:
-        text = _error_text(msgspec.json.decode(body, type=dict[str, Any]))
-    except msgspec.MsgspecError:
-        text = _short(body)
-    return f"status {status}: {text}" if text else f"status {status}"
-
-
-def _error_text(event: Mapping[str, Any]) -> str:
-    error = event.get("error") or event
-    text = error.get("message") if isinstance(error, dict) else error
-    return _short(str(text or event).encode())
-
-
-def _short(data: bytes) -> str:
-    return data.decode(errors="replace").strip()[:_MAX_ERROR_CHARS]

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ssl
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ import msgspec
 
 _READ_BYTES = 1 << 16
 _CONNECT_S = 60.0  # a server may be slow to accept a thousand connections at once
+_IDLE_S = 2.0  # servers close idle connections after five seconds or more
 _OK = range(200, 300)
 
 
@@ -44,10 +46,12 @@ class _Head:
 class _Connection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
+        self.used_s = 0.0
 
     @property
     def is_usable(self) -> bool:
-        return not (self.reader.at_eof() or self.writer.is_closing())
+        is_fresh = time.monotonic() - self.used_s < _IDLE_S
+        return is_fresh and not (self.reader.at_eof() or self.writer.is_closing())
 
     async def close(self) -> None:
         self.writer.close()
@@ -68,19 +72,18 @@ class Answer:
         self._parser: Any = httptools.HttpResponseParser(self._head)
         self.status = 0
 
-    async def read_head(self) -> bool:
-        """Wait for the head; false if the connection ends before its first byte."""
-        is_first = True
+    async def read_head(self) -> None:
+        """Wait for the head.
+
+        Raises:
+            HttpError: the connection ends before.
+        """
         while not self._head.has_headers:
             data = await self.connection.reader.read(_READ_BYTES)
             if not data:
-                if is_first:
-                    return False
-                raise HttpError("the connection was cut within the head of the answer")
-            is_first = False
+                raise HttpError("the connection was closed before an answer")
             self._feed(data)
         self.status = self._parser.get_status_code()
-        return True
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes.
@@ -159,6 +162,7 @@ class HttpClient:
             yield answer
         finally:
             if answer.is_reusable:
+                answer.connection.used_s = time.monotonic()
                 self._idle.append(answer.connection)
             else:
                 await answer.connection.close()
@@ -174,26 +178,28 @@ class HttpClient:
             return answer.status, await answer.read()
 
     async def _answer(self, message: bytes) -> Answer:
-        while self._idle:
-            connection = self._idle.pop()
-            if not connection.is_usable:
-                await connection.close()
-                continue
-            # The server may close an idle connection while the request is on its way.
-            with contextlib.suppress(ConnectionError):
-                if answer := await _exchange(connection, message):
-                    return answer
-            await connection.close()
-        connection = await self._connect()
+        """Nothing is sent twice: a request that fails has failed."""
+        connection = await self._usable_connection()
+        answer = Answer(connection)
         try:
-            answer = await _exchange(connection, message)
+            connection.writer.write(message)
+            await connection.writer.drain()
+            await answer.read_head()
         except OSError as error:
             await connection.close()
             raise HttpError(f"the connection was cut before an answer: {error}") from error
-        if answer is None:
+        except (HttpError, asyncio.CancelledError):
             await connection.close()
-            raise HttpError("the connection was closed without an answer")
+            raise
         return answer
+
+    async def _usable_connection(self) -> _Connection:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_usable:
+                return connection
+            await connection.close()
+        return await self._connect()
 
     async def _connect(self) -> _Connection:
         try:
@@ -201,7 +207,7 @@ class HttpClient:
                 return _Connection(
                     *await asyncio.open_connection(self._host, self._port, ssl=self._tls)
                 )
-        except (OSError, TimeoutError) as error:
+        except (OSError, ValueError) as error:
             why = str(error) or type(error).__name__
             raise HttpError(f"no connection to {self._host}:{self._port}: {why}") from error
 
@@ -212,18 +218,6 @@ class HttpClient:
         lines = [f"{method} {self._base_path}{path} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in fields.items()]
         return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
-
-
-async def _exchange(connection: _Connection, message: bytes) -> Answer | None:
-    """The answer to a message; None if the connection ends before it."""
-    try:
-        connection.writer.write(message)
-        await connection.writer.drain()
-        answer = Answer(connection)
-        return answer if await answer.read_head() else None
-    except (HttpError, asyncio.CancelledError):
-        await connection.close()
-        raise
 
 
 def _tls(*, insecure: bool) -> ssl.SSLContext:

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from leadline.server.bench.record import Record
 
 _MS = 1000.0
+FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """How one metric is spread over the successful requests, in milliseconds; 0 if there is none.
+    """How one metric is spread over the successful requests, in milliseconds.
 
     Attributes:
         percentiles_ms: each percentile that was asked for, and its value.
@@ -27,8 +28,8 @@ class Spread:
 
     @classmethod
     def of(cls, values_s: Sequence[float], percentiles: Sequence[float]) -> "Spread":
-        """Of seconds."""
-        values = np.array(values_s or [0.0]) * _MS
+        """Of seconds, one at least."""
+        values = np.array(values_s) * _MS
         return cls(
             mean_ms=float(values.mean()),
             median_ms=float(np.median(values)),
@@ -43,7 +44,7 @@ class Measures:
 
     Attributes:
         goodput: requests a second within every limit of `--goodput`; None without any.
-        max_output_tokens_per_s: in the best second of those that begin with the first request.
+        max_output_tokens_per_s: in the best second, wherever it begins.
         num_without_usage: successful answers that do not tell how many tokens they have.
         errors: texts of failures, and how often each occurred, the most frequent first.
     """
@@ -82,7 +83,6 @@ def measure(
     successes = [record for record in records if record.is_success]
     errors = Counter(record.error for record in records if not record.is_success)
     num_good = sum(is_good(record, goodput_ms) for record in successes)
-    tokens_per_s = output_tokens_per_s(successes)
     return Measures(
         duration_s=duration_s,
         num_completed=len(successes),
@@ -90,7 +90,7 @@ def measure(
         num_input_tokens=sum(record.num_prompt_tokens or 0 for record in successes),
         num_output_tokens=sum(record.num_output_tokens for record in successes),
         goodput=num_good / duration_s if goodput_ms else None,
-        max_output_tokens_per_s=float(tokens_per_s.max(initial=0.0)),
+        max_output_tokens_per_s=peak_tokens_per_s(successes),
         max_concurrent_requests=peak_concurrency(successes),
         num_without_usage=sum(not record.has_usage for record in successes),
         errors=tuple(errors.most_common()),
@@ -122,22 +122,29 @@ def values_s(records: Sequence[Record], metric: str) -> list[float]:
     raise AssertionError(metric)
 
 
-def output_tokens_per_s(successes: Sequence[Record]) -> NDArray[np.float64]:
-    """Output tokens in each second since the first request.
+def token_arrivals(successes: Sequence[Record]) -> tuple[FloatArray, FloatArray]:
+    """When output tokens came, in order, and how many at each time.
 
     A request's tokens are spread evenly over its chunks: a step that accepts drafts sends several
     in one.
     """
-    if not successes:
-        return np.zeros(0)
-    begin_s = min(record.start_s for record in successes)
-    num_seconds = int(max(record.end_s for record in successes) - begin_s) + 1
-    tokens = np.zeros(num_seconds)
-    for record in successes:
-        times = record.token_times_s or [record.end_s]
-        seconds = np.array([int(time_s - begin_s) for time_s in times])
-        np.add.at(tokens, seconds, record.num_output_tokens / len(times))
-    return tokens
+    times = [np.array(record.token_times_s or [record.end_s]) for record in successes]
+    counts = [
+        np.full(len(of_one), record.num_output_tokens / len(of_one))
+        for record, of_one in zip(successes, times, strict=True)
+    ]
+    if not times:
+        return np.zeros(0), np.zeros(0)
+    order = np.argsort(all_times := np.concatenate(times), kind="stable")
+    return all_times[order], np.concatenate(counts)[order]
+
+
+def peak_tokens_per_s(successes: Sequence[Record]) -> float:
+    """The most output tokens within any one second."""
+    times, counts = token_arrivals(successes)
+    before = np.concatenate([[0.0], np.cumsum(counts)])
+    ends = np.searchsorted(times, times + 1.0)
+    return float((before[ends] - before[:-1]).max(initial=0.0))
 
 
 def peak_concurrency(successes: Sequence[Record]) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from leadline.server.bench.errors import BenchError
-from leadline.server.bench.measures import output_tokens_per_s, values_s
+from leadline.server.bench.measures import token_arrivals, values_s
 from leadline.server.bench.run import Run
 
 _PANELS = (
@@ -69,15 +69,16 @@ def _distribution(axes: Any, title: str, values_ms: Any) -> None:
 
 def _throughput(axes: Any, run: Run) -> None:
     successes = [record for record in run.records if record.is_success]
-    tokens = output_tokens_per_s(successes)
     axes.set_title("Output tokens per second, and requests under way")
     axes.set_xlabel("s")
     axes.set_ylabel("tokens/s")
     axes.grid(alpha=0.3)
     if not successes:
         return
-    axes.stairs(tokens, np.arange(len(tokens) + 1), fill=True, alpha=0.5)
     begin_s = min(record.start_s for record in successes)
+    times, counts = token_arrivals(successes)
+    num_seconds = int(times[-1] - begin_s) + 1
+    axes.hist(times - begin_s, np.arange(num_seconds + 1), weights=counts, alpha=0.5)
     changes = sorted(
         [(record.start_s - begin_s, 1) for record in successes]
         + [(record.end_s - begin_s, -1) for record in successes]

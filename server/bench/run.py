@@ -30,11 +30,12 @@ class Run:
     notes: tuple[str, ...] = ()
 
     def spreads(self) -> list[tuple[str, Spread]]:
-        """Of each metric that was asked for and applies to the run."""
+        """Of each metric that was asked for, applies to the run, and has any value."""
         options = self.options
         names = [name for name in options.percentile_metrics if _applies(name, options)]
+        values = [(name, values_s(self.records, name)) for name in names]
         percentiles = options.metric_percentiles
-        return [(name, Spread.of(values_s(self.records, name), percentiles)) for name in names]
+        return [(name, Spread.of(found, percentiles)) for name, found in values if found]
 
 
 def _applies(metric: str, options: ServeOptions) -> bool:
@@ -69,7 +70,8 @@ def make_run(
     notes = []
     if measures.num_without_usage:
         notes.append(
-            f"{measures.num_without_usage} answers had no usage: their tokens are counted by chunk"
+            f"{measures.num_without_usage} answers told no usage: their chunks are counted, and "
+            "prompts as they were asked for"
         )
     num_sent = measures.num_input_tokens
     if num_tokens_asked is not None and num_sent != num_tokens_asked:

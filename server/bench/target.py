@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 
-from leadline.server.bench.asking import refusal_text
 from leadline.server.bench.errors import BenchError
+from leadline.server.bench.event import refusal_text
 from leadline.server.bench.http_client import HttpClient, HttpError, is_ok
 
 
