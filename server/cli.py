@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from leadline.engine.errors import ConfigError
+from leadline.server.bench.command import add_bench
 from leadline.server.config import DEFAULT_URL
 from leadline.server.flags import integer
 from leadline.server.parser import Parser
@@ -54,6 +55,7 @@ def make_parser(*, shows_all: bool = False) -> Parser:
     )
     _add_serve(commands, shows_all=shows_all)
     _add_chat(commands)
+    add_bench(commands)
     _add_config(commands, shows_all=shows_all)
     _add_kernels(commands)
     _add_completion(commands)

@@ -1,0 +1,1 @@
+"""`leadline bench`: what a server does under load, measured from outside."""
