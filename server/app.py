@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 
 from leadline.engine.errors import EngineError
 from leadline.server.access import Access
@@ -147,4 +147,15 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     method, path = request.method[:20], request.url.path[:200]
     message = f"{method} {path}: {error.detail}"
     code = _HTTP_CODES.get(error.status_code)
-    return ApiError(error.status_code, message, code=code, headers=error.headers).response()
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_methods_of(request))
+    return ApiError(error.status_code, message, code=code, headers=headers).response()
+
+
+def _methods_of(request: Request) -> list[str]:
+    """All that a path can be asked by: several routes may have it, one a method."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    paths = [route.path for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    found = (route.methods or () for route in routes if route.path in paths[:1])
+    return sorted({method for methods in found for method in methods})

@@ -45,7 +45,6 @@ def add_bench(commands: "argparse._SubParsersAction[Any]") -> None:
         "bench",
         help="measure a running server",
         description="Measure a server from outside.",
-        allow_abbrev=False,
     )
     parser.set_defaults(command=lambda args: _list(parser))
     benches = parser.add_subparsers(title="benchmarks", metavar="BENCHMARK")
@@ -54,7 +53,6 @@ def add_bench(commands: "argparse._SubParsersAction[Any]") -> None:
         help="latency and throughput of any OpenAI-compatible server under load",
         description="Measure latency and throughput of any OpenAI-compatible server under load; "
         "flags, table and JSON are those of `vllm bench serve`.",
-        allow_abbrev=False,
     )
     _add_server(serve)
     _add_workload(serve)

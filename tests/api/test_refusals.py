@@ -97,6 +97,25 @@ def test_what_is_not_there(service: Any, method: str, path: str, status: int, co
     assert ("allow" in response.headers) == (status == 405)
 
 
+def test_all_methods_of_a_path_are_told_though_it_has_several_routes(service: Any) -> None:
+    response = service.http.put("/v1/responses/resp_1")
+    check(response, 405, "method_not_allowed")
+    assert response.headers["allow"] == "DELETE, GET, HEAD"
+
+
+def test_strict_servers_refuse_fields_that_nobody_knows(service: Any) -> None:
+    fields: Any = {"guided_jsn": {}, "stream_options": None}
+    answer = service.chat(**fields)
+    assert answer.headers["x-ignored-fields"] == "guided_jsn"
+    service.state.is_strict = True
+    error = check(service.chat(**fields), 400, "unknown_parameter")
+    assert error["param"] == "guided_jsn"
+    nested = [{"role": "user", "content": "Hi", "nmae": "x"}]
+    error = check(service.chat(messages=nested), 400, "unknown_parameter")
+    assert error["param"] == "messages.nmae"
+    assert service.chat().status_code == 200
+
+
 @pytest.mark.parametrize("path", [CHAT, TEXT])
 def test_another_model(service: Any, path: str) -> None:
     body = {"model": "gpt-5", "messages": MESSAGES, "prompt": "x"}

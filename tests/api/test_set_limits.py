@@ -1,6 +1,7 @@
 """Each limit can be set, and is kept to."""
 
 import dataclasses
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from leadline.engine.errors import ConfigError
 from leadline.server import limits as module
+from leadline.server.app import create_app
 from leadline.server.limits import Limits
 
 DOCS = Path(__file__).parents[2] / "docs" / "security.md"
@@ -53,6 +55,42 @@ def test_depth_and_size_of_a_body(service: Any) -> None:
     service.state.limits = Limits.of(["json_depth=8", "body_bytes=1K"])
     assert service.complete(x=[[[[[[[[1]]]]]]]]).json()["error"]["code"] == "invalid_json"
     assert service.complete(x="x" * 1024).status_code == 413
+
+
+def test_tools(service: Any) -> None:
+    tools = [{"type": "function", "function": {"name": name}} for name in "ab"]
+    assert service.chat(tools=tools, tool_choice="none").status_code == 200
+    service.state.limits = Limits.of(["tools=1"])
+    response = service.chat(tools=tools, tool_choice="none")
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "tools")
+    assert "--limit tools" in response.json()["error"]["message"]
+    assert service.chat(tools=tools[:1], tool_choice="none").status_code == 200
+
+
+def test_an_idle_connection_is_closed(service: Any, served: Any) -> None:
+    """One that has said nothing yet, and one whose request has been answered."""
+    head = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+    with served(create_app(service.state), Limits.of(["idle_s=0.2"])) as (address, _):
+        for request, answer in ((b"", b""), (head, b"HTTP/1.1 200 OK")):
+            with socket.create_connection(address, timeout=20) as client:
+                client.sendall(request)
+                received = b""
+                while data := client.recv(2**16):
+                    received += data
+                assert received.startswith(answer)
+
+
+def test_how_much_is_kept_for_a_client_that_does_not_read(service: Any, served: Any) -> None:
+    for text, num_bytes in (("unread_bytes=2K", 2048), ("unread_bytes=1M", 2**20)):
+        limits = Limits.of([text])
+        with (
+            served(create_app(service.state), limits) as (address, server),
+            socket.create_connection(address, timeout=20) as client,
+        ):
+            client.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(2**16)
+            (connection,) = server.server_state.connections
+            assert connection.transport.get_write_buffer_limits()[1] == num_bytes
 
 
 def test_suffixes() -> None:

@@ -48,13 +48,20 @@ def directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 class Engine(EngineClient):
     """A client and the process it is attached to, which is not started again."""
 
-    def __init__(self, *, max_restarts: int = 0, resume: bool = True, **config: Any) -> None:
+    def __init__(
+        self,
+        *,
+        max_restarts: int = 0,
+        resume: bool = True,
+        max_unread_outputs: int | None = None,
+        **config: Any,
+    ) -> None:
         self.process = EngineProcess(
             SimulatedConfig(**config),
             builder="simulated_builder:build",
             restarts=RestartPolicy(max_restarts=max_restarts),
         )
-        super().__init__(self.process.address, resume=resume)
+        super().__init__(self.process.address, resume=resume, max_unread_outputs=max_unread_outputs)
 
     @property
     def process_id(self) -> int:
@@ -164,6 +171,19 @@ def test_closing_early_aborts_and_finish_ends(request_of: Any) -> None:
             assert finals.count(None) == len(finals) - 1
 
     asyncio.run(main())
+
+
+def test_what_nobody_reads_is_ended(request_of: Any) -> None:
+    async def run() -> None:
+        async with running(max_unread_outputs=16) as client:
+            async with contextlib.aclosing(client.generate(request_of("a", [1], 390))) as outputs:
+                await anext(outputs)
+                await collect(client, request_of("b", [1], 390))  # read as it comes
+                *others, last = [output async for output in outputs]
+            assert last.finish_reason is FinishReason.ABORT
+            assert len(others) == 16
+
+    asyncio.run(run())
 
 
 def test_a_cancelled_task_aborts(request_of: Any) -> None:

@@ -1,4 +1,4 @@
-"""Without a key nothing opens but the probes, whatever the path is made to look like."""
+"""Without a key nothing opens but probes and the page, whatever the path is made to look like."""
 
 import json
 import re

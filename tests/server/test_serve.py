@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import ssl
@@ -458,6 +459,32 @@ def test_https_with_a_key_as_it_is_pasted(model: Path, tmp_path: Path) -> None:
         refused = httpx.get(f"{server.url}/v1/models", headers=headers, verify=trusting)
         assert refused.status_code == 401
         assert refused.headers["access-control-allow-origin"] == "https://page.example"
+
+
+HANGS_OR_SWELLS = (
+    "{% set first = messages[0].content %}{% set one = messages|length %}Hi"
+    "{% if first == 'hang' %}{{ (one + 8)**99999999 }}{% endif %}"
+    "{% if first == 'swell' %}{{ ('x' * (one * 2**28))|length }}{% endif %}"
+)
+
+
+def test_limits_of_templates_reach_their_processes(model: Path, tmp_path: Path) -> None:
+    own = tmp_path / "model"
+    shutil.copytree(model, own)
+    (own / "chat_template.jinja").write_text(HANGS_OR_SWELLS)
+    with running(own, limit=("template_s=0.4", "template_bytes=64M")) as server:
+
+        def error_of(content: str) -> str:
+            response = ask(server, messages=[{"role": "user", "content": content}])
+            assert response.status_code == 400, response.text
+            return str(response.json()["error"]["message"])
+
+        assert ask(server).status_code == 200
+        assert "within 0.4 s" in error_of("hang")
+        assert "memory" in error_of("swell").lower()
+        assert ask(server).status_code == 200
+        server.process.send_signal(signal.SIGTERM)
+        assert server.end()[0] == 0
 
 
 def last_line(capfd: pytest.CaptureFixture[str]) -> str:

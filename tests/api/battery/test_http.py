@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from leadline.server.app import create_app
+from leadline.server.doorway import Doorway
 from leadline.server.limits import Limits
 
 Address = tuple[str, int]
@@ -78,21 +79,18 @@ def test_a_first_line_that_is_none(address: Address, line: bytes) -> None:
 def test_metrics_do_not_grow_with_what_clients_invent(service: Any, address: Address) -> None:
     """Row 3: no label is taken from a request."""
 
-    def series() -> set[str]:
+    def invent(at: int) -> set[str]:
+        """Send what nobody has sent before; returns the series that there are then."""
+        service.http.request(f"M{at}", f"/p{at}")
+        service.http.get(f"/v1/models/m{at}")
+        service.post("/v1/completions", {"model": f"m{at}", "prompt": "x", f"f{at}": 1})
+        service.complete(user=f"u{at}", cache_salt=f"s{at}", **{f"field_{at}": 1})
         text = service.http.get("/metrics").text
         return {line.rpartition(" ")[0] for line in text.splitlines() if line[:1] not in ("#", "")}
 
-    service.complete()
-    service.http.get("/nowhere")
-    service.http.request("M", "/nowhere")
-    service.post("/v1/completions", {"model": "m", "prompt": "x"})
-    series()
-    before = series()
-    for at in range(50):
-        service.http.request(f"M{at}", f"/p{at}")
-        service.post("/v1/completions", {"model": f"m{at}", "prompt": "x", f"f{at}": 1})
-        service.complete(user=f"u{at}", cache_salt=f"s{at}", **{f"field_{at}": 1})
-    assert series() == before
+    invent(0)
+    before = invent(1)
+    assert all(invent(at) == before for at in range(2, 30))
 
 
 @pytest.mark.parametrize("body", [b'{"model":"tiny","prompt":"a","prompt":"bc"}'])
@@ -235,3 +233,35 @@ def test_what_follows_a_request_is_not_answered_in_its_place(
     with served(create_app(slow.state)) as (address, _):
         answer = exchange(address, post().replace(CLOSE, b"") + b"\0\0 nonsense\r\n\r\n")
     assert answer == b"" or answer.startswith(b"HTTP/1.1 200")
+
+
+HEADS = {
+    "probe": (b"GET /livez HTTP/1.1\r\nHost: x\r\n", 200),
+    "health": (b"GET /health HTTP/1.1\r\nHost: x\r\n", 200),
+    "no such path": (b"GET /nowhere HTTP/1.1\r\nHost: x\r\n", 404),
+    "wrong method": (b"GET /v1/completions HTTP/1.1\r\nHost: x\r\n", 405),
+    "too many headers": (GET + b"".join(b"X-%d: x\r\n" % at for at in range(200)), 431),
+    "too long a URL": (b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n", 414),
+    "no such encoding": (POST + JSON + b"Transfer-Encoding: gzip\r\n", 400),
+    "too large": (POST + JSON + b"Content-Length: 99999999999\r\n", 413),
+    "no JSON": (POST + b"Content-Length: 0\r\n", 415),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("is_open", [True, False], ids=["application", "doorway"])
+def test_every_answer_has_the_id_of_its_request(
+    service: Any, served: Any, name: str, is_open: bool
+) -> None:
+    """Probes and refusals, on the wire and above it, also while the model is being loaded."""
+    head, status = HEADS[name]
+    doorway = Doorway()
+    if is_open:
+        doorway.open(create_app(service.state))
+    first, _, rest = head.partition(b"\r\n")
+    request = b"%s\r\nX-Request-Id: mine-1\r\n%s%s\r\n" % (first, rest, CLOSE)
+    with served(doorway) as (address, _):
+        answer = exchange(address, request)
+    assert status_of(answer) in ((status,) if is_open else (200, 400, 414, 431, 503))
+    # The URL comes before the header: what is wrong with it is told without.
+    assert (b"mine-1" in answer.lower()) == (name != "too long a URL")

@@ -3,6 +3,7 @@
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -130,3 +131,14 @@ def test_a_battery_of_bad_grammars_troubles_no_stream(client: openai.OpenAI) -> 
     for outputs in BATTERY.values():
         with pytest.raises(openai.BadRequestError):
             ask(client, structured_outputs=outputs)
+
+
+def test_limits_that_the_operator_sets(start_service: Any, model: str, tmp_path: Path) -> None:
+    """More processor time than usual, but less by the clock: another limit ends the same check."""
+    flags = ("--limit", "grammar_cpu_s=60", "--limit", "grammar_s=0.05")
+    with (
+        start_service(tmp_path / "log", model, *flags) as process,
+        openai.OpenAI(base_url=f"{process.url}/v1", api_key="-", max_retries=0) as client,
+        pytest.raises(openai.BadRequestError, match="in time"),
+    ):
+        ask(client, structured_outputs=BATTERY["prime multiples"])
