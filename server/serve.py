@@ -34,7 +34,8 @@ from leadline.server.health import StallLimits
 from leadline.server.http_server import LAST_WORDS_S, make_http_server
 from leadline.server.limits import Limits
 from leadline.server.listener import bind, listen, url_of
-from leadline.server.logs import log_request, set_up_logging
+from leadline.server.logs import set_up_logging
+from leadline.server.reporters import Reporter, reporters_of
 from leadline.server.served_model import ServedModel, read_served_model
 from leadline.server.server_info import cache_info, rows_of, server_info_of
 from leadline.server.start_times import StartTimes
@@ -79,7 +80,10 @@ def serve(
     try:
         server_config.check()
         set_up_logging(server_config)
-        with bind(server_config.host, server_config.port) as listener:
+        with (
+            reporters_of(server_config) as reporters,
+            bind(server_config.host, server_config.port) as listener,
+        ):
             served = read_served_model(resolve_model(engine_config.model), server_config)
             if served.generation.not_honoured:
                 settings = ", ".join(served.generation.not_honoured)
@@ -88,9 +92,8 @@ def serve(
                 engine_config, served.config, cpu_facts(), model_path=str(served.directory)
             )
             times.end("config and tokenizer")
-            run = _Run(
-                server_config, served, resolved, lines, listener, times, stall_limits=stall_limits
-            )
+            run = _Run(server_config, served, resolved, lines, listener, times)
+            run.reporters, run.stall_limits = reporters, stall_limits
             return uvloop.run(run.run(builder))
     except (EngineError, LoaderError, OSError) as error:
         return _fail(str(error))
@@ -109,16 +112,15 @@ class _Run:
         lines: list[ConfigLine],
         listener: socket.socket,
         times: StartTimes,
-        *,
-        stall_limits: StallLimits | None = None,
     ) -> None:
+        self.reporters: list[Reporter] = []
+        self.stall_limits: StallLimits | None = None
         self._config = config
         self._served = served
         self._resolved = resolved
         self._lines = lines
         self._listener = listener
         self._times = times
-        self._stall_limits = stall_limits
         self._doorway = Doorway()
         self._server = make_http_server(self._doorway, config)
         self._console = make_console()
@@ -188,8 +190,7 @@ class _Run:
                 limits=self._config.limits,
                 is_strict=self._config.strict,
             )
-            if self._config.log_requests:
-                state.reporters.append(log_request)
+            state.reporters += self.reporters
             state.info = server_info_of(
                 self._config, self._lines, ready, str(self._served.directory), state.model_names
             )
@@ -232,7 +233,7 @@ class _Run:
         access = Access.of(
             api=config.api_key, admin=config.admin_api_key, metrics=config.metrics_api_key
         )
-        return create_app(state, access=access, stall_limits=self._stall_limits)
+        return create_app(state, access=access, stall_limits=self.stall_limits)
 
     async def _drain(self, state: ServerState) -> None:
         """Let running requests finish; those that do not are aborted by the engine's end."""
