@@ -1,6 +1,7 @@
 """A span for each request that has ended, sent to an OpenTelemetry collector in the background."""
 
 import os
+import threading
 import time
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +14,7 @@ _SPAN_NAME = "llm_request"
 _PATH = "/v1/traces"
 _PROTOCOL_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _PROTOCOL = "http/protobuf"
-_FLUSH_MS = 2000
+CLOSE_S = 2.0
 
 
 class Traces:
@@ -46,7 +47,8 @@ class Traces:
         is_named = "OTEL_SERVICE_NAME" in os.environ
         resource = Resource.create({} if is_named else {SERVICE_NAME: "leadline"})
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=url)))
+        self._exporter = OTLPSpanExporter(endpoint=url)
+        self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("leadline", version())
         self._propagator = TraceContextTextMapPropagator()
 
@@ -69,8 +71,11 @@ class Traces:
 
     def close(self) -> None:
         """Send what is left, as far as that goes quickly."""
-        self._provider.force_flush(_FLUSH_MS)
-        self._provider.shutdown()
+        closing = threading.Thread(target=self._provider.shutdown, daemon=True)
+        closing.start()
+        closing.join(CLOSE_S)
+        if closing.is_alive():  # the receiver is away; it would be tried again and again
+            self._exporter.shutdown()
 
 
 def attributes_of(record: RequestRecord) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from leadline.engine.errors import ConfigError
 from leadline.engine.request import EngineRequest, FinishReason, RequestTiming, SamplingParams
+from leadline.server import traces
 from leadline.server.config import ServerConfig
 from leadline.server.reporters import reporters_of
 from leadline.server.request_record import ChoiceRecord, RequestRecord
@@ -62,7 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     with Receiver() as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield server
         server.shutdown()
@@ -156,6 +157,14 @@ def test_a_caller_s_trace_goes_on(receiver: Receiver) -> None:
 def test_a_failure_is_marked(receiver: Receiver) -> None:
     [span] = reported(receiver, record(reason=FinishReason.ERROR))
     assert span.status.code == span.status.STATUS_CODE_ERROR
+
+
+def test_a_receiver_that_is_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traces, "CLOSE_S", 0.05)
+    with Receiver() as gone:
+        url = gone.url
+    with reporters_of(ServerConfig(otlp_traces_endpoint=url)) as [report]:
+        report(record())
 
 
 @pytest.mark.parametrize("endpoint", ["", "localhost:4317", "grpc://x", "http://"])
