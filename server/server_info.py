@@ -7,7 +7,8 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from leadline.engine.config import ConfigLine, ResolvedConfig
+from leadline.engine.config import ResolvedConfig
+from leadline.engine.config_lines import ConfigLine
 from leadline.engine.messages import Ready
 from leadline.server.config import KEY_FIELDS, ServerConfig
 from leadline.server.limits import Limits

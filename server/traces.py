@@ -75,7 +75,7 @@ class Traces:
         closing.start()
         closing.join(CLOSE_S)
         if closing.is_alive():  # the receiver is away; it would be tried again and again
-            self._exporter.shutdown()
+            self._exporter.shutdown()  # type: ignore[no-untyped-call]
 
 
 def attributes_of(record: RequestRecord) -> dict[str, Any]:
