@@ -1,6 +1,7 @@
 """The composition root: the one file that names the concrete class of every seam."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ from leadline.engine.worker.host_pages import HostPages
 from leadline.engine.worker.model_runner import ModelRunner
 from leadline.kernels.api import KernelSet
 from leadline.kernels.latent_cache import LatentCache, LatentLayout
-from leadline.kernels.select import KernelError, Platform, select_kernels
+from leadline.kernels.select import Choice, KernelError, Platform, select_kernels
 from leadline.loader.checkpoint import Checkpoint
 from leadline.loader.load import load_weights
 from leadline.loader.model_config import ModelConfig, read_model_config
@@ -102,15 +103,22 @@ def load_model(
     )
     speed = weights.num_bytes / 1e9 / max(weights.seconds, 1e-9)
     read = f"{weights.num_bytes / 1e6:.1f} MB in {weights.seconds:.2f} s ({speed:.2f} GB/s)"
-    held = f"held in {config.dtype}" + ("" if dequantize else ", FP8 as stored")
-    chosen = sorted({choice.chosen for choice in choices})
+    held_bytes = sum(tensor.nbytes for tensor in weights.tensors.values())
+    held = f"{held_bytes / 2**20:.0f} MiB in {config.dtype}"
+    held += "" if dequantize else ", FP8 as stored"
     summary = [
         ("architecture", model_config.architecture),
         ("weights", f"{read}, {held}"),
         ("mtp layer", _mtp_line(model_config, has_mtp=weights.has_mtp)),
-        ("kernels", ", ".join(chosen)),
+        ("kernels", _kernels_line(choices)),
     ]
     return LoadedModel(model_config, model, kernels, weights.has_mtp, summary)
+
+
+def _kernels_line(choices: list[Choice]) -> str:
+    """Each implementation, and how many operations it computes."""
+    counts = Counter(choice.chosen for choice in choices)
+    return ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
 
 
 def progress_bar(done_bytes: int, total_bytes: int) -> str:
@@ -206,6 +214,8 @@ def build_core(
         f"{config.kv_cache_dtype}, {cache.num_bytes / 2**20:.0f} MiB"
     )
     summary = [*loaded.summary, ("latent cache", pool)]
+    if drafter is not None:
+        summary.append(("drafter", f"{drafter.page_hidden_PD.nbytes / 2**20:.1f} MiB of states"))
     if host_pages is not None:
         tier = f"{config.num_host_pages} pages, {host_pages.num_bytes / 2**20:.0f} MiB"
         summary.append(("host tier", tier))

@@ -27,6 +27,11 @@ class QuantTensor:
     col_offset: int = 0
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of values and scales."""
+        return self.data.nbytes + self.scale.nbytes
+
+    @property
     def shape(self) -> torch.Size:
         """Shape of `data`."""
         return self.data.shape

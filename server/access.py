@@ -12,7 +12,7 @@ from leadline.server.page_files import PAGE_PATHS
 
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/health"})
 METRICS_PATH = "/metrics"
-ADMIN_PATHS = frozenset({"/reset_prefix_cache"})
+ADMIN_PATHS = frozenset({"/reset_prefix_cache", "/server_info"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ from leadline.server.requests import model_not_found
 from leadline.server.response_types import DroppedPages, Model, ModelList, Version
 from leadline.server.responses.create import count_input_tokens, create_response
 from leadline.server.responses.stored import list_input_items, one_response
+from leadline.server.server_info import show_server_info
 from leadline.server.state import ServerState
 from leadline.server.tokenize import detokenize, tokenize
 from leadline.server.version import version
@@ -70,6 +71,7 @@ def create_app(
             Route("/dashboard.json", dashboard),
             Route("/metrics", metrics),
             Route("/version", show_version),
+            Route("/server_info", show_server_info),
             Route("/openapi.json", openapi),
         ],
         middleware=[Middleware(AnthropicErrors), Middleware(Edge, state=state, access=access)],

@@ -101,6 +101,11 @@ class ServerConfig:
     log_requests: bool = _option(
         False, "a log line for each request that has ended: its numbers, not what it said"
     )
+    otlp_traces_endpoint: str | None = _option(
+        None,
+        "URL of an OpenTelemetry receiver (OTLP over HTTP) that gets a span for each request "
+        "(default: none)",
+    )
     access_log: bool = _option(False, "a log line for each HTTP request")
 
     @property

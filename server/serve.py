@@ -34,8 +34,11 @@ from leadline.server.health import StallLimits
 from leadline.server.http_server import LAST_WORDS_S, make_http_server
 from leadline.server.limits import Limits
 from leadline.server.listener import bind, listen, url_of
-from leadline.server.logs import log_request, set_up_logging
+from leadline.server.logs import set_up_logging
+from leadline.server.reporters import Reporter, reporters_of
 from leadline.server.served_model import ServedModel, read_served_model
+from leadline.server.server_info import cache_info, rows_of, server_info_of
+from leadline.server.start_times import StartTimes
 from leadline.server.startup_screen import print_ready, stages
 from leadline.server.state import ServerState
 from leadline.server.stats_log import log_stats
@@ -72,11 +75,15 @@ def serve(
         The exit status: 0 after a drain; 1 if the start failed or the engine died, the cause and
         what to do being the last line on standard error; 128 + signal if one ended it early.
     """
-    begin_s = time.monotonic() if begin_s is None else begin_s
+    times = StartTimes(time.monotonic() if begin_s is None else begin_s)
+    times.end("imports")
     try:
         server_config.check()
         set_up_logging(server_config)
-        with bind(server_config.host, server_config.port) as listener:
+        with (
+            reporters_of(server_config) as reporters,
+            bind(server_config.host, server_config.port) as listener,
+        ):
             served = read_served_model(resolve_model(engine_config.model), server_config)
             if served.generation.not_honoured:
                 settings = ", ".join(served.generation.not_honoured)
@@ -84,9 +91,9 @@ def serve(
             resolved, lines = resolve(
                 engine_config, served.config, cpu_facts(), model_path=str(served.directory)
             )
-            run = _Run(
-                server_config, served, resolved, lines, listener, begin_s, stall_limits=stall_limits
-            )
+            times.end("config and tokenizer")
+            run = _Run(server_config, served, resolved, lines, listener, times)
+            run.reporters, run.stall_limits = reporters, stall_limits
             return uvloop.run(run.run(builder))
     except (EngineError, LoaderError, OSError) as error:
         return _fail(str(error))
@@ -104,17 +111,16 @@ class _Run:
         resolved: ResolvedConfig,
         lines: list[ConfigLine],
         listener: socket.socket,
-        begin_s: float,
-        *,
-        stall_limits: StallLimits | None = None,
+        times: StartTimes,
     ) -> None:
+        self.reporters: list[Reporter] = []
+        self.stall_limits: StallLimits | None = None
         self._config = config
         self._served = served
         self._resolved = resolved
         self._lines = lines
         self._listener = listener
-        self._begin_s = begin_s
-        self._stall_limits = stall_limits
+        self._times = times
         self._doorway = Doorway()
         self._server = make_http_server(self._doorway, config)
         self._console = make_console()
@@ -158,9 +164,15 @@ class _Run:
         self, engine: EngineProcess, client: EngineClient, stop: StopSignal
     ) -> int:
         with stages(self._console) as on_stage:
-            ready = await stop.run_until(start_engine(engine, client, on_stage))
+
+            def show(stage: str) -> None:
+                self._times.begin_stage(stage)
+                on_stage(stage)
+
+            ready = await stop.run_until(start_engine(engine, client, show))
         if ready is None:
             return stop.status
+        self._times.end_stage()
         grammars = GrammarChecker(self._served.directory, _check_limits(self._config.limits))
         templates = _templates(self._served, self._config.limits)
         log = asyncio.create_task(log_stats(lambda: client.stats))
@@ -178,8 +190,10 @@ class _Run:
                 limits=self._config.limits,
                 is_strict=self._config.strict,
             )
-            if self._config.log_requests:
-                state.reporters.append(log_request)
+            state.reporters += self.reporters
+            state.info = server_info_of(
+                self._config, self._lines, ready, str(self._served.directory), state.model_names
+            )
             return await self._serve(state, engine, stop, ready)
         finally:
             log.cancel()
@@ -190,6 +204,8 @@ class _Run:
     async def _serve(
         self, state: ServerState, engine: EngineProcess, stop: StopSignal, ready: Ready
     ) -> int:
+        self._times.end("checks of requests")
+        state.info.start_up_s = self._times.parts_s
         self._doorway.open(self._app(state))
         settle()
         print_ready(
@@ -199,7 +215,8 @@ class _Run:
             served=self._served,
             ready=ready,
             lines=self._lines,
-            started_in_s=time.monotonic() - self._begin_s,
+            rows=[*rows_of(self._config), ("start-up", str(self._times))],
+            started_in_s=sum(self._times.parts_s.values()),
             needs_key=bool(self._config.api_key),
         )
         cause = await stop.run_until(
@@ -216,7 +233,7 @@ class _Run:
         access = Access.of(
             api=config.api_key, admin=config.admin_api_key, metrics=config.metrics_api_key
         )
-        return create_app(state, access=access, stall_limits=self._stall_limits)
+        return create_app(state, access=access, stall_limits=self.stall_limits)
 
     async def _drain(self, state: ServerState) -> None:
         """Let running requests finish; those that do not are aborted by the engine's end."""
@@ -263,18 +280,6 @@ def make_state(
         is_strict=is_strict,
         cache_info=cache_info(resolved, client.ready),
     )
-
-
-def cache_info(resolved: ResolvedConfig, ready: Ready) -> dict[str, str]:
-    """What metrics tell of the cache, under the names that vLLM gives it."""
-    return {
-        "block_size": str(ready.page_size),
-        "num_gpu_blocks": str(ready.num_pages),
-        "num_cpu_blocks": str(resolved.num_host_pages),
-        "kv_cache_size_tokens": str(ready.num_pages * ready.page_size),
-        "cache_dtype": resolved.kv_cache_dtype,
-        "enable_prefix_caching": str(resolved.prefix_caching),
-    }
 
 
 def _templates(served: ServedModel, limits: Limits) -> TemplateProcess | None:

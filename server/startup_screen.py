@@ -53,6 +53,7 @@ def print_ready(
     served: ServedModel,
     ready: Ready,
     lines: list[ConfigLine],
+    rows: list[tuple[str, str]],
     started_in_s: float,
     needs_key: bool = False,
 ) -> None:
@@ -65,6 +66,7 @@ def print_ready(
         served: what the server has read.
         ready: what the engine has loaded.
         lines: the resolved config; what matters most and what was asked for is shown.
+        rows: what else there is to show.
         started_in_s: seconds since the command was given.
         needs_key: whether the API has keys.
     """
@@ -78,6 +80,8 @@ def print_ready(
     for line in lines:
         if line.name in _SHOWN or line.reason == "as given":
             table.add_row(line.name, line.value, line.reason)
+    for name, value in rows:
+        table.add_row(name, value)
     console.print(table)
     console.print()
     console.print(f"Leadline {version()} listens on {url} (started in {started_in_s:.1f} s).")

@@ -17,6 +17,7 @@ from leadline.server.limits import Limits
 from leadline.server.metrics import Metrics
 from leadline.server.request_record import RequestRecord
 from leadline.server.responses.store import ResponseStore
+from leadline.server.server_info import ServerInfo
 from leadline.server.template_process import TemplateProcess
 from leadline.server.thinking import find_thinking_tokens
 from leadline.server.version import version
@@ -72,6 +73,7 @@ class ServerState:
         responses: those of /v1/responses that can be asked for again.
         cache_info: what metrics tell of the engine's cache, by label.
         reporters: are told of each request whose answer has ended.
+        info: what was settled at the start.
         fingerprint: stands for model and version in answers.
         draining: new requests are refused with 503.
     """
@@ -96,6 +98,7 @@ class ServerState:
     in_flight: InFlight = field(default_factory=InFlight)
     cache_info: Mapping[str, str] = field(default_factory=dict)
     reporters: list[Callable[[RequestRecord], None]] = field(default_factory=list)
+    info: ServerInfo = field(default_factory=ServerInfo)
     metrics: Metrics = field(init=False)
     responses: ResponseStore = field(init=False)
     fingerprint: str = field(init=False)

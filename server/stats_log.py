@@ -10,6 +10,11 @@ from leadline.engine.messages import EngineStats
 logger = logging.getLogger(__name__)
 
 INTERVAL_S = 10.0
+_COUNTERS = (
+    *("prompt_tokens", "generation_tokens", "num_preemptions", "num_drafts", "num_draft_tokens"),
+    *("prefix_cache_queries", "prefix_cache_hits"),
+    *("host_cache_queries", "host_cache_hits"),
+)
 
 
 def log_lines(before: EngineStats, after: EngineStats, duration_s: float) -> list[str]:
@@ -20,22 +25,40 @@ def log_lines(before: EngineStats, after: EngineStats, duration_s: float) -> lis
         after: the same, and the gauges, at the end.
         duration_s: seconds between them.
     """
+    if _is_another_life(before, after):
+        before = EngineStats()
     num_prompt = after.prompt_tokens - before.prompt_tokens
     num_generated = after.generation_tokens - before.generation_tokens
     if not (num_prompt or num_generated or after.num_running or after.num_waiting):
         return []
     num_queries = after.prefix_cache_queries - before.prefix_cache_queries
     num_hits = after.prefix_cache_hits - before.prefix_cache_hits
-    lines = [
+    line = (
         f"Avg prompt throughput: {num_prompt / duration_s:.1f} tokens/s, "
         f"Avg generation throughput: {num_generated / duration_s:.1f} tokens/s, "
         f"Running: {after.num_running} reqs, Waiting: {after.num_waiting} reqs, "
         f"KV cache usage: {after.page_usage:.1%}, "
         f"Prefix cache hit rate: {num_hits / num_queries if num_queries else 0.0:.1%}"
-    ]
-    if after.num_drafts > before.num_drafts:
+    )
+    if num_host_queries := after.host_cache_queries - before.host_cache_queries:
+        num_host_hits = after.host_cache_hits - before.host_cache_hits
+        line += f", External prefix cache hit rate: {num_host_hits / num_host_queries:.1%}"
+    if num_preemptions := after.num_preemptions - before.num_preemptions:
+        line += f", Preempted: {num_preemptions} reqs"
+    lines = [line]
+    if after.num_drafts > before.num_drafts and after.num_draft_tokens > before.num_draft_tokens:
         lines.append(_speculation_line(before, after, duration_s))
     return lines
+
+
+def _is_another_life(before: EngineStats, after: EngineStats) -> bool:
+    """Whether the engine has been started anew in between: its counters began at zero again."""
+    earlier, later = before.num_accepted_per_pos, after.num_accepted_per_pos
+    return (
+        any(getattr(after, name) < getattr(before, name) for name in _COUNTERS)
+        or len(later) < len(earlier)
+        or any(now < then for now, then in zip(later, earlier, strict=False))
+    )
 
 
 def _speculation_line(before: EngineStats, after: EngineStats, duration_s: float) -> str:

@@ -25,6 +25,7 @@ from leadline.server.responses.create import InputTokens
 from leadline.server.responses.request import InputTokensRequest, ResponseRequest
 from leadline.server.responses.response import Response
 from leadline.server.responses.stored import DeletedResponse, InputItems
+from leadline.server.server_info import ServerInfo
 from leadline.server.tokenize import DetokenizeRequest, Text, TokenizeRequest, Tokens
 
 _CHAT = {"messages": [{"role": "user", "content": "What does itertools.chain do?"}]}
@@ -69,6 +70,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "GET /health": reads("operation", HealthReport, unavailable=HealthRefusal),
     "GET /metrics": shows("operation", CONTENT_TYPE),
     "GET /version": reads("operation", Version),
+    "GET /server_info": reads("operation", ServerInfo),
     "GET /dashboard.json": reads("operation", Json),
     "GET /openapi.json": reads("operation", Json),
 }

@@ -91,3 +91,14 @@ def test_the_connection_is_kept_after_errors(service: Any) -> None:
         assert service.post("/v1/completions", b"{").status_code == 400
         assert service.http.get("/nowhere").status_code == 404
         assert service.complete().status_code == 200
+
+
+def test_server_info(serve: Callable[..., Any]) -> None:
+    """What a real start fills in is tested with the whole server."""
+    from leadline.server.server_info import ServerInfo
+
+    info = ServerInfo(max_model_len=200, engine={"kernels": "reference (9)"})
+    body = serve(state={"info": info}).http.get("/server_info").json()
+    assert body["engine"] == {"kernels": "reference (9)"}
+    assert body["max_model_len"] == 200
+    assert body["version"]

@@ -215,6 +215,29 @@ def test_what_is_shown_at_the_start_can_be_pasted(model: Path) -> None:
         assert server.end() == (0, "")
 
 
+def test_what_was_settled_is_shown_and_told(model: Path) -> None:
+    with running(model, admin_api_key=["sk-1"], limit=["stop_strings=3"]) as server:
+        table = server.head.split("\n\n")[0].splitlines()
+        assert len(table) <= 20
+        shown = {line.split("  ")[0]: line for line in table}
+        assert "API off: everybody is let in; administration on" in shown["keys"]
+        assert shown["limits"].rstrip().endswith("stop_strings 3")
+        assert re.search(r"(imports|reading weights|engine process) \d+\.\d\d s", shown["start-up"])
+        url = f"{server.url}/server_info"
+        assert httpx.get(url).status_code == 401
+        response = httpx.get(url, headers={"x-api-key": "sk-1"})
+    info = response.json()
+    assert info["directory"] == str(model)
+    assert info["models"][0] == "it's"
+    assert info["max_model_len"] == 400
+    assert info["engine"] == {"model": "simulated"}
+    assert info["config"]["kv_tokens"]["reason"] == "as given"
+    assert info["limits"]["stop_strings"] == 3
+    assert info["keys"] == {"api_key": False, "admin_api_key": True, "metrics_api_key": False}
+    assert {"imports", "engine process", "reading weights"} <= set(info["start_up_s"])
+    assert "sk-1" not in response.text
+
+
 def test_requests_that_outlast_the_drain_are_aborted(model: Path) -> None:
     with running(model, drain_timeout_s=0.1) as server:
         with streaming(server, num_tokens=390) as events:

@@ -2,6 +2,8 @@ import asyncio
 import contextlib
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from leadline.engine.messages import EngineStats
 from leadline.server.stats_log import log_lines, log_stats
@@ -42,6 +44,45 @@ def test_drafts_have_a_line_of_their_own() -> None:
         "Accepted throughput: 2.00 tokens/s, Drafted throughput: 4.00 tokens/s, "
         "Accepted: 4 tokens, Drafted: 8 tokens, "
         "Per-position acceptance rate: 0.750, 0.250, Avg Draft acceptance rate: 50.0%"
+    )
+
+
+def test_the_host_tier_and_preemptions_are_told_of_where_there_are_any() -> None:
+    after = EngineStats(
+        generation_tokens=1, host_cache_queries=40, host_cache_hits=10, num_preemptions=2
+    )
+    (line,) = log_lines(EngineStats(), after, 10.0)
+    assert line.endswith("External prefix cache hit rate: 25.0%, Preempted: 2 reqs")
+
+
+COUNTS = st.builds(
+    EngineStats,
+    num_running=st.just(1),
+    **{
+        name: st.integers(0, 50)
+        for name in (
+            *("prompt_tokens", "generation_tokens", "num_preemptions", "num_drafts"),
+            *("prefix_cache_queries", "prefix_cache_hits", "host_cache_queries"),
+            *("host_cache_hits", "num_draft_tokens"),
+        )
+    },
+    num_accepted_per_pos=st.lists(st.integers(0, 50), max_size=3),
+)
+
+
+@given(COUNTS, COUNTS)
+def test_an_engine_that_was_started_anew_has_no_negative_rates(
+    before: EngineStats, after: EngineStats
+) -> None:
+    assert "-" not in "".join(log_lines(before, after, 10.0)).replace("Per-position", "")
+
+
+def test_after_a_new_start_all_is_news() -> None:
+    before = EngineStats(prompt_tokens=1000, generation_tokens=1000)
+    after = EngineStats(prompt_tokens=50, generation_tokens=20, num_running=1)
+    (line,) = log_lines(before, after, 10.0)
+    assert line.startswith(
+        "Avg prompt throughput: 5.0 tokens/s, Avg generation throughput: 2.0 tokens/s"
     )
 
 
