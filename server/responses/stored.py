@@ -34,13 +34,6 @@ class InputItems(msgspec.Struct, kw_only=True):
     has_more: bool
 
 
-async def one_response(request: Request) -> HttpResponse:
-    """Tell a response, or forget it."""
-    if request.method == "DELETE":
-        return await delete_response(request)
-    return await get_response(request)
-
-
 async def get_response(request: Request) -> HttpResponse:
     """A response that is kept."""
     for name in ("stream", "starting_after"):
