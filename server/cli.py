@@ -4,6 +4,7 @@ What a command needs is imported when it runs, so that help comes at once.
 """
 
 import argparse
+import dataclasses
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -55,6 +56,7 @@ def make_parser(*, shows_all: bool = False) -> Parser:
     _add_serve(commands, shows_all=shows_all)
     _add_chat(commands)
     _add_config(commands, shows_all=shows_all)
+    _add_doctor(commands, shows_all=shows_all)
     _add_kernels(commands)
     _add_completion(commands)
     return parser
@@ -85,6 +87,19 @@ def _add_config(commands: _Commands, *, shows_all: bool) -> None:
     parser.add_argument("--show-keys", action="store_true", help="show API keys that were given")
     add_serve_flags(parser, shows_all=shows_all, print_all=lambda: _print_all("config"))
     parser.set_defaults(command=_config)
+
+
+def _add_doctor(commands: _Commands, *, shows_all: bool) -> None:
+    parser = commands.add_parser(
+        "doctor",
+        help="check machine and model, and say what to mend",
+        usage="leadline doctor [MODEL] [flags of serve]",
+        add_help=False,
+        description="Check whether this machine could serve the model with these flags, without\n"
+        "loading its weights. The exit status is 1 if there is something to mend.",
+    )
+    add_serve_flags(parser, shows_all=shows_all, print_all=lambda: _print_all("doctor"))
+    parser.set_defaults(command=_doctor)
 
 
 def _add_completion(commands: _Commands) -> None:
@@ -167,6 +182,19 @@ def _config(args: argparse.Namespace) -> int:
         return 1
     sys.stdout.write(config_text(settings, shows_keys=args.show_keys))
     return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from leadline.server.doctor.doctor import diagnose
+    from leadline.server.settings import settings_from, with_keys
+
+    try:
+        settings = settings_from(args)
+        settings = dataclasses.replace(settings, server=with_keys(settings.server))
+    except ConfigError as error:
+        sys.stderr.write(f"leadline doctor: {error}\n")
+        return 1
+    return diagnose(settings)
 
 
 def _completion(args: argparse.Namespace) -> int:
