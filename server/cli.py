@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from leadline.engine.errors import ConfigError
-from leadline.server.config import DEFAULT_URL
+from leadline.server.config import DEFAULT_URL, KEY_VARIABLE
 from leadline.server.flags import integer
 from leadline.server.parser import Parser
 from leadline.server.serve_flags import EXAMPLES, NUMBERS, add_serve_flags
@@ -123,6 +123,11 @@ def _add_chat(commands: _Commands) -> None:
     parser.add_argument(
         "--url", default=DEFAULT_URL, help=f"address of the server (default: {DEFAULT_URL})"
     )
+    parser.add_argument(
+        "--api-key",
+        metavar="KEY",
+        help=f"the server's key, or @FILE that holds it (default: ${KEY_VARIABLE})",
+    )
     parser.add_argument("--model", metavar="NAME", help="model (default: the server's first)")
     parser.add_argument("--system", metavar="TEXT", help="system message (default: none)")
     parser.add_argument(
@@ -205,14 +210,21 @@ def _completion(args: argparse.Namespace) -> int:
 
 
 def _chat(args: argparse.Namespace) -> int:
+    from leadline.server.settings import client_key
     from leadline.server.terminal_chat import ChatOptions, chat
 
+    try:
+        api_key = client_key(args.api_key)
+    except ConfigError as error:
+        sys.stderr.write(f"leadline chat: {error}\n")
+        return 1
     options = ChatOptions(
         url=args.url,
         model=args.model,
         system=args.system,
         max_tokens=args.max_tokens,
         temperature=args.temperature,
+        api_key=api_key,
     )
     return chat(options)
 
