@@ -13,6 +13,7 @@ from torch import Tensor
 
 from leadline.kernels.types import BLOCK
 from leadline.loader.errors import CheckpointError
+from leadline.loader.file_faults import fault_of, safetensors_fault
 from leadline.loader.model_config import ModelConfig
 from leadline.loader.tensor_specs import (
     IGNORED_SUFFIXES,
@@ -99,6 +100,15 @@ class Checkpoint:
             return cls(directory, _read_header(path))
         except (SafetensorError, OSError) as error:
             raise CheckpointError(directory, [_damaged(path, error)]) from error
+
+    @property
+    def num_elements(self) -> int:
+        """Weights in all tensors, scales not counted."""
+        return sum(
+            math.prod(tensor.shape)
+            for name, tensor in self.tensors.items()
+            if not name.endswith(SCALE_SUFFIX)
+        )
 
     def has_mtp(self, config: ModelConfig) -> bool:
         """Whether any tensor of the announced MTP layer is here."""
@@ -217,7 +227,8 @@ def _read_header(path: Path) -> dict[str, StoredTensor]:
 
 
 def _damaged(path: Path, error: Exception) -> str:
-    return f"{path.name} is damaged or truncated ({error}); fetch it again"
+    fault = safetensors_fault(path) or f"is damaged or truncated ({error}); fetch it again"
+    return f"{path.name} {fault}"
 
 
 def _read_index(directory: Path) -> dict[str, str]:
@@ -227,7 +238,8 @@ def _read_index(directory: Path) -> dict[str, str]:
         if not isinstance(index, dict):
             raise TypeError("weight_map is no object")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(directory, [f"{INDEX_FILE} cannot be read: {error!r}"]) from error
+        fault = fault_of(directory / INDEX_FILE) or f"cannot be read: {error!r}; fetch it again"
+        raise CheckpointError(directory, [f"{INDEX_FILE} {fault}"]) from error
     return {str(name): str(file) for name, file in index.items()}
 
 

@@ -12,6 +12,8 @@ LoaderError
 
 from collections.abc import Sequence
 
+_MAX_SHOWN = 10
+
 
 class LoaderError(Exception):
     """Base of every error that the loader raises on purpose."""
@@ -38,8 +40,14 @@ class CheckpointError(LoaderError):
 
     def __init__(self, path: object, problems: Sequence[str]) -> None:
         self.problems = list(problems)
-        lines = "".join(f"\n  - {problem}" for problem in problems)
-        super().__init__(f"the checkpoint {path} cannot be served:{lines}")
+        if len(problems) == 1:
+            text = f" {problems[0]}"
+        else:
+            text = "".join(f"\n  - {problem}" for problem in problems[:_MAX_SHOWN])
+        if len(problems) > _MAX_SHOWN:
+            num_more = len(problems) - _MAX_SHOWN
+            text += f"\n  - and {num_more} more; `leadline doctor {path}` lists all"
+        super().__init__(f"the checkpoint {path} cannot be served:{text}")
 
 
 class ShardingError(LoaderError):

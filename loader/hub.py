@@ -1,5 +1,6 @@
 """From what the user calls a model to the directory that holds it."""
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -23,6 +24,15 @@ def resolve_model(name: str, *, cache_directory: Path | None = None) -> Path:
     Raises:
         ModelNotFoundError: there is no such directory and no such model that can be had.
     """
+    return find_model(name, cache_directory=cache_directory) or _download(name, cache_directory)
+
+
+def find_model(name: str, *, cache_directory: Path | None = None) -> Path | None:
+    """The same without a download; None if the model is not on this machine.
+
+    Raises:
+        ModelNotFoundError: no model can have the name.
+    """
     if name == BUILTIN_MODEL:
         return _builtin()
     path = Path(name).expanduser()
@@ -30,12 +40,22 @@ def resolve_model(name: str, *, cache_directory: Path | None = None) -> Path:
         return path
     if path.is_file():
         raise ModelNotFoundError(f"{name} is a file; give the directory that holds config.json")
-    if _HUB_NAME.fullmatch(name) and (found := _from_hub(name, cache_directory)):
-        return found
+    if _HUB_NAME.fullmatch(name):
+        from huggingface_hub.errors import HFValidationError
+
+        with contextlib.suppress(HFValidationError):
+            return _cached(name, cache_directory)
     raise ModelNotFoundError(
         f"there is no directory {name!r}; give the directory of a checkpoint, a Hugging Face name "
         f"(org/name), or {BUILTIN_MODEL}"
     )
+
+
+def hub_cache() -> Path:
+    """Where models of the hub are kept."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
 
 
 def _builtin() -> Path:
@@ -45,16 +65,6 @@ def _builtin() -> Path:
             f"the built-in model is missing from {directory}; install leadline again"
         )
     return directory
-
-
-def _from_hub(name: str, cache_directory: Path | None) -> Path | None:
-    """The model's directory, from the cache or downloaded; None if no model can have the name."""
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        return _cached(name, cache_directory) or _download(name, cache_directory)
-    except HFValidationError:
-        return None
 
 
 def _cached(name: str, cache_directory: Path | None) -> Path | None:

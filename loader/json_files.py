@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from leadline.loader.errors import LoaderError
+from leadline.loader.file_faults import fault_of
 
 
 def read_json_object(path: Path, error_type: type[LoaderError]) -> dict[str, Any]:
@@ -15,8 +16,9 @@ def read_json_object(path: Path, error_type: type[LoaderError]) -> dict[str, Any
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise error_type(f"{path} cannot be read: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        fault = fault_of(path) or f"cannot be read: {error}"
+        raise error_type(f"{path} {fault}") from error
     if not isinstance(value, dict):
         raise error_type(f"{path} holds {type(value).__name__}; it must be an object")
     return value

@@ -116,6 +116,12 @@ class _Reader:
         if data.dtype == torch.float8_e4m3fn:
             blocks, offsets = scale_slices(slices)
             scale = self._fetch(name + SCALE_SUFFIX, blocks).to(torch.float32)
+            if not bool(((scale > 0) & scale.isfinite()).all()):
+                problem = (
+                    f"{name}{SCALE_SUFFIX} holds a scale that is not finite or not above 0; the "
+                    f"weights are damaged: fetch {self._checkpoint.tensors[name].file.name} again"
+                )
+                raise CheckpointError(self._checkpoint.directory, [problem])
             quantized = QuantTensor(data, scale, *offsets)
             if not self._dequantize:
                 return quantized

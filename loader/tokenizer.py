@@ -10,6 +10,7 @@ from tokenizers import decoders
 
 from leadline.loader.byte_alphabet import BYTE_OF_CHARACTER
 from leadline.loader.errors import TokenizerError
+from leadline.loader.file_faults import fault_of
 from leadline.loader.json_files import read_json_object
 from leadline.loader.kimi_tokenizer import read_kimi_tokenizer
 
@@ -158,4 +159,5 @@ def _read_backend(path: Path) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:
-        raise TokenizerError(f"{path} cannot be read: {error}") from error
+        fault = fault_of(path) or f"cannot be read: {error}; fetch it again"
+        raise TokenizerError(f"{path} {fault}") from error

@@ -1,12 +1,38 @@
 """A client of the chat API, as much of it as a terminal needs."""
 
+import enum
 import json
+import ssl
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
+from leadline.server.config import KEY_VARIABLE
+
 _TIMEOUT = httpx.Timeout(10.0, read=None)  # an answer may have to wait for its turn
+
+
+class Kind(enum.Enum):
+    """What a piece of an answer belongs to."""
+
+    REASONING = enum.auto()
+    CONTENT = enum.auto()
+    CALL = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of an answer; that of a call is the function's name, or some of its arguments.
+
+    Attributes:
+        begins: a call begins with it.
+    """
+
+    kind: Kind
+    text: str
+    begins: bool = False
 
 
 class ChatError(Exception):
@@ -20,9 +46,13 @@ class ChatClient:
         url: without a trailing slash or `/v1`.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, api_key: str | None = None) -> None:
+        """`api_key`: sent with every request; None for none."""
         self.url = url.rstrip("/").removesuffix("/v1")
-        self._http = httpx.Client(timeout=_TIMEOUT, trust_env=False)
+        headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        # The system's authorities, and those in $SSL_CERT_FILE; reading them takes its time.
+        verify = ssl.create_default_context() if self.url.startswith("https:") else False
+        self._http = httpx.Client(timeout=_TIMEOUT, trust_env=False, headers=headers, verify=verify)
 
     def __enter__(self) -> "ChatClient":
         return self
@@ -40,6 +70,8 @@ class ChatClient:
             response = self._http.get(f"{self.url}/v1/models", timeout=_TIMEOUT.connect)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._unreachable(error) from error
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            raise ChatError(_error_text(response.content, response.status_code))
         try:
             return str(response.raise_for_status().json()["data"][0]["id"])
         except (httpx.HTTPStatusError, ValueError, LookupError, TypeError) as error:
@@ -50,7 +82,7 @@ class ChatClient:
 
     def answer(
         self, messages: Sequence[Mapping[str, str]], fields: Mapping[str, Any]
-    ) -> Generator[str, None, None]:
+    ) -> Generator[Piece, None, None]:
         """The pieces of an answer, as they come; closing the generator stops the answer.
 
         Args:
@@ -74,14 +106,19 @@ class ChatClient:
             raise ChatError(f"the answer was cut off ({error}); ask again") from error
 
     def _unreachable(self, error: Exception) -> ChatError:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return ChatError(
+                f"the certificate of {self.url} is not trusted ({error}); set SSL_CERT_FILE to the "
+                "file of its authority, or give the name that it is made for with --url"
+            )
         return ChatError(
             f"no server answers at {self.url} ({error}); start one with `leadline serve`, or give "
             "its address with --url"
         )
 
 
-def _pieces(lines: Iterator[str]) -> Iterator[str]:
-    """The text of the events of a stream, up to `[DONE]`."""
+def _pieces(lines: Iterator[str]) -> Iterator[Piece]:
+    """What the events of a stream say, up to `[DONE]`."""
     for line in lines:
         data = line.removeprefix("data: ")
         if data == line:
@@ -92,13 +129,28 @@ def _pieces(lines: Iterator[str]) -> Iterator[str]:
         if "error" in event:
             raise ChatError(event["error"]["message"])
         for choice in event["choices"]:
-            if text := choice["delta"].get("content"):
-                yield text
+            yield from _pieces_of(choice["delta"])
     raise ChatError("the answer was cut off; ask again")
+
+
+def _pieces_of(delta: Mapping[str, Any]) -> Iterator[Piece]:
+    if reasoning := delta.get("reasoning_content") or delta.get("reasoning"):
+        yield Piece(Kind.REASONING, reasoning)
+    if text := delta.get("content"):
+        yield Piece(Kind.CONTENT, text)
+    for call in delta.get("tool_calls") or ():
+        function = call["function"]
+        if name := function.get("name"):
+            yield Piece(Kind.CALL, name, begins=True)
+        if arguments := function.get("arguments"):
+            yield Piece(Kind.CALL, arguments)
 
 
 def _error_text(body: bytes, status: int) -> str:
     try:
-        return str(json.loads(body)["error"]["message"])
+        text = str(json.loads(body)["error"]["message"])
     except (ValueError, LookupError, TypeError):
-        return f"the server refuses with status {status}"
+        text = f"the server refuses with status {status}"
+    if status == httpx.codes.UNAUTHORIZED:
+        text += f"; here with --api-key, or in ${KEY_VARIABLE}"
+    return text

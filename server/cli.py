@@ -4,6 +4,7 @@ What a command needs is imported when it runs, so that help comes at once.
 """
 
 import argparse
+import dataclasses
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from typing import TypeAlias
 
 from leadline.engine.errors import ConfigError
 from leadline.server.bench.command import add_bench
-from leadline.server.config import DEFAULT_URL
+from leadline.server.config import DEFAULT_URL, KEY_VARIABLE
 from leadline.server.flags import integer
 from leadline.server.parser import Parser
 from leadline.server.serve_flags import EXAMPLES, NUMBERS, add_serve_flags
@@ -57,6 +58,7 @@ def make_parser(*, shows_all: bool = False) -> Parser:
     _add_chat(commands)
     add_bench(commands)
     _add_config(commands, shows_all=shows_all)
+    _add_doctor(commands, shows_all=shows_all)
     _add_kernels(commands)
     _add_completion(commands)
     return parser
@@ -89,6 +91,19 @@ def _add_config(commands: _Commands, *, shows_all: bool) -> None:
     parser.set_defaults(command=_config)
 
 
+def _add_doctor(commands: _Commands, *, shows_all: bool) -> None:
+    parser = commands.add_parser(
+        "doctor",
+        help="check machine and model, and say what to mend",
+        usage="leadline doctor [MODEL] [flags of serve]",
+        add_help=False,
+        description="Check whether this machine could serve the model with these flags, without\n"
+        "loading its weights. The exit status is 1 if there is something to mend.",
+    )
+    add_serve_flags(parser, shows_all=shows_all, print_all=lambda: _print_all("doctor"))
+    parser.set_defaults(command=_doctor)
+
+
 def _add_completion(commands: _Commands) -> None:
     parser = commands.add_parser(
         "completion",
@@ -109,6 +124,11 @@ def _add_chat(commands: _Commands) -> None:
     )
     parser.add_argument(
         "--url", default=DEFAULT_URL, help=f"address of the server (default: {DEFAULT_URL})"
+    )
+    parser.add_argument(
+        "--api-key",
+        metavar="KEY",
+        help=f"the server's key, or @FILE that holds it (default: ${KEY_VARIABLE})",
     )
     parser.add_argument("--model", metavar="NAME", help="model (default: the server's first)")
     parser.add_argument("--system", metavar="TEXT", help="system message (default: none)")
@@ -171,6 +191,19 @@ def _config(args: argparse.Namespace) -> int:
     return 0
 
 
+def _doctor(args: argparse.Namespace) -> int:
+    from leadline.server.doctor.doctor import diagnose
+    from leadline.server.settings import settings_from, with_keys
+
+    try:
+        settings = settings_from(args)
+        settings = dataclasses.replace(settings, server=with_keys(settings.server))
+    except ConfigError as error:
+        sys.stderr.write(f"leadline doctor: {error}\n")
+        return 1
+    return diagnose(settings)
+
+
 def _completion(args: argparse.Namespace) -> int:
     import shtab
 
@@ -179,14 +212,21 @@ def _completion(args: argparse.Namespace) -> int:
 
 
 def _chat(args: argparse.Namespace) -> int:
+    from leadline.server.settings import client_key
     from leadline.server.terminal_chat import ChatOptions, chat
 
+    try:
+        api_key = client_key(args.api_key)
+    except ConfigError as error:
+        sys.stderr.write(f"leadline chat: {error}\n")
+        return 1
     options = ChatOptions(
         url=args.url,
         model=args.model,
         system=args.system,
         max_tokens=args.max_tokens,
         temperature=args.temperature,
+        api_key=api_key,
     )
     return chat(options)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leadline.loader.chat_template import ChatTemplate
+from leadline.loader.errors import TokenizerError
 from leadline.loader.generation_config import GenerationConfig, read_generation_config
 from leadline.loader.model_config import ModelConfig, read_model_config
 from leadline.loader.tokenizer import Tokenizer
@@ -39,6 +40,11 @@ def read_served_model(directory: Path, server_config: ServerConfig | None = None
     asked = server_config or ServerConfig()
     config = read_model_config(directory)
     tokenizer = Tokenizer.from_dir(directory)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise TokenizerError(
+            f"the tokenizer in {directory} has {tokenizer.vocab_size} tokens, but config.json has "
+            f"vocab_size = {config.vocab_size}; fetch both files again, of the same model"
+        )
     if asked.chat_template is None:
         template = ChatTemplate.from_dir(directory)
     else:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from leadline.engine.config import EngineConfig
+from leadline.engine.errors import ConfigError
 from leadline.server.config import KEY_FIELDS, KEY_VARIABLE, ServerConfig
 from leadline.server.config_file import CONFIGS, read_config_file, read_preset
 from leadline.server.flags import flag_of, values_from
-from leadline.server.keys import read_keys
+from leadline.server.keys import problems_of, read_keys
 
 DEFAULT = "default"
 
@@ -72,6 +73,21 @@ def with_keys(config: ServerConfig) -> ServerConfig:
         name: read_keys(getattr(config, name), flag_of(name)) for name in KEY_FIELDS
     }
     return dataclasses.replace(config, **keys)
+
+
+def client_key(given: str | None) -> str | None:
+    """The key of a client: as given, or of the environment; None without one.
+
+    Raises:
+        ConfigError: a file that cannot be read, or something that is no key.
+    """
+    value = given or os.environ.get(KEY_VARIABLE)
+    if not value:
+        return None
+    keys = read_keys((value,), "--api-key")
+    if problems := problems_of("--api-key", keys):
+        raise ConfigError(problems[0])
+    return keys[0]
 
 
 def _names(config_type: type) -> list[str]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
-from leadline.server.chat_stream import ChatClient, ChatError
+from leadline.server.chat_stream import ChatClient, ChatError, Kind, Piece
 from leadline.server.console import make_console
 
 _HELP = """\
@@ -30,6 +31,7 @@ class ChatOptions:
     system: str | None = None
     max_tokens: int | None = None
     temperature: float | None = None
+    api_key: str | None = field(default=None, repr=False)
 
 
 @dataclass(slots=True)
@@ -52,26 +54,28 @@ class _Conversation:
             self.messages.append({"role": "system", "content": self.system})
 
     def say(self, text: str) -> None:
-        """Print the answer as it comes, and remember it. Ctrl-C stops it.
+        """Print the answer as it comes, and remember its content. Ctrl-C stops it.
 
-        A question without any answer is forgotten.
+        A terminal is shown the reasoning too. A question without any answer is forgotten.
 
         Raises:
             ChatError: there is no answer, or none to its end.
         """
         self.messages.append({"role": "user", "content": text})
         pieces: list[str] = []
+        writer = _Writer(self.console)
         try:
             with closing(self.client.answer(self.messages, self.fields)) as answer:
                 for piece in answer:
-                    pieces.append(piece)
-                    self._write(piece.translate(_CONTROLS))
-            self._write("\n")
+                    if piece.kind is Kind.CONTENT:
+                        pieces.append(piece.text)
+                    writer.write(piece)
+            writer.end("\n")
         except KeyboardInterrupt:
-            self._write(" [stopped]\n")
+            writer.end(" [stopped]\n")
         except ChatError:
-            if pieces:
-                self._write("\n")
+            if writer.has_written:
+                writer.end("\n")
             self.messages.pop()
             raise
         if pieces:
@@ -79,9 +83,50 @@ class _Conversation:
         else:
             self.messages.pop()
 
-    def _write(self, text: str) -> None:
-        self.console.file.write(text)
-        self.console.file.flush()
+
+class _Writer:
+    """Writes one answer: reasoning dimmed, and only to a terminal; each call on a line.
+
+    Attributes:
+        has_written: anything at all.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._kind: Kind | None = None
+        self._ends_line = True
+        self.has_written = False
+
+    def write(self, piece: Piece) -> None:
+        """Write a piece, on a new line where something else begins."""
+        if piece.kind is Kind.REASONING and not self._console.is_terminal:
+            return
+        text = piece.text.translate(_CONTROLS)
+        if piece.begins:
+            text = f"-> {text} "
+        is_other = piece.kind is not self._kind or piece.begins
+        if is_other and not self._ends_line:
+            self._put("\n")
+        if is_other and self._kind is Kind.REASONING:
+            text = text.lstrip("\n")
+        self._kind = piece.kind
+        self._put(text)
+
+    def end(self, text: str) -> None:
+        """Write what comes after the answer."""
+        self._kind = None
+        self._put(text)
+
+    def _put(self, text: str) -> None:
+        if not text:
+            return
+        self.has_written = True
+        self._ends_line = text.endswith("\n")
+        if self._kind is Kind.REASONING:
+            self._console.print(Text(text, style="dim"), end="", soft_wrap=True)
+        else:
+            self._console.file.write(text)
+        self._console.file.flush()
 
 
 def chat(options: ChatOptions) -> int:
@@ -92,7 +137,7 @@ def chat(options: ChatOptions) -> int:
     """
     console = make_console()
     try:
-        with ChatClient(options.url) as client:
+        with ChatClient(options.url, options.api_key) as client:
             fields = {
                 "model": options.model or client.first_model(),
                 "max_tokens": options.max_tokens,

@@ -254,7 +254,7 @@ def test_an_engine_that_fails_in_a_step_says_why(request_of: Any) -> None:
     ("failure", "message"),
     [
         ("config", "kv_tokens is 3; allowed: at least 64"),
-        ("checkpoint", "the checkpoint x cannot be served:\n  - model.norm.weight is missing"),
+        ("checkpoint", "the checkpoint x cannot be served: model.norm.weight is missing"),
         ("bug", "KeyError: 'model.embed_tokens'"),
         ("exit", "the engine process ended unexpectedly with exit code 7"),
     ],

@@ -119,16 +119,25 @@ def test_a_single_file_cut_short_is_noticed_at_open(write: Write, cut: int) -> N
     directory = write()
     path = directory / SINGLE_FILE
     path.write_bytes(path.read_bytes()[:-cut])
-    with pytest.raises(CheckpointError, match="damaged or truncated") as error:
+    with pytest.raises(CheckpointError, match=r"has \d+ bytes, but by its header \d+;") as error:
         Checkpoint.open(directory)
     assert len(error.value.problems) == 1
 
 
-@pytest.mark.parametrize("content", [b"", b"not safetensors at all" * 10])
-def test_a_file_that_is_no_safetensors(write: Write, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", r"is empty \(0 bytes\); fetch it again"),
+        (b"not safetensors at all" * 10, "has 220 bytes, but begins as if its header had"),
+        (b"\x02\0\0\0\0\0\0\0[]", "is damaged or truncated"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 4567\n", "4567 bytes"),
+        (b"\n<!DOCTYPE html><html>", "is a web page"),
+    ],
+)
+def test_a_file_that_is_no_safetensors(write: Write, content: bytes, words: str) -> None:
     directory = write()
     (directory / SINGLE_FILE).write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
+    with pytest.raises(CheckpointError, match=rf"served: model\.safetensors .*{words}"):
         Checkpoint.open(directory)
 
 
@@ -145,6 +154,28 @@ def test_an_index_that_is_none(write: Write, content: str) -> None:
         Checkpoint.open(directory)
 
 
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_scale_that_is_none(write: Write, edit: Edit, scale: float) -> None:
+    directory = write("fp8")
+    name = f"{O_PROJ}_scale_inv"
+    edit(directory / SINGLE_FILE, lambda tensors: tensors[name].flatten()[-1:].fill_(scale))
+    config = read_model_config(directory)
+    with pytest.raises(CheckpointError, match=rf"{name} holds a scale that is not finite or not"):
+        load_weights(Checkpoint.open(directory), config)
+
+
+def test_many_problems_are_cut(write: Write) -> None:
+    directory = write()
+    raw = json.loads((directory / "config.json").read_text())
+    config = parse_model_config(raw | {"n_routed_experts": 16})
+    with pytest.raises(CheckpointError) as caught:
+        load_weights(Checkpoint.open(directory), config)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 12
+    assert lines[-1].endswith(f"more; `leadline doctor {directory}` lists all")
+    assert len(caught.value.problems) > 20
+
+
 def test_index_naming_an_absent_file(write: Write) -> None:
     directory = write("fp8", sharded=True)
     file = index_of(directory)[EXPERT]
@@ -159,7 +190,8 @@ def test_a_shard_cut_short(write: Write) -> None:
     (directory / file).write_bytes(content[: len(content) // 2])
     found = problems(directory)
     assert len(found) == 1
-    assert found[0].startswith(f"{file} is damaged or truncated")
+    half = len(content) // 2
+    assert found[0] == f"{file} has {half} bytes, but by its header {len(content)}; fetch it again"
 
 
 def test_index_and_files_disagree(write: Write, edit: Edit) -> None:

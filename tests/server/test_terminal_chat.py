@@ -6,18 +6,26 @@ import os
 import pty
 import select
 import signal
+import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from leadline.server.cli import main
+from leadline.server.config import KEY_VARIABLE
 
 ERROR = {"message": "too hot: allowed 0 to 2", "type": "x", "param": None, "code": None}
+
+
+def call(index: int, **function: str) -> dict[str, Any]:
+    return {"tool_calls": [{"index": index, "function": function}]}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -29,11 +37,16 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
+        self.server.keys.append(self.headers.get("authorization"))
+        if self.server.key not in (None, self.server.keys[-1]):
+            self._answer(401, {"error": ERROR | {"message": "an API key is needed"}})
+            return
         self._answer(200, {"object": "list", "data": [{"id": "first"}, {"id": "second"}]})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.server.bodies.append(body)
+        self.server.keys.append(self.headers.get("authorization"))
         text = body["messages"][-1]["content"]
         if text == "refuse":
             self._answer(400, {"error": ERROR})
@@ -52,6 +65,15 @@ class Handler(BaseHTTPRequestHandler):
             if word == "wait":
                 self.server.closing.wait()
                 return
+            if word == "think":
+                self._event({"reasoning_content": "hm:smile:", "reasoning": "hm:smile:"})
+                self._event({"reasoning_content": " [b]m\x1b[2J", "reasoning": "-"})
+                continue
+            if word == "call":
+                self._event(call(0, name="get_time", arguments=""))
+                self._event(call(0, arguments='{"city": "Oslo"}'))
+                self._event(call(1, name="stop", arguments="{}"))
+                continue
             self._event({"content": f"{word}."})
         self._send(b"data: [DONE]\n\n")
 
@@ -62,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def _event(self, delta: dict[str, str]) -> None:
+    def _event(self, delta: dict[str, Any]) -> None:
         chunk = {"choices": [{"index": 0, "delta": delta, "finish_reason": None}], "usage": None}
         self._send(b"data: " + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\n")
 
@@ -76,6 +98,8 @@ class FakeServer(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        self.key: str | None = None
+        self.keys: list[str | None] = []
         self.bodies: list[dict[str, Any]] = []
         self.closing = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
@@ -169,7 +193,7 @@ def test_nobody_there(
 class Terminal:
     """A chat on a terminal of its own."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, term: str = "dumb") -> None:
         self._ours, theirs = pty.openpty()
         command = [sys.executable, "-m", "leadline.server.cli", "chat", "--url", url]
         self.process = subprocess.Popen(
@@ -177,7 +201,7 @@ class Terminal:
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            env={**os.environ, "TERM": "dumb"},
+            env={**os.environ, "TERM": term},
             start_new_session=True,
         )
         os.close(theirs)
@@ -200,6 +224,77 @@ class Terminal:
         os.close(self._ours)
         self.process.kill()
         self.process.wait()
+
+
+def test_a_pipe_is_given_content_and_calls(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "think one\nthink call\nthink two call\nlast\n"
+    assert pipe(monkeypatch, text, "--url", server.url) == 0
+    calls = '-> get_time {"city": "Oslo"}\n-> stop {}\n'
+    assert capsys.readouterr().out == f"one.\n{calls}two.\n{calls}last.\n"
+    assert [message["content"] for message in server.bodies[-1]["messages"]] == [
+        *("think one", "one.", "think two call", "two.", "last")
+    ]
+
+
+def test_the_key_from_flag_file_and_environment(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_text("sk-file\n")
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    assert pipe(monkeypatch, "hi\n", "--url", server.url) == 0
+    monkeypatch.setenv(KEY_VARIABLE, "sk-env")
+    server.key = "Bearer sk-env"
+    assert pipe(monkeypatch, "hi\n", "--url", server.url) == 0
+    server.key = "Bearer sk-file"
+    assert pipe(monkeypatch, "hi\n", "--url", server.url, "--api-key", f"@{tmp_path}/key") == 0
+    assert server.keys == [None] * 2 + ["Bearer sk-env"] * 2 + ["Bearer sk-file"] * 2
+
+
+def test_a_key_that_does_not_fit(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    server.key = "Bearer sk-1"
+    cases = [
+        ((), "an API key is needed; here with --api-key, or in $LEADLINE_API_KEY"),
+        (("--api-key", "sk-2"), "an API key is needed"),
+        (("--api-key", "two words"), "--api-key: key 1 of 1 is not allowed"),
+        (("--api-key", "@/nowhere"), "--api-key: the file /nowhere cannot be read"),
+    ]
+    for flags, words in cases:
+        assert pipe(monkeypatch, "hi\n", "--url", server.url, *flags) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("leadline chat: ")
+        assert words in error
+        assert error.count("\n") == 1
+        assert "sk-2" not in error
+    assert server.bodies == []
+
+
+def test_a_certificate_that_is_not_trusted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with FakeServer() as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        url = server.url.replace("http", "https")
+        monkeypatch.setattr(server, "handle_error", lambda *args: None)
+        try:
+            assert pipe(monkeypatch, "hi\n", "--url", url) == 1
+            assert "is not trusted" in capsys.readouterr().err
+            authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+            monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+            assert pipe(monkeypatch, "hi\n", "--url", url) == 0
+            assert capsys.readouterr().out == "hi.\n"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.fixture
@@ -236,3 +331,19 @@ def test_a_conversation_at_the_terminal(server: FakeServer, terminal: Terminal) 
     assert len(server.bodies[-1]["messages"]) == 1
     terminal.type("/quit")
     assert terminal.process.wait(20) == 0
+
+
+def test_reasoning_is_dimmed_at_the_terminal(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    terminal = Terminal(server.url, term="xterm")
+    try:
+        terminal.expect("> ")
+        terminal.type("think one call")
+        terminal.expect("\x1b[2mhm:smile:\x1b[0m\x1b[2m [b]m[2J\x1b[0m\r\n")
+        terminal.expect("one.\r\n-> get_time")
+        terminal.expect("-> stop {}\r\n")
+    finally:
+        terminal.close()

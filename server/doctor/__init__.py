@@ -1,0 +1,1 @@
+"""`leadline doctor`: what would keep `leadline serve` from working, and what to do about it."""
