@@ -144,21 +144,21 @@ class InputTokensRequest(PlainFields):
             raise invalid("input", "'input' is missing or empty; give a text, or a list of items")
         return unknown_fields(self)
 
-    def chat(self, model: str, earlier: Sequence[Item] = ()) -> ChatRequest:
+    def chat(self, model: str, items: Sequence[Item], *, num_earlier: int) -> ChatRequest:
         """The chat request that asks for the same.
 
         Args:
             model: its name in the API.
-            earlier: the conversation that `previous_response_id` stands for.
+            items: the whole conversation.
+            num_earlier: how many of them are not `input`, but from before.
 
         Raises:
             BadRequestError: an item that cannot be read, or what chat completions refuse, by
                 their names of the fields.
         """
-        items = [*earlier, *self.items]
         fields: dict[str, Any] = {
             "model": model,
-            "messages": chat_messages(self.instructions, items, num_earlier=len(earlier)),
+            "messages": chat_messages(self.instructions, items, num_earlier=num_earlier),
             "parallel_tool_calls": self.parallel_tool_calls,
             "reasoning_effort": None if self.reasoning is None else self.reasoning.effort,
             "response_format": None if self.text is None else self.text.response_format,
@@ -181,6 +181,7 @@ class ResponseRequest(InputTokensRequest):
 
     Attributes:
         instructions: what the system says first; of this response alone, not of those that follow.
+        background: answer at once, with a response that is queued; it is asked for by its id.
         store: keep the response, so that it can be asked for and continued; true if absent.
         include: of what can be asked for, answers have all that there is anyway.
         max_tool_calls: of tools that the server runs, and there are none.
@@ -190,18 +191,23 @@ class ResponseRequest(InputTokensRequest):
     not_honoured: ClassVar[Mapping[str, IsHarmless]] = {
         **InputTokensRequest.not_honoured,
         "access_programs": only(),
-        "background": only(False),
         "background_options": only(),
         "client_metadata": ANY_VALUE,
+        "chat_template": only(),
         "context_management": only(),
+        "enable_response_messages": only(False),
         "image": only(),
+        "kv_transfer_params": only(),
+        "mm_processor_kwargs": only(),
         "moderation": only(),
         "n": only(1),
+        "previous_input_messages": only(),
         "prompt": only(),
         "prompt_cache_options": only({"mode": "implicit"}),
         "prompt_cache_retention": ANY_VALUE,
         "service_tier": only("auto", "default"),
         "top_logprobs": only(0),
+        "vllm_xargs": only(),
     }
     further_fields: ClassVar[frozenset[str]] = frozenset(CHAT_FIELDS)
 
@@ -211,6 +217,7 @@ class ResponseRequest(InputTokensRequest):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     include: list[str] | None = None
+    background: bool | None = None
     store: bool | None = None
     stream: bool | None = None
     stream_options: ResponseStreamOptions | None = None
@@ -230,6 +237,10 @@ class ResponseRequest(InputTokensRequest):
             if name not in _INCLUDABLE:
                 allowed = ", ".join(_INCLUDABLE)
                 raise invalid(param, f"'{param}' is {name[:64]!r}; allowed: {allowed}")
+        if self.background and self.store is False:
+            raise invalid("background", "'background' is only allowed if 'store' is not false")
+        if self.background and self.stream:
+            raise unsupported("background", "leave out 'stream', and ask for it by its id")
         if self.stream_options is not None and not self.stream:
             raise invalid("stream_options", "'stream_options' is only allowed if 'stream' is true")
         return unknown
