@@ -100,7 +100,7 @@ def parse_counts(text: str) -> DraftCounts | None:
 def _positions(samples: Sequence[Any]) -> list[int]:
     by_position: dict[int, int] = {}
     for sample in samples:
-        position = int(sample.labels["position"])
+        position = int(sample.labels.get("position", 0))
         by_position[position] = by_position.get(position, 0) + int(sample.value)
     return [by_position.get(position, 0) for position in range(max(by_position, default=-1) + 1)]
 
