@@ -3,14 +3,14 @@
 import argparse
 import os
 import sys
-from typing import Any
 
 from leadline.server.bench.errors import BenchError
 from leadline.server.bench.serve_flags import add_serve_flags, key_header, options_of
 from leadline.server.flags import integer
+from leadline.server.parser import Parser
 
 
-def add_bench(commands: "argparse._SubParsersAction[Any]") -> None:
+def add_bench(commands: "argparse._SubParsersAction[Parser]") -> None:
     """Add `bench` and its own commands."""
     parser = commands.add_parser(
         "bench",
@@ -30,12 +30,11 @@ def add_bench(commands: "argparse._SubParsersAction[Any]") -> None:
     _add_startup(benches)
 
 
-def _add_startup(benches: "argparse._SubParsersAction[Any]") -> None:
+def _add_startup(benches: "argparse._SubParsersAction[Parser]") -> None:
     parser = benches.add_parser(
         "startup",
         help="time from the command `leadline serve` to its first answer",
         description="Start a server, ask it for one token, stop it; as often as is asked for.",
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--num-runs", type=integer, default=3, metavar="N", help="how often (default: 3)")

@@ -1,7 +1,7 @@
 """`leadline bench serve` against a real server, and against servers that fail."""
 
 import json
-import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -470,9 +470,10 @@ def test_a_model_that_there_is_not(
 
 
 def test_requests_are_spread_by_the_rate(serve: Any, bench: Bench) -> None:
-    """The last is due at num / rate, and nothing is sent before it is due."""
+    """Nothing is sent before it is due; how much later depends on the machine."""
+    begin_s = time.perf_counter()
     _, result = bench(serve().url, *SHORT, "--request-rate", "50", "--burstiness", "inf")
-    starts = np.array(result["start_times"])
-    assert all(np.diff(starts) > 0)
-    assert starts[-1] - starts[0] >= 5 / 50 * 0.9
-    assert not math.isinf(result["request_rate"])
+    waits_s = np.array(result["start_times"]) - begin_s
+    assert np.all(np.diff(waits_s) > 0)
+    assert np.all(waits_s > np.arange(1, 7) / 50 - 0.001)
+    assert (result["request_rate"], result["burstiness"]) == (50, "inf")
