@@ -78,34 +78,29 @@ def parse_counts(text: str) -> DraftCounts | None:
     """Counts in the Prometheus text format, of all engines together; None if there is none."""
     from prometheus_client.parser import text_string_to_metric_families
 
+    by_name: dict[str, list[Any]] = {}
     try:
-        families = {family.name: family for family in text_string_to_metric_families(text)}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                by_name.setdefault(sample.name, []).append(sample)
     except ValueError:
         return None
     for prefix in _PREFIXES:
-        found = {name: families.get(prefix + name) for name in _COUNTERS}
+        found = {name: by_name.get(f"{prefix}{name}_total", []) for name in _COUNTERS}
         if not any(found.values()):
             continue
         counts = DraftCounts()
-        for name, family in found.items():
-            setattr(counts, _COUNTERS[name], _total(family))
-        counts.accepted_per_position = _positions(families.get(prefix + _PER_POSITION))
+        for name, samples in found.items():
+            setattr(counts, _COUNTERS[name], int(sum(sample.value for sample in samples)))
+        counts.accepted_per_position = _positions(by_name.get(f"{prefix}{_PER_POSITION}_total", []))
         return counts
     return None
 
 
-def _samples(family: Any) -> list[Any]:
-    return [s for s in family.samples if s.name.endswith("_total")] if family else []
-
-
-def _total(family: Any) -> int:
-    return int(sum(sample.value for sample in _samples(family)))
-
-
-def _positions(family: Any) -> list[int]:
+def _positions(samples: Sequence[Any]) -> list[int]:
     by_position: dict[int, int] = {}
-    for sample in _samples(family):
-        position = int(sample.labels["position"])
+    for sample in samples:
+        position = int(sample.labels.get("position", 0))
         by_position[position] = by_position.get(position, 0) + int(sample.value)
     return [by_position.get(position, 0) for position in range(max(by_position, default=-1) + 1)]
 

@@ -89,7 +89,8 @@ class ServeOptions:
         Raises:
             BenchError: names every problem.
         """
-        problems = [*_range_problems(self), *_dataset_problems(self), *_report_problems(self)]
+        problems = [*_range_problems(self), *_dataset_problems(self)]
+        problems += [*_body_problems(self), *_report_problems(self)]
         url = urlsplit(self.base_url)
         if url.scheme not in ("http", "https") or not url.hostname:
             problems.append(f"--base-url is {self.base_url!r}; write it as http://host:port")
@@ -138,6 +139,17 @@ def _dataset_problems(options: ServeOptions) -> list[str]:
         problems.append("--dataset-path is only read with --dataset-name custom")
     if options.dataset_name == "chat" and not options.is_chat:
         problems.append(f"--dataset-name chat needs --backend {CHAT}")
+    return problems
+
+
+def _body_problems(options: ServeOptions) -> list[str]:
+    """One streamed choice a request is measured."""
+    problems = []
+    for name, allowed in (("n", 1), ("stream", True)):
+        value = options.extra_body.get(name, allowed)
+        if value != allowed:
+            allowed_json = json.dumps(allowed)
+            problems.append(f"--extra-body has {name!r}: {value!r}; allowed: {allowed_json}")
     return problems
 
 

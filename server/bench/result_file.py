@@ -1,7 +1,7 @@
 """A run as JSON, under the keys of `vllm bench serve`, and the file that it is saved to."""
 
 import math
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import msgspec
@@ -66,7 +66,7 @@ def _path(run: Run) -> Path:
     at_once = "" if concurrency is None else f"-concurrency{concurrency}"
     name = options.result_filename or (
         f"{options.label or options.backend}-{options.request_rate}qps{at_once}-"
-        f"{run.model.rpartition('/')[2]}-{run.began_at.strftime(_TIME_FORMAT)}.json"
+        f"{PurePosixPath(run.model).name}-{run.began_at.strftime(_TIME_FORMAT)}.json"
     )
     return Path(options.result_dir or "") / name
 

@@ -15,7 +15,8 @@ from leadline.server.bench.arrivals import arrival_times_s
 from leadline.server.bench.asking import Asker
 from leadline.server.bench.drafts import measure_drafts, read_counts
 from leadline.server.bench.errors import BenchError
-from leadline.server.bench.http_client import HttpClient
+from leadline.server.bench.event import refusal_text
+from leadline.server.bench.http_client import HttpClient, HttpError
 from leadline.server.bench.load import run_load
 from leadline.server.bench.options import ServeOptions
 from leadline.server.bench.plot import check_plot, plot
@@ -29,6 +30,8 @@ from leadline.server.bench.vocabulary import Vocabulary, made_up_words
 from leadline.server.bench.workload import make_samples, needs_vocabulary
 
 _POLL_S = 1.0
+_REFRESHES_PER_S = 4.0  # drawing takes time from what is measured
+_FIRST_SERVER_ERROR = 500
 _NUM_SCALE_WORDS = 64
 OnRecord = Callable[[Record], None]
 
@@ -40,8 +43,7 @@ def bench_serve(options: ServeOptions) -> int:
         if options.plot is not None:
             check_plot()
         run = asyncio.run(benchmark(options))
-        for line in report_lines(run):
-            sys.stdout.write(line + "\n")
+        sys.stdout.write("\n".join([*report_lines(run), ""]))
         sys.stdout.flush()
         if options.save_result or options.append_result:
             sys.stdout.write(f"Result: {save(run)}\n")
@@ -67,13 +69,16 @@ async def benchmark(options: ServeOptions) -> Run:
     """
     http = HttpClient(options.base_url, options.headers, insecure=options.insecure)
     try:
+        deadline_s = time.monotonic() + options.ready_check_timeout_sec
+        if options.ready_check_timeout_sec:
+            await _wait_until_it_answers(http, options, deadline_s)
         model = options.model or await first_model(http, options.base_url)
         asker = Asker(http, options, model)
         vocabulary = None
         if needs_vocabulary(options):
             vocabulary = await _vocabulary(http, asker, options, model)
         *samples, spare = make_samples(options, vocabulary)
-        await _prepare(asker, spare, options)
+        await _prepare(asker, spare, options, deadline_s)
         before = await read_counts(http)
         records, duration_s, began_at = await _measured(asker, samples, options)
         after = await read_counts(http)
@@ -82,6 +87,32 @@ async def benchmark(options: ServeOptions) -> Run:
     num_asked = _num_tokens_asked(samples, records)
     drafts = measure_drafts(records, before, after)
     return make_run(options, model, began_at, records, duration_s, drafts, num_asked)
+
+
+async def _wait_until_it_answers(
+    http: HttpClient, options: ServeOptions, deadline_s: float
+) -> None:
+    """Until there is a server that does not say that it is still busy with its start."""
+    while True:
+        try:
+            status, body = await http.get("/v1/models")
+            if status < _FIRST_SERVER_ERROR:
+                return
+            why = refusal_text(status, body)
+        except HttpError as error:
+            why = str(error)
+        await _pause(options, deadline_s, why)
+
+
+async def _pause(options: ServeOptions, deadline_s: float, why: str) -> None:
+    """Wait before the next try.
+
+    Raises:
+        BenchError: there is no time for one; says why the last one failed.
+    """
+    if time.monotonic() + _POLL_S > deadline_s:
+        raise BenchError(f"no answer within {options.ready_check_timeout_sec} s: {why}")
+    await asyncio.sleep(_POLL_S)
 
 
 async def _vocabulary(
@@ -99,17 +130,12 @@ async def _vocabulary(
     return Vocabulary(words, num_tokens / _NUM_SCALE_WORDS)
 
 
-async def _prepare(asker: Asker, spare: Sample, options: ServeOptions) -> None:
+async def _prepare(asker: Asker, spare: Sample, options: ServeOptions, deadline_s: float) -> None:
     """Wait until the server answers, and warm it up, as far as that was asked for."""
     id_prefix = f"{options.request_id_prefix}warmup-"
     if options.ready_check_timeout_sec:
-        deadline_s = time.monotonic() + options.ready_check_timeout_sec
         while not (record := await asker.ask(spare, f"{id_prefix}ready")).is_success:
-            if time.monotonic() + _POLL_S > deadline_s:
-                raise BenchError(
-                    f"no answer within {options.ready_check_timeout_sec} s: {record.error}"
-                )
-            await asyncio.sleep(_POLL_S)
+            await _pause(options, deadline_s, record.error)
     if options.num_warmups:
         with _progress("warm-up", options.num_warmups, options) as on_record:
             await run_load(
@@ -164,7 +190,9 @@ def _progress(title: str, num_requests: int, options: ServeOptions) -> Iterator[
     )
     console = Console(stderr=True)
     is_off = options.disable_tqdm or not console.is_terminal
-    with Progress(*columns, console=console, disable=is_off) as progress:
+    with Progress(
+        *columns, console=console, disable=is_off, refresh_per_second=_REFRESHES_PER_S
+    ) as progress:
         task = progress.add_task(title, total=num_requests, note="")
         num_failed = 0
 

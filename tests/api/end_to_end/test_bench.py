@@ -30,3 +30,22 @@ def test_serve(service: Any, http: httpx.Client, cli: Any, tmp_path: Path) -> No
     by_position = result["spec_decode_per_position_acceptance_rates"]
     for found, expected in zip(by_position, measures.acceptance_by_position, strict=False):
         assert found == pytest.approx(expected)
+
+
+def test_startup(model: str, cli: Any, tmp_path: Path) -> None:
+    path = tmp_path / "startup.json"
+    flags = ("--num-runs", "1", "--output-json", str(path), "--", model, "--num-threads", "1")
+    done = cli("bench", "startup", *flags)
+    assert (done.returncode, done.stderr) == (0, "")
+    result = json.loads(path.read_text())
+    (listens_s,), (answer_s,) = result["listens_s"], result["answer_s"]
+    assert 0 < listens_s < answer_s
+    assert result["mean_answer_s"] == result["max_answer_s"] == answer_s
+    assert f"run 1: listens after {listens_s:.2f} s" in done.stdout
+
+
+def test_startup_of_what_does_not_start(cli: Any) -> None:
+    done = cli("bench", "startup", "/nowhere")
+    assert done.returncode == 1
+    assert "ended with status 1 before it listened" in done.stderr
+    assert "there is no directory '/nowhere'" in done.stderr

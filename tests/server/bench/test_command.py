@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from leadline.server.bench.command import options_of
 from leadline.server.bench.errors import BenchError
 from leadline.server.bench.options import ServeOptions
+from leadline.server.bench.serve_flags import options_of
 from leadline.server.cli import main, make_parser
 
 
@@ -88,6 +88,8 @@ def test_ipv6() -> None:
         (("--dataset-name", "custom"), "needs --dataset-path"),
         (("--dataset-path", "x"), "--dataset-path is only read with --dataset-name custom"),
         (("--dataset-name", "chat", "--backend", "openai"), "needs --backend openai-chat"),
+        (("--extra-body", '{"n": 2}'), "--extra-body has 'n': 2; allowed: 1"),
+        (("--extra-body", '{"stream": false}'), "'stream': False; allowed: true"),
         (("--save-detailed",), "--save-detailed needs --save-result"),
         (("--plot", "x.gif"), "--plot is 'x.gif'; allowed: a file that ends in .png"),
         (("--base-url", "localhost:8000"), "--base-url is 'localhost:8000'"),
@@ -121,6 +123,11 @@ def test_what_cannot_be_read(
 ) -> None:
     assert main(["bench", "serve", *flags]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_startup_without_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "startup", "--num-runs", "0"]) == 1
+    assert "--num-runs is 0; allowed: at least 1" in capsys.readouterr().err
 
 
 def test_bench_alone_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:

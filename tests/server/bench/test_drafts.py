@@ -1,9 +1,7 @@
 import pytest
 
-from leadline.engine.messages import EngineStats
 from leadline.server.bench.drafts import measure_drafts, parse_counts
 from leadline.server.bench.record import DraftCounts, Record
-from leadline.server.metrics import Metrics
 
 VLLM = """\
 # HELP vllm:spec_decode_num_drafts_total Number of spec decoding drafts.
@@ -29,12 +27,6 @@ vllm:spec_decode_num_accepted_tokens_per_pos_total{engine="1",model_name="m",pos
 
 def test_vllms_metrics_are_added_over_engines() -> None:
     assert parse_counts(VLLM) == DraftCounts(15, 40, 12, [10, 3])
-
-
-def test_leadlines_metrics_count_once_under_their_two_names() -> None:
-    stats = EngineStats(num_drafts=4, num_draft_tokens=9, num_accepted_per_pos=[3, 2])
-    text = Metrics("m", lambda: stats).render().decode()
-    assert parse_counts(text) == DraftCounts(4, 9, 5, [3, 2])
 
 
 @pytest.mark.parametrize("text", ["", "not a metric at all {", "# TYPE x counter\nx_total 3\n"])
