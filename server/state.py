@@ -70,6 +70,7 @@ class ServerState:
         templates: renders `template`; None to render it in this process.
         limits: how large requests may be, and how long things may take.
         is_strict: a field that nobody knows is refused, where it is ignored otherwise.
+        background: responses that are being made without a client that waits.
         responses: those of /v1/responses that can be asked for again.
         cache_info: what metrics tell of the engine's cache, by label.
         reporters: are told of each request whose answer has ended.
@@ -99,6 +100,7 @@ class ServerState:
     cache_info: Mapping[str, str] = field(default_factory=dict)
     reporters: list[Callable[[RequestRecord], None]] = field(default_factory=list)
     info: ServerInfo = field(default_factory=ServerInfo)
+    background: set[asyncio.Task[None]] = field(default_factory=set)
     metrics: Metrics = field(init=False)
     responses: ResponseStore = field(init=False)
     fingerprint: str = field(init=False)

@@ -48,6 +48,7 @@ OPERATIONS: Mapping[str, Operation] = {
     ),
     "GET /v1/responses/{response_id}": reads("responses", Response, errors=(400, 404)),
     "DELETE /v1/responses/{response_id}": reads("responses", DeletedResponse, errors=(404,)),
+    "POST /v1/responses/{response_id}/cancel": reads("responses", Response, errors=(400, 404)),
     "GET /v1/responses/{response_id}/input_items": reads(
         "responses", InputItems, errors=(400, 404), query=_PAGE
     ),

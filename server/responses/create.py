@@ -15,6 +15,7 @@ from leadline.server.errors import ApiError, unsupported
 from leadline.server.limits import FLAG
 from leadline.server.prompts import encode_text
 from leadline.server.requests import read_fields
+from leadline.server.responses.background import start
 from leadline.server.responses.field_names import renamed
 from leadline.server.responses.history import earlier_items
 from leadline.server.responses.items import Item
@@ -47,7 +48,10 @@ async def create_response(request: Request) -> ASGIApp:
         raise renamed(error) from error
     keeper = Keeper(state.responses, caller.tenant, [*earlier, *fields.items])
     response = begin(fields, generation, is_stored=is_stored)
-    run = ResponseRun(response, generation, keeper.put if is_stored else None)
+    if fields.background:
+        await start(state, ResponseRun(response, generation, keeper.update), keeper)
+        return _json(response, headers)
+    run = ResponseRun(response, generation, keeper.try_to_add if is_stored else None)
     if fields.stream:
         return EventStream(
             run.frames(),
@@ -55,10 +59,7 @@ async def create_response(request: Request) -> ASGIApp:
             keep_alive_s=state.keep_alive_s,
             on_error=run.failure,
         )
-    response = await run_until_disconnect(request.receive, run.whole())
-    return HttpResponse(
-        msgspec.json.encode(response), headers=headers, media_type="application/json"
-    )
+    return _json(await run_until_disconnect(request.receive, run.whole()), headers)
 
 
 async def count_input_tokens(request: Request) -> HttpResponse:
@@ -70,8 +71,7 @@ async def count_input_tokens(request: Request) -> HttpResponse:
         _, prompt_ids = await _prompt(state, fields, earlier)
     except ApiError as error:
         raise renamed(error) from error
-    body = msgspec.json.encode(InputTokens(input_tokens=len(prompt_ids)))
-    return HttpResponse(body, headers=headers, media_type="application/json")
+    return _json(InputTokens(input_tokens=len(prompt_ids)), headers)
 
 
 def _is_stored(state: ServerState, fields: ResponseRequest) -> bool:
@@ -80,8 +80,10 @@ def _is_stored(state: ServerState, fields: ResponseRequest) -> bool:
     Raises:
         BadRequestError: it must be, and nothing is kept here.
     """
-    if fields.store and not state.responses.is_enabled:
-        raise unsupported("store", f"nothing is kept here ({FLAG} stored_responses); leave it out")
+    for name in ("store", "background"):
+        if getattr(fields, name) and not state.responses.is_enabled:
+            advice = f"nothing is kept here ({FLAG} stored_responses); leave it out"
+            raise unsupported(name, advice)
     return fields.store is not False and state.responses.is_enabled
 
 
@@ -95,3 +97,8 @@ async def _prompt(
     """The chat request that asks for the same, and its prompt."""
     chat = fields.chat(fields.model or state.model_names[0], earlier)
     return chat, await encode_text(state, await render(state, chat), "messages")
+
+
+def _json(content: msgspec.Struct, headers: dict[str, str]) -> HttpResponse:
+    body = msgspec.json.encode(content)
+    return HttpResponse(body, headers=headers, media_type="application/json")

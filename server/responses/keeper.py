@@ -30,10 +30,18 @@ class Keeper:
         self._owner = owner
         self._items = items
 
-    async def put(self, response: Response) -> None:
+    async def add(self, response: Response) -> None:
+        """Keep it.
+
+        Raises:
+            sqlite3.Error: it cannot be kept.
+        """
+        await asyncio.to_thread(self._add, response)
+
+    async def try_to_add(self, response: Response) -> None:
         """Keep it. An answer is not lost where that fails: it says that it is not kept."""
         try:
-            await asyncio.to_thread(self._put, response)
+            await self.add(response)
         except sqlite3.Error:
             logger.exception("the response %s could not be kept", response.id)
             response.store = False
@@ -43,7 +51,7 @@ class Keeper:
         body = msgspec.json.encode(response)
         await asyncio.to_thread(self._store.update, response.id, response.status, body)
 
-    def _put(self, response: Response) -> None:
+    def _add(self, response: Response) -> None:
         stored = StoredResponse(
             id=response.id,
             owner=self._owner,

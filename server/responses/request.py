@@ -181,6 +181,7 @@ class ResponseRequest(InputTokensRequest):
 
     Attributes:
         instructions: what the system says first; of this response alone, not of those that follow.
+        background: answer at once, with a response that is queued; it is asked for by its id.
         store: keep the response, so that it can be asked for and continued; true if absent.
         include: of what can be asked for, answers have all that there is anyway.
         max_tool_calls: of tools that the server runs, and there are none.
@@ -190,7 +191,6 @@ class ResponseRequest(InputTokensRequest):
     not_honoured: ClassVar[Mapping[str, IsHarmless]] = {
         **InputTokensRequest.not_honoured,
         "access_programs": only(),
-        "background": only(False),
         "background_options": only(),
         "client_metadata": ANY_VALUE,
         "context_management": only(),
@@ -211,6 +211,7 @@ class ResponseRequest(InputTokensRequest):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     include: list[str] | None = None
+    background: bool | None = None
     store: bool | None = None
     stream: bool | None = None
     stream_options: ResponseStreamOptions | None = None
@@ -230,6 +231,10 @@ class ResponseRequest(InputTokensRequest):
             if name not in _INCLUDABLE:
                 allowed = ", ".join(_INCLUDABLE)
                 raise invalid(param, f"'{param}' is {name[:64]!r}; allowed: {allowed}")
+        if self.background and self.store is False:
+            raise invalid("background", "'background' is only allowed if 'store' is not false")
+        if self.background and self.stream:
+            raise unsupported("background", "leave out 'stream', and ask for it by its id")
         if self.stream_options is not None and not self.stream:
             raise invalid("stream_options", "'stream_options' is only allowed if 'stream' is true")
         return unknown

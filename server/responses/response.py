@@ -17,6 +17,9 @@ from leadline.server.usage import Usage
 Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 
 
+_ERROR_CODES = {400: "invalid_prompt", 429: "rate_limit_exceeded"}
+
+
 class ResponseError(msgspec.Struct):
     """Why a response has failed."""
 
@@ -46,7 +49,7 @@ class Response(msgspec.Struct, kw_only=True):
     created_at: int
     completed_at: int | None = None
     status: Status = "in_progress"
-    background: bool = False
+    background: bool
     error: ResponseError | None = None
     incomplete_details: IncompleteDetails | None = None
     instructions: str | None
@@ -81,6 +84,7 @@ def begin(fields: ResponseRequest, generation: Generation, *, is_stored: bool) -
     return Response(
         id=generation.response_id,
         created_at=generation.created_s,
+        background=bool(fields.background),
         instructions=fields.instructions,
         max_output_tokens=fields.max_output_tokens,
         max_tool_calls=fields.max_tool_calls,
@@ -116,7 +120,7 @@ def end(response: Response, delta: Delta, generation: Generation) -> None:
 def fail(response: Response, error: ApiError) -> None:
     """Say that there will be no more of an answer."""
     response.status = "failed"
-    response.error = ResponseError("server_error", str(error))
+    response.error = ResponseError(_ERROR_CODES.get(error.status, "server_error"), str(error))
 
 
 def usage_json(usage: Usage, page_size: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from leadline.server.responses import response as responses
 from leadline.server.responses.field_names import renamed
 from leadline.server.responses.output import OutputEvent, OutputWriter
 from leadline.server.responses.response import Response
+from leadline.server.responses.store import RUNNING
 
 OnEnd = Callable[[Response], Awaitable[None]]
 
@@ -38,7 +39,7 @@ class ResponseRun:
         Raises:
             ApiError: as `Generation.deltas`.
         """
-        async with aclosing(self._events()) as events:
+        async with aclosing(self.events()) as events:
             async for _ in events:
                 pass
         return self.response
@@ -49,9 +50,16 @@ class ResponseRun:
         Raises:
             ApiError: as `Generation.deltas`.
         """
-        async with aclosing(self._events()) as events:
+        async with aclosing(self.events()) as events:
             async for event, fields in events:
                 yield self._frame(event, fields)
+
+    def cancel(self) -> None:
+        """Say that no more is wanted of the answer, unless it has ended."""
+        self._writer.close()
+        self.response.output = self._writer.items
+        if self.response.status in RUNNING:
+            self.response.status = "cancelled"
 
     def failure(self, error: ApiError) -> bytes:
         """The last frames of a stream that breaks off."""
@@ -60,7 +68,12 @@ class ResponseRun:
             "error", told
         )
 
-    async def _events(self) -> AsyncGenerator[OutputEvent, None]:
+    async def events(self) -> AsyncGenerator[OutputEvent, None]:
+        """What happens, as it does; the first event comes with the first delta.
+
+        Raises:
+            ApiError: as `Generation.deltas`.
+        """
         response, has_begun = self.response, False
         try:
             async with aclosing(self._generation.deltas()) as deltas:

@@ -1,6 +1,7 @@
 """`/v1/responses/{response_id}`: responses that are kept, and what they have answered."""
 
 import asyncio
+import contextlib
 from typing import Any, Literal
 
 import msgspec
@@ -8,12 +9,14 @@ from starlette.requests import Request
 from starlette.responses import Response as HttpResponse
 
 from leadline.server.caller import caller_of
-from leadline.server.errors import ApiError, invalid, unsupported
+from leadline.server.errors import ApiError, BadRequestError, invalid, unsupported
 from leadline.server.responses.store import StoredResponse
 from leadline.server.state import ServerState
 
 _MAX_ITEMS = 100
 _DEFAULT_ITEMS = 20
+_CANCEL_S = 10.0  # the process that makes it may be busy, or gone
+_LOOK_S = 0.05
 
 
 class DeletedResponse(msgspec.Struct, kw_only=True):
@@ -50,6 +53,21 @@ async def delete_response(request: Request) -> HttpResponse:
     if not await asyncio.to_thread(state.responses.delete, response_id, owner):
         raise _not_found(response_id)
     return _json(DeletedResponse(id=response_id))
+
+
+async def cancel_response(request: Request) -> HttpResponse:
+    """End a response that is made in the background; one that has ended stays as it is."""
+    state: ServerState = request.app.state.server
+    stored = await find(request)
+    if not msgspec.json.decode(stored.body)["background"]:
+        raise BadRequestError("Cannot cancel a synchronous response.", param="response_id")
+    if not stored.has_ended:
+        await asyncio.to_thread(state.responses.request_cancel, stored.id, stored.owner)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CANCEL_S):
+                while not (stored := await find(request)).has_ended:
+                    await asyncio.sleep(_LOOK_S)
+    return HttpResponse(stored.body, media_type="application/json")
 
 
 async def list_input_items(request: Request) -> HttpResponse:

@@ -435,6 +435,8 @@ def test_further_sampling_fields(service: Any) -> None:
         ({"service_tier": "flex"}, "service_tier"),
         ({"conversation": "conv_1"}, "conversation"),
         ({"prompt": {"id": "p"}}, "prompt"),
+        ({"background": True, "stream": True}, "background"),
+        ({"background": True, "store": False}, "background"),
         ({"stream_options": {"include_obfuscation": False}}, "stream_options"),
         ({"stream": True, "stream_options": {"include_obfuscation": True}}, None),
         ({"temperature": 3}, "temperature"),
