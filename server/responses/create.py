@@ -17,7 +17,7 @@ from leadline.server.prompts import encode_text
 from leadline.server.requests import read_fields
 from leadline.server.responses.background import start
 from leadline.server.responses.field_names import renamed
-from leadline.server.responses.history import earlier_items
+from leadline.server.responses.history import History
 from leadline.server.responses.items import Item
 from leadline.server.responses.keeper import Keeper
 from leadline.server.responses.request import InputTokensRequest, ResponseRequest
@@ -41,12 +41,11 @@ async def create_response(request: Request) -> ASGIApp:
     fields, headers = await read_fields(request, ResponseRequest)
     is_stored = _is_stored(state, fields)
     try:
-        earlier = await _earlier(state, fields, caller)
-        chat, prompt_ids = await _prompt(state, fields, earlier)
+        chat, items, prompt_ids = await _prompt(state, fields, caller)
         generation = await generation_of(state, chat, prompt_ids, caller, id_prefix="resp_")
     except ApiError as error:
         raise renamed(error) from error
-    keeper = Keeper(state.responses, caller.tenant, [*earlier, *fields.items])
+    keeper = Keeper(state.responses, caller.tenant, items)
     response = begin(fields, generation, is_stored=is_stored)
     if fields.background:
         await start(state, ResponseRun(response, generation, keeper.update), keeper)
@@ -67,8 +66,7 @@ async def count_input_tokens(request: Request) -> HttpResponse:
     state: ServerState = request.app.state.server
     fields, headers = await read_fields(request, InputTokensRequest)
     try:
-        earlier = await _earlier(state, fields, caller_of(request.headers))
-        _, prompt_ids = await _prompt(state, fields, earlier)
+        _, _, prompt_ids = await _prompt(state, fields, caller_of(request.headers))
     except ApiError as error:
         raise renamed(error) from error
     return _json(InputTokens(input_tokens=len(prompt_ids)), headers)
@@ -87,16 +85,16 @@ def _is_stored(state: ServerState, fields: ResponseRequest) -> bool:
     return fields.store is not False and state.responses.is_enabled
 
 
-async def _earlier(state: ServerState, fields: InputTokensRequest, caller: Caller) -> list[Item]:
-    return await earlier_items(state.responses, fields.previous_response_id, caller.tenant)
-
-
 async def _prompt(
-    state: ServerState, fields: InputTokensRequest, earlier: list[Item]
-) -> tuple[ChatRequest, list[int]]:
-    """The chat request that asks for the same, and its prompt."""
-    chat = fields.chat(fields.model or state.model_names[0], earlier)
-    return chat, await encode_text(state, await render(state, chat), "messages")
+    state: ServerState, fields: InputTokensRequest, caller: Caller
+) -> tuple[ChatRequest, list[Item], list[int]]:
+    """The chat request that asks for the same, the whole conversation, and the prompt."""
+    history = History(state.responses, caller.tenant)
+    earlier = await history.up_to(fields.previous_response_id)
+    items = [*earlier, *await history.resolved(fields.items)]
+    model = fields.model or state.model_names[0]
+    chat = fields.chat(model, items, num_earlier=len(earlier))
+    return chat, items, await encode_text(state, await render(state, chat), "messages")
 
 
 def _json(content: msgspec.Struct, headers: dict[str, str]) -> HttpResponse:

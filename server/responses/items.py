@@ -7,22 +7,18 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from leadline.server.errors import BadRequestError
 
 # No identifiers, so that a field's path in an error does not name the branch of the union.
-_MESSAGE, _CALL, _RESULT, _REASONING, _OTHER = (
-    "<message>",
-    "<call>",
-    "<result>",
-    "<reasoning>",
-    "<>",
-)
+_MESSAGE, _CALL, _RESULT, _REASONING = "<message>", "<call>", "<result>", "<reasoning>"
+_REFERENCE, _OTHER = "<reference>", "<>"
 _TEXT, _REFUSAL = "<text>", "<refusal>"
 _ITEM_TAGS = {
     "message": _MESSAGE,
     "function_call": _CALL,
     "function_call_output": _RESULT,
     "reasoning": _REASONING,
+    "item_reference": _REFERENCE,
 }
 _PART_TAGS = {"input_text": _TEXT, "output_text": _TEXT, "refusal": _REFUSAL}
-_READABLE = "'message', 'function_call', 'function_call_output' and 'reasoning'"
+_READABLE = "'message', 'function_call', 'function_call_output', 'reasoning' and 'item_reference'"
 
 
 class _Item(BaseModel):
@@ -127,6 +123,15 @@ class ReasoningItem(_Item):
         return "\n\n".join(part.text for part in self.content or self.summary)
 
 
+class ReferenceItem(BaseModel):
+    """Stands for an item of a response that is kept."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    type: Literal["item_reference"]
+    id: str
+
+
 class OtherItem(_Item):
     """An item that belongs to a tool which this server does not run."""
 
@@ -153,6 +158,7 @@ Item = Annotated[
     | Annotated[CallItem, Tag(_CALL)]
     | Annotated[ResultItem, Tag(_RESULT)]
     | Annotated[ReasoningItem, Tag(_REASONING)]
+    | Annotated[ReferenceItem, Tag(_REFERENCE)]
     | Annotated[OtherItem, Tag(_OTHER)],
     Discriminator(_item_tag),
 ]

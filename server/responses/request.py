@@ -144,21 +144,21 @@ class InputTokensRequest(PlainFields):
             raise invalid("input", "'input' is missing or empty; give a text, or a list of items")
         return unknown_fields(self)
 
-    def chat(self, model: str, earlier: Sequence[Item] = ()) -> ChatRequest:
+    def chat(self, model: str, items: Sequence[Item], *, num_earlier: int) -> ChatRequest:
         """The chat request that asks for the same.
 
         Args:
             model: its name in the API.
-            earlier: the conversation that `previous_response_id` stands for.
+            items: the whole conversation.
+            num_earlier: how many of them are not `input`, but from before.
 
         Raises:
             BadRequestError: an item that cannot be read, or what chat completions refuse, by
                 their names of the fields.
         """
-        items = [*earlier, *self.items]
         fields: dict[str, Any] = {
             "model": model,
-            "messages": chat_messages(self.instructions, items, num_earlier=len(earlier)),
+            "messages": chat_messages(self.instructions, items, num_earlier=num_earlier),
             "parallel_tool_calls": self.parallel_tool_calls,
             "reasoning_effort": None if self.reasoning is None else self.reasoning.effort,
             "response_format": None if self.text is None else self.text.response_format,
@@ -193,15 +193,21 @@ class ResponseRequest(InputTokensRequest):
         "access_programs": only(),
         "background_options": only(),
         "client_metadata": ANY_VALUE,
+        "chat_template": only(),
         "context_management": only(),
+        "enable_response_messages": only(False),
         "image": only(),
+        "kv_transfer_params": only(),
+        "mm_processor_kwargs": only(),
         "moderation": only(),
         "n": only(1),
+        "previous_input_messages": only(),
         "prompt": only(),
         "prompt_cache_options": only({"mode": "implicit"}),
         "prompt_cache_retention": ANY_VALUE,
         "service_tier": only("auto", "default"),
         "top_logprobs": only(0),
+        "vllm_xargs": only(),
     }
     further_fields: ClassVar[frozenset[str]] = frozenset(CHAT_FIELDS)
 

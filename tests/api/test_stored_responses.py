@@ -108,6 +108,24 @@ def test_every_item_survives(serve: Callable[..., Any]) -> None:
     assert prompt_of(service).startswith(whole.removesuffix("assistant:"))
 
 
+def test_references(remembering: Any) -> None:
+    first = ask(remembering, input="Q1")
+    second = ask(remembering, input="Q2", previous_response_id=first.id)
+    (question, *_) = remembering.client.responses.input_items.list(second.id).data
+    ids = [first.output[0].id, question.id, second.output[0].id]
+    items: Any = [{"type": "item_reference", "id": id_} for id_ in ids]
+    third = ask(remembering, input=[*items, {"role": "user", "content": "Q3"}])
+    assert prompt_of(remembering) == "assistant: A1|user: Q2|assistant: A2|user: Q3|"
+    page = remembering.client.responses.input_items.list(third.id, order="asc")
+    assert [item.id for item in page.data][:3] == ids
+    for name in ("x", "msg_1", first.output[0].id + "0", f"msg_{'0' * 32}00"):
+        with pytest.raises(openai.NotFoundError, match="Item with id"):
+            ask(remembering, input=[{"type": "item_reference", "id": name}])
+    other = remembering.client.with_options(api_key="other")
+    with pytest.raises(openai.NotFoundError, match="Item with id"):
+        other.responses.create(model="tiny", input=items)
+
+
 def test_deleted(remembering: Any) -> None:
     response = ask(remembering)
     deleted = remembering.http.delete(f"/v1/responses/{response.id}", headers=KEY)
