@@ -1,6 +1,7 @@
 """The Responses API of the built-in model, from a real `leadline serve`."""
 
 import json
+import time
 from typing import Any
 
 import jsonschema
@@ -46,3 +47,22 @@ def test_reasoning_and_a_call_streamed_and_whole(client: openai.OpenAI) -> None:
         **{name: fields[name] for name in ("model", "input", "instructions", "tools", "reasoning")}
     )
     assert counted.input_tokens == usage.input_tokens
+
+
+def test_a_conversation_that_is_kept(client: openai.OpenAI) -> None:
+    fields: Any = {"model": "demo", "max_output_tokens": 12, "extra_body": {"seed": 1}}
+    first = client.responses.create(input="Hello!", **fields)
+    kept = client.responses.create(input="Again.", previous_response_id=first.id, **fields)
+    sent: Any = [
+        {"role": "user", "content": "Hello!"},
+        {"role": "assistant", "content": first.output_text},
+        {"role": "user", "content": "Again."},
+    ]
+    assert client.responses.create(input=sent, **fields).output_text == kept.output_text
+    queued = client.responses.create(
+        input="Again.", previous_response_id=first.id, background=True, **fields
+    )
+    while (made := client.responses.retrieve(queued.id)).status in ("queued", "in_progress"):
+        time.sleep(0.02)
+    assert made.output_text == kept.output_text
+    client.responses.delete(first.id)
