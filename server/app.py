@@ -27,7 +27,12 @@ from leadline.server.page_files import page_routes
 from leadline.server.requests import model_not_found
 from leadline.server.response_types import DroppedPages, Model, ModelList, Version
 from leadline.server.responses.create import count_input_tokens, create_response
-from leadline.server.responses.stored import cancel_response, list_input_items, one_response
+from leadline.server.responses.stored import (
+    cancel_response,
+    delete_response,
+    get_response,
+    list_input_items,
+)
 from leadline.server.server_info import show_server_info
 from leadline.server.state import ServerState
 from leadline.server.tokenize import detokenize, tokenize
@@ -56,7 +61,8 @@ def create_app(
             Route("/v1/completions", completions, methods=["POST"]),
             Route("/v1/responses", create_response, methods=["POST"]),
             Route("/v1/responses/input_tokens", count_input_tokens, methods=["POST"]),
-            Route("/v1/responses/{response_id}", one_response, methods=["GET", "DELETE"]),
+            Route("/v1/responses/{response_id}", get_response, methods=["GET"]),
+            Route("/v1/responses/{response_id}", delete_response, methods=["DELETE"]),
             Route("/v1/responses/{response_id}/cancel", cancel_response, methods=["POST"]),
             Route("/v1/responses/{response_id}/input_items", list_input_items, methods=["GET"]),
             Route("/inference/v1/generate", generate, methods=["POST"]),
