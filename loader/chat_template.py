@@ -1,14 +1,14 @@
 """Messages to a prompt, by the chat template of a checkpoint."""
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
 import jinja2
 import jinja2.ext
-import jinja2.meta
 import jinja2.nodes
 import jinja2.parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -31,7 +31,7 @@ class ChatTemplate:
     """
 
     def __init__(self, sources: str | Mapping[str, str], variables: Mapping[str, Any]) -> None:
-        """Compile a template, or several by name, `default` among them.
+        """Read a template, or several by name, `default` among them; see `compile`.
 
         Args:
             sources: jinja source; with several, `tool_use` serves requests that have tools.
@@ -45,21 +45,29 @@ class ChatTemplate:
             raise TemplateError(
                 f"there is no chat template named {_DEFAULT!r} among {', '.join(sorted(named))}"
             )
-        environment = _environment()
         self.sources = dict(named)
         self.variables = dict(variables)
-        self._templates = {}
         self.source = "\n".join(named.values())
         self.reads_tools = False
+        self._templates: dict[str, jinja2.Template] = {}
+        self._environment = _environment()
         for name, source in named.items():
-            try:
-                self._templates[name] = environment.from_string(source)
-                variables_read = jinja2.meta.find_undeclared_variables(environment.parse(source))
-                self.reads_tools |= "tools" in variables_read
-            except jinja2.TemplateSyntaxError as error:
-                raise TemplateError(
-                    f"the chat template {name!r} is no valid jinja: line {error.lineno}: {error}"
-                ) from error
+            with _naming(name):
+                tree = self._environment.parse(source)
+            self.reads_tools |= _is_read(tree, "tools") or False
+
+    def compile(self) -> None:
+        """Make ready to render, which the first rendering does else.
+
+        What is constant in a template is computed here, however long it takes.
+
+        Raises:
+            TemplateError: a source is no valid jinja.
+        """
+        for name, source in self.sources.items():
+            if name not in self._templates:
+                with _naming(name):
+                    self._templates[name] = self._environment.from_string(source)
 
     @classmethod
     def from_dir(cls, directory: Path) -> "ChatTemplate | None":
@@ -130,6 +138,7 @@ class ChatTemplate:
         Raises:
             TemplateError: the template refuses the messages, or fails on them.
         """
+        self.compile()
         name = _TOOL_USE if tools and _TOOL_USE in self._templates else _DEFAULT
         variables = {
             **self.variables,
@@ -153,6 +162,31 @@ def reasoning_of(message: Mapping[str, Any]) -> Any:
     """What a message says of its reasoning, under whichever name; None if nothing."""
     names = ("reasoning_content", "thinking", "reasoning")
     return next((message[name] for name in names if message.get(name) is not None), None)
+
+
+def _is_read(node: jinja2.nodes.Node, name: str) -> bool | None:
+    """Whether a variable is read before it is set; None if it is neither.
+
+    jinja2.meta knows better, but computes what is constant while it looks.
+    """
+    if isinstance(node, jinja2.nodes.Name):
+        return node.ctx == "load" if node.name == name else None
+    if isinstance(node, jinja2.nodes.Macro) and any(arg.name == name for arg in node.args):
+        return None  # its own
+    value = getattr(node, "iter", getattr(node, "node", None))  # is read before a target is set
+    first = [value] if isinstance(value, jinja2.nodes.Node) else []
+    found = (_is_read(child, name) for child in (*first, *node.iter_child_nodes()))
+    return next((is_read for is_read in found if is_read is not None), None)
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    try:
+        yield
+    except jinja2.TemplateSyntaxError as error:
+        raise TemplateError(
+            f"the chat template {name!r} is no valid jinja: line {error.lineno}: {error}"
+        ) from error
 
 
 def _with_reasoning(message: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -177,9 +177,11 @@ class _Run:
         templates = _templates(self._served, self._config.limits)
         log = asyncio.create_task(log_stats(lambda: client.stats))
         try:
-            await grammars.start()
             if templates is not None:
                 templates.start()
+            await grammars.start()
+            if templates is not None:
+                await templates.check()
             state = make_state(
                 self._resolved,
                 self._served,

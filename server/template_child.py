@@ -1,8 +1,9 @@
 """Renders chat templates for the server: `python -m leadline.server.template_child`.
 
-It reads a `Launch` and then `Rendering`s, one JSON object a line, from its standard input, and
-writes a `Rendered` for each to its standard output, the first one when it is ready. The server
-kills it where a rendering takes too long; it ends with its parent.
+It reads a `Launch`, an empty line that lets it compile the template, and then `Rendering`s, one
+JSON object a line, from its standard input, and writes a `Rendered` for each to its standard
+output. The server kills it where one takes too long; it ends with its parent, or by itself where
+that is gone while it computes.
 """
 
 import faulthandler
@@ -17,6 +18,17 @@ from leadline.loader.errors import TemplateError
 from leadline.server.template_messages import Launch, Rendered, Rendering
 
 _encode = msgspec.json.Encoder().encode
+
+
+def compile_(template: ChatTemplate) -> Rendered:
+    """Nothing, or what is wrong with the template itself."""
+    try:
+        template.compile()
+    except TemplateError as error:
+        return Rendered(error=str(error)[:1000])
+    except (MemoryError, RecursionError) as error:
+        return Rendered(error=f"the chat template cannot be compiled: {type(error).__name__}")
+    return Rendered()
 
 
 def render(template: ChatTemplate, job: Rendering) -> Rendered:
@@ -46,6 +58,7 @@ def main() -> int:
     """Run the process; returns its exit status."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the parent decides when this process ends
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # which ends a process wherever it is
     faulthandler.disable()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     lines, answers = sys.stdin.buffer, sys.stdout.buffer
@@ -56,11 +69,13 @@ def main() -> int:
         _limit_memory(launch.memory_bytes)
     answer = Rendered()
     while True:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         answers.write(_encode(answer) + b"\n")
         answers.flush()
         if not (line := lines.readline()):
             return 0
-        answer = render(template, decode(line))
+        signal.setitimer(signal.ITIMER_PROF, launch.cpu_s)
+        answer = compile_(template) if line == b"\n" else render(template, decode(line))
 
 
 if __name__ == "__main__":

@@ -13,11 +13,13 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         memory_bytes: that rendering may take.
+        cpu_s: processor time of one rendering, and of compiling; then the process ends.
     """
 
     sources: dict[str, str]
     variables: dict[str, Any]
     memory_bytes: int
+    cpu_s: float
 
 
 class Rendering(msgspec.Struct, frozen=True, kw_only=True):

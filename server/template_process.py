@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 NUM_CHILDREN = 2
 MAX_START_S = 60.0
+CPU_MARGIN_S = 1.0
+"""A child's own limit is for where nobody is left to kill it."""
 MAX_ANSWER_BYTES = 2**30
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Rendered).decode
@@ -45,12 +47,16 @@ class TemplateProcess:
         """
         self._timeout_s = timeout_s
         launch = Launch(
-            sources=template.sources, variables=template.variables, memory_bytes=memory_bytes
+            sources=template.sources,
+            variables=template.variables,
+            memory_bytes=memory_bytes,
+            cpu_s=timeout_s + CPU_MARGIN_S,
         )
-        self._children = [_Child(launch) for _ in range(NUM_CHILDREN)]
+        self._children = [_Child(launch, timeout_s) for _ in range(NUM_CHILDREN)]
         self._idle: asyncio.LifoQueue[_Child] = asyncio.LifoQueue()
         self._restarts: set[asyncio.Task[None]] = set()
         self._is_started = self._is_closing = False
+        self._problem: Exception | None = None
 
     @property
     def process_ids(self) -> list[int]:
@@ -63,6 +69,17 @@ class TemplateProcess:
             self._is_started = True
             for child in self._children:
                 self._restart(child)
+
+    async def check(self) -> None:
+        """Start the processes, and wait until they have compiled the template.
+
+        Raises:
+            TemplateError: it is no valid jinja, or compiling it takes too long.
+        """
+        self.start()
+        await asyncio.gather(*self._restarts)
+        if isinstance(self._problem, TemplateError):
+            raise self._problem
 
     async def render(self, job: Rendering) -> str:
         """The prompt's text.
@@ -129,16 +146,18 @@ class TemplateProcess:
     async def _start_child(self, child: "_Child") -> None:
         try:
             await child.start()
-        except (EOFError, OSError, TimeoutError) as error:  # the next rendering tries again
+        except (EOFError, OSError, TemplateError) as error:  # the next rendering tries again
             logger.warning("a process that renders chat templates did not start: %r", error)
+            self._problem = error
         self._idle.put_nowait(child)
 
 
 class _Child:
     """One process; it has one rendering at a time."""
 
-    def __init__(self, launch: Launch) -> None:
+    def __init__(self, launch: Launch, compile_s: float) -> None:
         self._launch = _encode(launch) + b"\n"
+        self._compile_s = compile_s
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -149,7 +168,8 @@ class _Child:
         """Start the process, in place of the one before; returns when it is ready.
 
         Raises:
-            EOFError, OSError, TimeoutError: it does not start.
+            EOFError, OSError: it does not start.
+            TemplateError: the template is no valid jinja, or compiling it takes too long.
         """
         await self.end()
         # -P: the working directory must not hide installed packages.
@@ -160,7 +180,20 @@ class _Child:
             stderr=asyncio.subprocess.DEVNULL,
             limit=MAX_ANSWER_BYTES,
         )
-        await self.exchange(self._launch, MAX_START_S)
+        try:
+            await self.exchange(self._launch, MAX_START_S)
+        except TimeoutError:
+            raise EOFError from None
+        try:
+            compiled = await self.exchange(b"\n", self._compile_s)
+        except TimeoutError:
+            await self.end()
+            raise TemplateTimeoutError(
+                f"the chat template cannot be compiled within {self._compile_s:g} s "
+                "(--limit template_s)"
+            ) from None
+        if compiled.error is not None:
+            raise TemplateError(compiled.error)
 
     async def exchange(self, data: bytes, timeout_s: float) -> Rendered:
         """Send a line; the answer.

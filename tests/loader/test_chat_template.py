@@ -79,6 +79,11 @@ def test_names_of_reasoning_equal_transformers(name: str) -> None:
         ("{% if tools %}{{ tools }}{% endif %}", True),
         ("{{ messages }} tools", False),
         ("{% set tools = 1 %}{{ tools }}", False),
+        ("{% set tools = tools or [] %}", True),
+        ("{% for tools in tools %}{% endfor %}", True),
+        ("{% for tools in messages %}{{ tools }}{% endfor %}", False),
+        ("{% macro f(tools) %}{{ tools }}{% endmacro %}{{ f(1) }}", False),
+        ("{% macro f(tools) %}{{ tools }}{% endmacro %}{{ f(tools) }}", True),
         ({"default": "x", "tool_use": "{{ tools | tojson }}"}, True),
     ],
 )

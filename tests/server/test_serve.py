@@ -510,6 +510,25 @@ def test_limits_of_templates_reach_their_processes(model: Path, tmp_path: Path) 
         assert server.end()[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("{{ 9**99999999 }}", r"cannot be compiled within 0\.4 s"),
+        ("{{ messages|frobnicate }}", "no valid jinja.*frobnicate"),
+    ],
+)
+def test_a_template_that_cannot_be_compiled_ends_the_start(
+    model: Path, tmp_path: Path, source: str, problem: str
+) -> None:
+    own = tmp_path / "model"
+    shutil.copytree(model, own)
+    (own / "chat_template.jinja").write_text(source)
+    with launched(own, "paced", limit=("template_s=0.4",)) as server:
+        status, errors = server.end()
+    assert status == 1
+    assert re.search(problem, errors.splitlines()[-1])
+
+
 def last_line(capfd: pytest.CaptureFixture[str]) -> str:
     return capfd.readouterr().err.splitlines()[-1]
 

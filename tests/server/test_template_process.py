@@ -3,15 +3,17 @@
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 
 from leadline.loader.chat_template import ChatTemplate
 from leadline.loader.errors import TemplateError
-from leadline.server.template_messages import Rendering
+from leadline.server.template_messages import Launch, Rendering
 from leadline.server.template_process import TemplateProcess, TemplateTimeoutError
 
 # jinja computes what is constant when it compiles: the numbers come from a message.
@@ -84,3 +86,52 @@ async def test_one_that_somebody_kills_is_replaced(process: TemplateProcess) -> 
         for process_id in process.process_ids:
             os.kill(process_id, signal.SIGKILL)
         assert await process.render(saying("Hi"))
+
+
+CONSTANTS = {
+    "power": "{{ 9**99999999 }}",
+    "within an expression": "{% if (7**99999999) > messages|length %}x{% endif %}",
+}
+
+
+@pytest.mark.parametrize("source", CONSTANTS.values(), ids=CONSTANTS)
+async def test_one_that_hangs_while_it_is_compiled(source: str) -> None:
+    """What is constant is computed then, and nothing of it in this process."""
+    template = ChatTemplate(source + "{{ tools }}", {})
+    assert template.reads_tools
+    process = TemplateProcess(template, timeout_s=0.3, memory_bytes=64 * 2**20)
+    with pytest.raises(TemplateTimeoutError, match=r"compiled within 0.3 s.*template_s"):
+        await process.check()
+    await process.close()
+
+
+async def test_one_that_swells_while_it_is_compiled() -> None:
+    template = ChatTemplate("{{ 'x'|center(2000000000) }}", {})
+    process = TemplateProcess(template, timeout_s=5, memory_bytes=64 * 2**20)
+    await process.check()  # what cannot be computed ahead is computed at each rendering
+    with pytest.raises(TemplateError, match=r"[Mm]emory"):
+        await process.render(saying("Hi"))
+    await process.close()
+
+
+async def test_one_that_is_no_template() -> None:
+    process = TemplateProcess(
+        ChatTemplate("a\n{{ messages|frobnicate }}", {}), timeout_s=5, memory_bytes=64 * 2**20
+    )
+    with pytest.raises(TemplateError, match=r"no valid jinja: line 2: .*frobnicate"):
+        await process.check()
+    await process.close()
+
+
+async def test_a_child_ends_by_itself_where_nobody_kills_it() -> None:
+    launch = Launch(sources={"default": SOURCE}, variables={}, memory_bytes=2**27, cpu_s=0.2)
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "leadline.server.template_child"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    assert child.stdin is not None
+    lines = [msgspec.json.encode(launch), b"", msgspec.json.encode(saying("hang"))]
+    child.stdin.write(b"\n".join(lines) + b"\n")
+    assert await asyncio.wait_for(child.wait(), 60) == -signal.SIGPROF
+    child.stdin.close()
