@@ -158,9 +158,13 @@ def _body(generation: Generation, answers: list[Answer]) -> bytes:
     choices = [
         ChatChoice(
             index=index,
-            message=_message(answer, echo=generation.echo_of(index)[0]),
+            message=_message(
+                answer, echo=generation.echo_of(index)[0], has_functions=parts.has_functions
+            ),
             logprobs=writer.chat(answer.tokens) if parts.has_logprobs else None,
-            finish_reason=answer.finish_reason,
+            finish_reason="function_call"
+            if parts.has_functions and answer.finish_reason == "tool_calls"
+            else answer.finish_reason,
             stop_reason=answer.stop_reason,
             matched_stop=answer.stop_reason,
             token_ids=answer.token_ids if parts.has_token_ids else UNSET,
@@ -185,10 +189,14 @@ def _body(generation: Generation, answers: list[Answer]) -> bytes:
     return msgspec.json.encode(completion)
 
 
-def _message(answer: Answer, *, echo: str) -> ChatMessage:
-    return ChatMessage(
+def _message(answer: Answer, *, echo: str, has_functions: bool) -> ChatMessage:
+    message = ChatMessage(
         content=echo + answer.text or (None if answer.calls else ""),
         reasoning_content=answer.reasoning or UNSET,
         reasoning=answer.reasoning or UNSET,
-        tool_calls=answer.calls or UNSET,
     )
+    if answer.calls and has_functions:
+        message.function_call = answer.calls[0].function
+    elif answer.calls:
+        message.tool_calls = answer.calls
+    return message

@@ -6,7 +6,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from leadline.server.chat_message import Message
-from leadline.server.dialects.tool_types import Tool, ToolUse, tool_use_of
+from leadline.server.dialects.functions import FunctionChoice, function_use_of
+from leadline.server.dialects.tool_types import Function, Tool, ToolUse, tool_use_of
 from leadline.server.errors import invalid, unsupported
 from leadline.server.not_honoured import NOT_HONOURED, IsHarmless, only
 from leadline.server.sampling_types import INT64_MAX, NumLogprobs, SamplingFields
@@ -42,8 +43,6 @@ class ChatRequest(SamplingFields):
 
     not_honoured: ClassVar[Mapping[str, IsHarmless]] = {
         **NOT_HONOURED,
-        "functions": only(),
-        "function_call": only("none", "auto"),
         "modalities": only(["text"]),
         "audio": only(),
         "prediction": only(),
@@ -67,6 +66,8 @@ class ChatRequest(SamplingFields):
     tools: list[Tool] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
+    functions: list[Function] | None = None
+    function_call: FunctionChoice | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     echo: bool | None = None
@@ -151,17 +152,27 @@ class ChatRequest(SamplingFields):
         return next((name for name in names if getattr(self, name) is not None), None)
 
     @property
+    def has_functions(self) -> bool:
+        """Whether calls come and go in OpenAI's older form."""
+        return bool(self.functions) or self.function_call is not None
+
+    @property
     def tool_use(self) -> ToolUse | None:
         """What is asked for about tool calls; None if none may be made.
 
         Raises:
-            BadRequestError: as `tool_use_of`.
+            BadRequestError: as `tool_use_of` and `function_use_of`.
         """
+        if self.has_functions:
+            return function_use_of(self.functions or [], self.function_call)
         return tool_use_of(self.tools, self.tool_choice, self.parallel_tool_calls)
 
     def check(self) -> list[str]:
         """As `SamplingFields.check`; tools are looked at too."""
         unknown = super().check()
+        if self.has_functions and self.tools:
+            name = "functions" if self.functions else "function_call"
+            raise invalid(name, f"'{name}' is the older form of 'tools'; give one of the two forms")
         if self.tool_use is not None and (param := self._format_param) is not None:
             raise invalid(
                 param,
@@ -206,7 +217,7 @@ class ChatRequest(SamplingFields):
                 "one of them out",
             )
         message = self.messages[last]
-        if message.role != "assistant" or message.tool_calls:
+        if message.role != "assistant" or message.calls:
             found = "'tool_calls'" if message.role == "assistant" else f"the role {message.role!r}"
             raise invalid(
                 f"messages[{last}]",

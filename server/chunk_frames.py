@@ -134,7 +134,9 @@ class ChunkFrames:
         """New content, reasoning, or more of a tool call."""
         if isinstance(event, ContentText):
             return self.text(index, event.text, tokens)
-        return self._chunk(index, b'"delta":{' + _delta_of(event) + b"}", tokens)
+        has_functions = self._generation.parts.has_functions
+        delta = _function_delta_of(event) if has_functions else _delta_of(event)
+        return self._chunk(index, b'"delta":{' + delta + b"}", tokens)
 
     def _chunk(
         self, index: int, part: bytes, tokens: Sequence[TokenInText], *, is_echo: bool = False
@@ -149,6 +151,8 @@ class ChunkFrames:
         """A choice's last chunk, with the tokens that are left."""
         assert delta.finish_reason is not None
         reason = b',"finish_reason":"%s"' % delta.finish_reason.value.encode()
+        if self._generation.parts.has_functions:
+            reason = reason.replace(b"tool_calls", b"function_call")
         stop = encode_line(delta.stop_reason)
         reason += b',"stop_reason":' + stop + b',"matched_stop":' + stop + b"}]"
         details = self._details(delta.index, tokens)
@@ -244,6 +248,16 @@ def _delta_of(event: ReasoningText | CallBegin | CallArguments) -> bytes:
         case CallArguments(index, text):
             encoded = encode_line(text)
             return b'"tool_calls":[{"index":%d,"function":{"arguments":' % index + encoded + b"}}]"
+
+
+def _function_delta_of(event: ReasoningText | CallBegin | CallArguments) -> bytes:
+    """The same with calls in OpenAI's older form."""
+    match event:
+        case CallBegin(_, _, name):
+            return b'"function_call":' + encode_line({"name": name, "arguments": ""})
+        case CallArguments(_, text):
+            return b'"function_call":' + encode_line({"arguments": text})
+    return _delta_of(event)
 
 
 @dataclass(slots=True)

@@ -96,6 +96,8 @@ def _sizes(fields: SamplingFields) -> Iterator[tuple[str, float, str, str]]:
             yield param, value, "", "logprobs"
     if (tools := getattr(fields, "tools", None)) is not None:
         yield "tools", len(tools), "tools", "tools"
+    if (functions := getattr(fields, "functions", None)) is not None:
+        yield "functions", len(functions), "functions", "tools"
     yield from _choice_texts(fields)
     yield from _labels(fields)
 

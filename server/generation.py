@@ -41,6 +41,7 @@ class AnswerParts:
         has_draft_flags: whether its text is an accepted draft, with every chunk.
         has_special_tokens: they are part of the text.
         hides_reasoning: what the model thinks is left out.
+        has_functions: calls are told in OpenAI's older form.
         is_scoring: the engine's one token is dropped; the prompt alone is looked at.
     """
 
@@ -51,6 +52,7 @@ class AnswerParts:
     has_draft_flags: bool = False
     has_special_tokens: bool = False
     hides_reasoning: bool = False
+    has_functions: bool = False
     is_scoring: bool = False
 
 

@@ -191,6 +191,7 @@ def _parts(fields: SamplingFields, *, has_text: bool) -> AnswerParts:
         has_draft_flags=bool(fields.return_draft_flags),
         has_special_tokens=fields.skip_special_tokens is False,
         hides_reasoning=fields.hides_reasoning,
+        has_functions=fields.has_functions,
         is_scoring=fields.output_limit == 0,
     )
 

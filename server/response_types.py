@@ -30,6 +30,7 @@ class ChatMessage(msgspec.Struct, kw_only=True):
     Attributes:
         content: null if there are calls and nothing else.
         reasoning_content: DeepSeek's name of it; some clients know it as `reasoning` instead.
+        function_call: the call, where the request has `functions` instead of `tools`.
     """
 
     role: Literal["assistant"] = "assistant"
@@ -38,6 +39,7 @@ class ChatMessage(msgspec.Struct, kw_only=True):
     reasoning_content: str | UnsetType = UNSET
     reasoning: str | UnsetType = UNSET
     tool_calls: list[ToolCall] | UnsetType = UNSET
+    function_call: ToolCallFunction | UnsetType = UNSET
 
 
 class ChatChoice(msgspec.Struct, kw_only=True):
@@ -51,7 +53,7 @@ class ChatChoice(msgspec.Struct, kw_only=True):
     index: int
     message: ChatMessage
     logprobs: Json | None
-    finish_reason: FinishReason
+    finish_reason: FinishReason | Literal["function_call"]
     stop_reason: str | int | None
     matched_stop: str | int | None
     token_ids: list[int] | UnsetType = UNSET

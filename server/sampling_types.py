@@ -143,6 +143,11 @@ class SamplingFields(BaseModel):
         return bool(self.include_stop_str_in_output or self.no_stop_trim)
 
     @property
+    def has_functions(self) -> bool:
+        """Whether calls are told in OpenAI's older form."""
+        return False
+
+    @property
     def hides_reasoning(self) -> bool:
         """Whether the answer leaves out what the model thinks."""
         return False

@@ -7,6 +7,7 @@ from leadline.server.body import parse_body
 from leadline.server.chat_types import ChatRequest
 from leadline.server.errors import BadRequestError
 
+FUNCTION = {"type": "function", "function": {"name": "f"}}
 HELLO = [{"role": "user", "content": "hello"}]
 
 
@@ -67,7 +68,8 @@ def test_what_is_wrong_with_a_message_is_named(messages: Any, param: str) -> Non
     [
         {"tool_choice": "required"},
         {"tool_choice": {"type": "function", "function": {"name": "f"}}},
-        {"functions": [{"name": "f"}]},
+        {"functions": [{"name": "f"}], "tools": [FUNCTION]},
+        {"function_call": {"name": "f"}},
         {"top_logprobs": 3},
         {"top_logprobs": 3, "logprobs": False},
         {"modalities": ["audio"]},
