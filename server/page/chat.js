@@ -29,7 +29,7 @@ export function chatView(main, openSettings) {
     el("div", { class: "status" }, state, hint));
   const list = chatList(chats, change);
   const follower = new Follower(toEnd);
-  main.append(list.node, el("div", { class: "talk" }, log, form));
+  main.append(list.node, el("div", { class: "talk" }, el("h1", { class: "hidden" }, "Chat"), log, form));
 
   function change(action) {
     abort?.abort();
@@ -62,7 +62,7 @@ export function chatView(main, openSettings) {
 
   function welcome() {
     const examples = EXAMPLES.map((text) => button(text, () => ask(text)));
-    return el("div", { class: "empty" }, el("h1", {}, "Ask the model"), el("p", {}, "Chats stay in this browser."), el("div", { class: "examples" }, ...examples));
+    return el("div", { class: "empty" }, el("h2", {}, "Ask the model"), el("p", {}, "Chats stay in this browser."), el("div", { class: "examples" }, ...examples));
   }
 
   // Shows an answer as it grows, once a frame at most.

@@ -14,6 +14,8 @@ export function dashboardView(main, openSettings) {
   const grid = el("div", { class: "grid" });
   const panels = new Panels(grid);
   main.append(el("div", { class: "title" }, el("h1", {}, "Dashboard"), status), grid);
+  const enter = el("button", { type: "button", hidden: true, onclick: () => openSettings("key") }, "Enter the key");
+  status.after(enter);
   const samples = [];
   let timer = 0;
 
@@ -77,11 +79,12 @@ export function dashboardView(main, openSettings) {
       if (!document.hidden) {
         const now = await (await request("dashboard.json")).json();
         tell(`${now.model}: ${now.health.status} ${now.health.reason}`.trim(), now.health.status === "ok");
+        enter.hidden = true;
         draw(now);
       }
     } catch (error) {
       tell(`${error.message} ${error.advice ?? ""}`, false);
-      if (error.status === 401 && !status.nextSibling) status.after(el("button", { type: "button", onclick: () => openSettings("key") }, "Enter the key"));
+      enter.hidden = error.status !== 401;
     }
     if (timer !== null) timer = setTimeout(ask, EVERY_MS);
   }
