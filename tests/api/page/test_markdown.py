@@ -14,8 +14,8 @@ TEXTS = [
     "**not closed `NEITHER",
     "[bad](javascript:ALERT) and a | b",
 ]
-SHOW = """([text, prefixes]) => Promise.all([import('./page/markdown.js'), import('./page/marked.js')])
-  .then(([{ MarkdownView }, { Marked }]) => {
+SHOW = """([text, prefixes]) =>
+  Promise.all([import('./page/markdown.js'), import('./page/marked.js')]).then(([{ MarkdownView }, { Marked }]) => {
     const node = document.createElement('div');
     const view = new MarkdownView(node);
     const kept = new Set();

@@ -125,13 +125,21 @@ def test_a_failed_answer_can_be_tried_again(serve: Callable[..., Any], page: Any
     visit(page, service)
     ask(page)
     page.get_by_role("button", name="Try again").wait_for()
-    assert "the logits are not finite" in page.locator(".card.error").inner_text()
     assert page.get_by_role("status").inner_text().startswith("Failed: ")
     service.engine.failure = None
     page.get_by_role("button", name="Try again").click()
     page.get_by_role("button", name="Regenerate").wait_for()
     assert page.locator(".card.error").count() == 0
     assert page.get_by_label("You").count() == 1
+
+
+def test_an_error_event_is_shown_in_its_words(service: Any, page: Any) -> None:
+    body = f"data: {json.dumps({'error': {'message': 'The logits are not finite.'}})}\n\n"
+    visit(page, service)
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(body=body))
+    ask(page)
+    page.get_by_role("button", name="Try again").wait_for()
+    assert "The logits are not finite." in page.locator(".card.error").inner_text()
 
 
 def test_a_cut_stream_is_told_from_a_whole_one(service: Any, page: Any) -> None:
