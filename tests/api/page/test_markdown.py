@@ -15,7 +15,8 @@ TEXTS = [
     "[bad](javascript:ALERT) and a | b",
 ]
 SHOW = """([text, prefixes]) =>
-  Promise.all([import('./page/markdown.js'), import('./page/marked.js')]).then(([{ MarkdownView }, { Marked }]) => {
+  Promise.all([import('./page/markdown.js'), import('./page/marked.js')]).then(
+  ([{ MarkdownView }, { Marked }]) => {
     const node = document.createElement('div');
     const view = new MarkdownView(node);
     const kept = new Set();
