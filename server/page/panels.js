@@ -1,7 +1,7 @@
 // The cards of the dashboard, made once and then kept up to date.
 import { el } from "./dom.js";
 
-const NUM_POINTS = 120;
+const NUM_POINTS = 60;
 const SVG = "http://www.w3.org/2000/svg";
 
 function svg(tag, attributes, ...children) {

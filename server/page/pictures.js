@@ -3,7 +3,7 @@ import { el } from "./dom.js";
 
 const PAGES = [["u", "used", "#3f74e0"], ["s", "used and cached", "#1f9d6b"], ["c", "cached", "#e0a83c"], [".", "free", "#8c96a333"]];
 const HEAT = ["#eef3fd", "#bcd0f7", "#86a8ef", "#4d7ce2", "#2450b0", "#14306e"];
-const MAX_CELL_PX = 16;
+const MAX_CELL_PX = 28;
 
 export function bars(shares) {
   const row = ([label, share]) => {
@@ -15,7 +15,7 @@ export function bars(shares) {
 }
 
 export function pageMap(engine) {
-  const width = Math.max(32, Math.ceil(Math.sqrt(engine.pages.length * (innerWidth / 160))));
+  const width = Math.max(32, Math.ceil(Math.sqrt(engine.pages.length * (innerWidth / 100))));
   const rows = engine.pages.match(new RegExp(`.{1,${width}}`, "g")) ?? [];
   const colors = Object.fromEntries(PAGES.map(([letter, , color]) => [letter, color]));
   const counts = PAGES.map(([letter, name, color]) => [engine.pages.split(letter).length - 1, name, color]);
