@@ -12,7 +12,7 @@ export class Follower {
       this.button.hidden = this.isAtEnd;
     };
     button.addEventListener("click", () => this.go());
-    addEventListener("scroll", this.look, { passive: true });
+    for (const event of ["scroll", "resize"]) addEventListener(event, this.look, { passive: true });
   }
 
   go() {
@@ -26,6 +26,6 @@ export class Follower {
   }
 
   close() {
-    removeEventListener("scroll", this.look);
+    for (const event of ["scroll", "resize"]) removeEventListener(event, this.look);
   }
 }
