@@ -12,6 +12,7 @@ from leadline.server.errors import ApiError
 
 DONE = b"data: [DONE]\n\n"
 _KEEP_ALIVE = b": keep-alive\n\n"
+_LINGER_S = 0.1  # a browser drops what it has not read yet of a stream that is cut
 _HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache",
@@ -85,6 +86,7 @@ class EventStream:
             if not self._is_open:
                 raise
             await self._write(send, self._on_error(error))
+            await asyncio.sleep(_LINGER_S)
             return  # the body has no end: the HTTP server cuts the connection
         finally:
             timer.cancel()

@@ -3,8 +3,9 @@ import { events } from "./api.js";
 import { modelName, sampling } from "./settings.js";
 import { TOOLS } from "./tools.js";
 
+// `tint` has a letter for each character: d for one of an accepted draft; empty if that is not asked for.
 export function newAnswer() {
-  return { role: "assistant", content: "", reasoning: "", calls: [], drafts: [], stats: {} };
+  return { role: "assistant", content: "", reasoning: "", calls: [], tint: { content: "", reasoning: "" }, stats: {} };
 }
 
 export function forApi(messages, system) {
@@ -46,9 +47,11 @@ export async function stream(answer, messages, values, signal, changed) {
 function take(answer, choice) {
   const delta = choice.delta ?? {};
   if (choice.finish_reason) answer.finish = choice.finish_reason;
-  answer.reasoning += delta.reasoning_content ?? "";
-  if (delta.content && choice.is_draft) answer.drafts.push([answer.content.length, answer.content.length + delta.content.length]);
-  answer.content += delta.content ?? "";
+  for (const [name, text] of [["reasoning", delta.reasoning_content], ["content", delta.content]]) {
+    if (!text) continue;
+    answer[name] += text;
+    if (choice.is_draft !== undefined) answer.tint[name] += (choice.is_draft ? "d" : ".").repeat(text.length);
+  }
   for (const part of delta.tool_calls ?? []) {
     if (part.id) answer.calls[part.index] = { id: part.id, type: "function", function: { name: part.function.name, arguments: "" } };
     answer.calls[part.index].function.arguments += part.function.arguments ?? "";

@@ -39,13 +39,14 @@ export async function request(path, options = {}) {
 // Yields the JSON of each event; fails unless the stream says that it is whole.
 export async function* events(path, body, signal) {
   const response = await request(path, { body: JSON.stringify(body), signal });
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  const reader = response.body.getReader(); // a pipe would lose what comes just before a cut
+  const decoder = new TextDecoder();
   let text = "";
   try {
     for (;;) {
       const { done, value } = await reader.read();
       if (done) break;
-      text += value;
+      text += decoder.decode(value, { stream: true });
       const parts = text.split("\n\n");
       text = parts.pop();
       for (const part of parts) {

@@ -1,116 +1,90 @@
 // The dashboard: asks every second while it is seen.
 import { request } from "./api.js";
 import { el } from "./dom.js";
+import { bars, heatMap, pageMap } from "./pictures.js";
 import { percentile } from "./percentile.js";
+import { Panels } from "./panels.js";
 
 const EVERY_MS = 1000;
-const NUM_POINTS = 120;
-const PAGES = { ".": "#9aa3ad", c: "#d9a441", u: "#3b6fd4", s: "#2e9e5b" };
+const MAX_SAMPLES = 60;
+const LATENCIES = [["ttft", "Time to first token"], ["itl", "Between tokens"], ["e2e", "Whole answer"]];
 
-export function dashboardView(main) {
+export function dashboardView(main, openSettings) {
+  const status = el("p", { id: "status", role: "status" }, "Asking the server");
   const grid = el("div", { class: "grid" });
-  const status = el("p", { id: "status" }, "Asking the server.");
-  main.append(el("h1", { class: "hidden" }, "Dashboard"), status, grid);
-  const panels = new Map();
+  const panels = new Panels(grid);
+  main.append(el("div", { class: "title" }, el("h1", {}, "Dashboard"), status), grid);
+  const enter = el("button", { type: "button", hidden: true, onclick: () => openSettings("key") }, "Enter the key");
+  status.after(enter);
   const samples = [];
   let timer = 0;
 
-  function panel(name, number, value = null) {
-    if (!panels.has(name)) {
-      const line = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
-      const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-      svg.setAttribute("viewBox", `0 0 ${NUM_POINTS} 50`);
-      svg.setAttribute("preserveAspectRatio", "none");
-      svg.setAttribute("aria-hidden", "true"); // the number says it
-      svg.append(line);
-      const text = el("div", { class: "number" });
-      grid.append(el("section", { class: "panel", "aria-label": name }, el("h2", {}, name), text, value === null ? null : svg));
-      panels.set(name, { text, line, values: [] });
-    }
-    const { text, line, values } = panels.get(name);
-    text.textContent = number;
-    if (value === null) return;
-    values.push(value);
-    if (values.length > NUM_POINTS) values.shift();
-    const top = Math.max(...values, 1e-9);
-    line.setAttribute("points", values.map((v, i) => `${i},${48 - (46 * v) / top}`).join(" "));
-  }
-
-  function picture(name, rows, color, text) {
-    if (!panels.has(name)) {
-      const canvas = el("canvas", { role: "img" });
-      const caption = el("div", { class: "meta" });
-      grid.append(el("section", { class: "panel wide", "aria-label": name }, el("h2", {}, name), canvas, caption));
-      panels.set(name, { canvas, caption });
-    }
-    const { canvas, caption } = panels.get(name);
-    canvas.width = Math.max(...rows.map((row) => row.length));
-    canvas.height = rows.length;
-    canvas.setAttribute("aria-label", text);
-    caption.textContent = text;
-    const context = canvas.getContext("2d");
-    rows.forEach((row, y) => [...row].forEach((cell, x) => {
-      context.fillStyle = color(cell, row);
-      context.fillRect(x, y, 1, 1);
-    }));
+  function tell(text, isWell) {
+    status.className = isWell ? "pill ok" : "pill bad";
+    if (status.textContent !== text) status.textContent = text;
   }
 
   function draw(now) {
     samples.push({ at: performance.now(), ...now });
-    if (samples.length > 60) samples.shift();
+    if (samples.length > MAX_SAMPLES) samples.shift();
     const last = samples.at(-2) ?? samples[0];
     const seconds = (samples.at(-1).at - last.at) / 1000;
-    const rate = (name) => (seconds ? (now.stats[name] - last.stats[name]) / seconds : 0);
-    const { stats } = now;
-    panel("Output tokens/s", rate("generation_tokens").toFixed(1), rate("generation_tokens"));
-    panel("Prompt tokens/s", rate("prompt_tokens").toFixed(1), rate("prompt_tokens"));
-    panel("Running", stats.num_running, stats.num_running);
-    panel("Waiting", stats.num_waiting, stats.num_waiting);
-    for (const [key, name] of [["ttft", "First token"], ["itl", "Between tokens"], ["e2e", "Whole answer"]]) {
-      const before = samples.length > 1 ? samples[0].latency[key] : null;
-      const recent = before && now.latency[key].counts.at(-1) > before.counts.at(-1) ? before : null;
-      const [p50, p90, p99] = [0.5, 0.9, 0.99].map((share) => ms(percentile(now.latency[key], share, recent)));
-      panel(`${name}, p50 / p90 / p99`, `${p50} / ${p90} / ${p99}`);
-    }
-    panel("Pages in use", `${(stats.page_usage * 100).toFixed(1)} %`, stats.page_usage);
-    panel("Prefix cache hits", share(stats.prefix_cache_hits, stats.prefix_cache_queries));
-    const accepted = stats.num_accepted_per_pos.reduce((sum, count) => sum + count, 0);
-    panel("Acceptance length", stats.num_drafts ? (1 + accepted / stats.num_drafts).toFixed(2) : "no drafts");
-    panel("Accepted by position", stats.num_accepted_per_pos.map((count) => share(count, stats.num_drafts)).join(", ") || "no drafts");
-    const steps = stats.num_steps - last.stats.num_steps;
-    const step = steps ? (stats.step_times[1] - last.stats.step_times[1]) / steps : null;
-    panel("Step time", ms(step), step ?? 0);
-    panel("Preemptions", stats.num_preemptions);
+    const rate = (name) => (seconds ? Math.max(0, (now.stats[name] - last.stats[name]) / seconds) : 0);
+    drawLines(now.stats, last.stats, rate);
+    for (const [key, name] of LATENCIES) panels.facts(name, latency(now, key));
+    drawTotals(now.stats);
     if (now.engine) drawEngine(now.engine);
   }
 
+  function drawLines(stats, last, rate) {
+    for (const [name, label] of [["generation_tokens", "Output tokens/s"], ["prompt_tokens", "Prompt tokens/s"]]) {
+      panels.line(label, rate(name), rate(name).toFixed(1), `${count(stats[name])} in all`);
+    }
+    panels.line("Running", stats.num_running, stats.num_running, "requests");
+    panels.line("Waiting", stats.num_waiting, stats.num_waiting, "requests");
+    const steps = stats.num_steps - last.num_steps;
+    const step = steps > 0 ? (stats.step_times[1] - last.step_times[1]) / steps : null;
+    panels.line("Step time", step ?? 0, ms(step), `${count(stats.num_steps)} steps in all`);
+    panels.line("Cache pages in use", stats.page_usage, percent(stats.page_usage), `${count(stats.num_preemptions)} preemptions`);
+  }
+
+  // Of the last minute, if anything was measured in it; else since the start.
+  function latency(now, key) {
+    const before = samples[0].latency[key];
+    const isRecent = now.latency[key].counts.at(-1) > before.counts.at(-1);
+    const facts = [0.5, 0.9, 0.99].map((share) => [`p${share * 100}`, ms(percentile(now.latency[key], share, isRecent ? before : null))]);
+    const total = now.latency[key].counts.at(-1);
+    return { facts, note: total ? (isRecent ? "last minute" : "since start") : "nothing measured yet" };
+  }
+
+  function drawTotals(stats) {
+    panels.facts("Prefix cache", { facts: [["hits", share(stats.prefix_cache_hits, stats.prefix_cache_queries)]], note: `${count(stats.prefix_cache_hits)} of ${count(stats.prefix_cache_queries)} prompt tokens` });
+    const accepted = stats.num_accepted_per_pos.reduce((sum, n) => sum + n, 0);
+    const length = stats.num_drafts ? (1 + accepted / stats.num_drafts).toFixed(2) : "-";
+    panels.facts("Acceptance length", { facts: [["tokens a step", length]], note: stats.num_drafts ? `${count(stats.num_drafts)} draft chains since start` : "nothing drafted yet" });
+    panels.facts("Queue", { facts: [["tokens", "-"], ["draft depth", "-"]], note: "the engine does not answer" });
+    const shares = stats.num_accepted_per_pos.map((n, i) => [`Draft ${i + 1}`, stats.num_drafts ? n / stats.num_drafts : 0]);
+    panels.picture("Accepted by position", shares.length ? bars(shares) : ["Nothing drafted yet."], "half");
+  }
+
   function drawEngine(engine) {
-    panel("Draft depth", engine.draft_depth ?? "off");
-    panel("Waiting tokens, oldest", `${engine.num_waiting_tokens}, ${engine.oldest_waiting_s.toFixed(1)} s`);
-    const width = Math.max(16, Math.ceil(Math.sqrt(engine.pages.length * 6)));
-    const rows = engine.pages.match(new RegExp(`.{1,${width}}`, "g"));
-    const count = (letter) => engine.pages.split(letter).length - 1;
-    picture("Page map", rows, (letter) => PAGES[letter], `${count("u")} used (blue), ${count("s")} used and cached (green), ` +
-      `${count("c")} cached (amber), ${count(".")} free (grey); ${engine.pages_per_cell} pages a cell, ${engine.num_pages} in all`);
-    if (!engine.experts.length) return;
-    const hottest = (counts) => Math.max(...counts, 1);
-    const worst = Math.max(...engine.experts.map(({ counts }) => (hottest(counts) * counts.length) / Math.max(1, counts.reduce((a, b) => a + b))));
-    picture("Expert load: a row a layer, a column an expert", engine.experts.map(({ counts }) => counts),
-      (value, row) => `hsl(217 65% ${92 - (67 * value) / hottest(row)}%)`,
-      `${engine.experts.length} layers of ${engine.experts[0].counts.length} experts since start; the busiest expert has ${worst.toFixed(1)} times its even share`);
+    const waits = engine.num_waiting_tokens ? `oldest waits ${engine.oldest_waiting_s.toFixed(1)} s` : "nothing waits";
+    panels.facts("Queue", { facts: [["tokens", count(engine.num_waiting_tokens)], ["draft depth", engine.draft_depth ?? "off"]], note: waits });
+    if (engine.experts.length) panels.picture("Expert load", heatMap(engine.experts), "half");
+    panels.picture("Page map", pageMap(engine), "wide");
   }
 
   async function ask() {
     try {
       if (!document.hidden) {
         const now = await (await request("dashboard.json")).json();
-        status.className = now.health.status === "ok" ? "ok" : "bad";
-        status.textContent = `${now.model}: ${now.health.status} ${now.health.reason}`;
+        tell(`${now.model}: ${now.health.status} ${now.health.reason}`.trim(), now.health.status === "ok");
+        enter.hidden = true;
         draw(now);
       }
     } catch (error) {
-      status.className = "bad";
-      status.textContent = `${error.message} ${error.advice ?? ""}`;
+      tell(`${error.message} ${error.advice ?? ""}`, false);
+      enter.hidden = error.status !== 401;
     }
     if (timer !== null) timer = setTimeout(ask, EVERY_MS);
   }
@@ -122,10 +96,19 @@ export function dashboardView(main) {
   };
 }
 
+function count(number) {
+  return number.toLocaleString("en-US");
+}
+
+function percent(share) {
+  return `${(share * 100).toFixed(share && share < 0.1 ? 1 : 0)} %`;
+}
+
 function ms(seconds) {
-  return seconds === null ? "-" : `${(seconds * 1000).toFixed(seconds < 0.1 ? 1 : 0)} ms`;
+  if (seconds === null) return "-";
+  return seconds < 1 ? `${(seconds * 1000).toFixed(seconds < 0.01 ? 1 : 0)} ms` : `${seconds.toFixed(seconds < 10 ? 2 : 1)} s`;
 }
 
 function share(part, whole) {
-  return whole ? `${Math.round((100 * part) / whole)} %` : "-";
+  return whole ? percent(part / whole) : "-";
 }

@@ -13,7 +13,7 @@ export function el(tag, attributes = {}, ...children) {
 
 export async function copyText(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
-  const area = el("textarea", { "aria-hidden": "true" });
+  const area = el("textarea", { "aria-hidden": "true", class: "hidden" });
   area.value = text;
   document.body.append(area);
   area.select();
@@ -29,8 +29,4 @@ export function copyButton(text) {
     setTimeout(() => (button.textContent = "Copy"), 1500);
   });
   return button;
-}
-
-export function announce(text) {
-  document.getElementById("announcer").textContent = text;
 }

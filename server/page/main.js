@@ -1,7 +1,8 @@
-// Starts the page: two views, a theme, and what is said about the server.
+// Starts the page: two views, and a theme.
 import { chatView } from "./chat.js";
 import { dashboardView } from "./dashboard.js";
 import { openSettings } from "./settings.js";
+import { startTheme } from "./theme.js";
 
 const VIEWS = { chat: chatView, dashboard: dashboardView };
 const main = document.getElementById("main");
@@ -17,19 +18,12 @@ function show() {
     else link.removeAttribute("aria-current");
   }
   main.replaceChildren();
-  close = VIEWS[name](main, () => openSettings(dialog));
+  main.className = name;
+  document.title = name === "chat" ? "Leadline" : "Dashboard - Leadline";
+  close = VIEWS[name](main, (field) => openSettings(dialog, field));
 }
 
-function setTheme(theme) {
-  document.documentElement.dataset.theme = theme;
-  localStorage.setItem("leadline.theme", theme);
-}
-
-const preferred = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
-document.documentElement.dataset.theme = localStorage.getItem("leadline.theme") ?? preferred;
-document.getElementById("theme").addEventListener("click", () => {
-  setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
-});
+startTheme(document.getElementById("theme"));
 document.getElementById("open-settings").addEventListener("click", () => openSettings(dialog));
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault(); // the address names the view

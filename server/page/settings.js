@@ -13,11 +13,13 @@ const FIELDS = [
 ];
 const EFFORTS = ["", "none", "minimal", "low", "medium", "high", "xhigh"];
 
+let kept = {};
+
 export function settings() {
   try {
-    return JSON.parse(localStorage.getItem(KEY)) ?? {};
+    return JSON.parse(localStorage.getItem(KEY)) ?? kept;
   } catch {
-    return {};
+    return kept;
   }
 }
 
@@ -33,7 +35,8 @@ export async function modelName(values) {
   return (await (await request("v1/models")).json()).data[0].id;
 }
 
-export function openSettings(dialog) {
+// `focus`: the name of the field to begin with.
+export function openSettings(dialog, focus = "model") {
   const values = settings();
   const inputs = {};
   const field = (name, label, input) => {
@@ -61,14 +64,22 @@ export function openSettings(dialog) {
     next.effort = effort.value;
     next.tools = inputs.tools.checked;
     next.drafts = inputs.drafts.checked;
-    localStorage.setItem(KEY, JSON.stringify(next));
+    kept = next;
+    try {
+      localStorage.setItem(KEY, JSON.stringify(next));
+    } catch {
+      // storage is forbidden: they last as long as the page
+    }
     apiKey.set(key.value.trim());
     close();
   };
-  dialog.replaceChildren(el("form", { onsubmit: save },
-    field("model", "Model", model), ...rows, field("effort", "Thinking", effort),
-    field("tools", "Demo tools", check("tools")), field("drafts", "Tint accepted drafts", check("drafts")),
-    field("key", "API key (kept until this tab is closed)", key),
-    el("button", { class: "primary" }, "Save"), " ", el("button", { type: "button", onclick: close }, "Cancel")));
+  const [system, ...numbers] = rows;
+  dialog.replaceChildren(el("form", { onsubmit: save }, el("h2", {}, "Settings"),
+    field("key", "API key (kept until this tab is closed)", key), field("model", "Model", model), system,
+    el("div", { class: "pairs" }, ...numbers, field("effort", "Thinking", effort)),
+    field("tools", "Demo tools (weather is made up, time and sums are real)", check("tools")),
+    field("drafts", "Tint text that came from accepted drafts", check("drafts")),
+    el("div", { class: "row" }, el("button", { class: "primary" }, "Save"), el("button", { type: "button", onclick: close }, "Cancel"))));
   dialog.showModal();
+  inputs[focus].focus();
 }

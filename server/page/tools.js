@@ -1,4 +1,4 @@
-// Demo tools, answered by this page; weather and searches are made up, and say so.
+// Demo tools, answered by this page; the weather is made up, and is said to be.
 
 function tool(name, description, parameters) {
   const properties = Object.fromEntries(Object.entries(parameters).map(([key, type]) => [key, { type }]));
@@ -13,9 +13,18 @@ export const TOOLS = [
 
 const ANSWERS = {
   get_weather: ({ city }) => ({ sky: ["sunny", "cloudy", "rainy"][String(city).length % 3], degrees: 5 + (String(city).length * 7) % 25 }),
-  get_time: () => ({ time: new Date().toTimeString().slice(0, 5) }),
+  get_time: ({ city }) => timeIn(String(city)),
   add: ({ a, b }) => ({ sum: Number(a) + Number(b) }),
 };
+
+// The browser knows one zone for each of some hundred cities; for others there is no answer.
+function timeIn(city) {
+  const name = city.split(",")[0].trim().toLowerCase().replace(/\s+/g, "_");
+  const zone = Intl.supportedValuesOf("timeZone").find((zone) => zone.toLowerCase().split("/").at(-1) === name);
+  if (!zone) return { error: `the time zone of ${city} is not known` };
+  return { time: new Intl.DateTimeFormat("en-GB", { timeZone: zone, hour: "2-digit", minute: "2-digit" }).format(), zone };
+}
+
 export const MADE_UP = new Set(["get_weather"]);
 
 export function answerCall(call) {

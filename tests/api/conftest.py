@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import math
 import re
+import shutil
 import socket
 import threading
 import time
@@ -51,6 +52,11 @@ WAIT_S = 10.0
 LEAKS = re.compile(r"0x[0-9a-f]{6,}|/home/|/usr/|/tmp/|Traceback|File \"|site-packages|\.py\b")
 # Reading the system's certificates takes longer than all the rest of a test.
 NO_TLS: Any = {"verify": False, "trust_env": False}
+
+BROWSER_FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
 
 
 def check_for_leaks(response: httpx.Response) -> None:
@@ -402,3 +408,39 @@ def address(service: Service) -> Iterator[tuple[str, int]]:
     """Where `service` is served by the product's own HTTP server."""
     with served(create_app(service.state)) as (address, _):
         yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Closed after the module: while it is open, its event loop runs, and no other can."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.skip("there is no Chromium here")
+    api = pytest.importorskip("playwright.sync_api")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=list(BROWSER_FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A fresh page; an error in its scripts fails the test."""
+    context = browser.new_context(viewport={"width": 360, "height": 740})
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    context.close()
+    assert errors == []
+
+
+@pytest.fixture
+def until(page: Any) -> Callable[[str], None]:
+    """Waits for a condition of the page; its policy forbids the ways of waiting that build code."""
+    look = (
+        "new Promise((done, fail) => {{ const begun = performance.now(); const look = () => ({}) "
+        "? done() : performance.now() - begun > {} ? fail(Error('not within time')) "
+        ": requestAnimationFrame(look); look(); }})"
+    )
+    return lambda condition: page.evaluate(look.format(condition, 1000 * WAIT_S))
