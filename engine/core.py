@@ -8,9 +8,15 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
+from leadline.engine.control import PauseMode
 from leadline.engine.executor.base import Executor
 from leadline.engine.messages import EngineStats, GrammarCounts
-from leadline.engine.request import EngineRequest, FinishReason, RequestOutput
+from leadline.engine.request import (
+    ABORTED_BY_OPERATOR,
+    EngineRequest,
+    FinishReason,
+    RequestOutput,
+)
 from leadline.engine.running_trace import RunningTrace
 from leadline.engine.scheduler import MAX_STEPS_IN_FLIGHT, Scheduler
 from leadline.engine.step import ModelOutput
@@ -64,6 +70,7 @@ class EngineCore:
         self._events = events
         self._grammar_counts = grammar_counts
         self._is_stalled = False
+        self._is_told = False
         self._in_flight: deque[Future[ModelOutput]] = deque()
         self._trace: RunningTrace | None = None
         self._ids_in_flight: deque[frozenset[str]] = deque()
@@ -93,6 +100,53 @@ class EngineCore:
     def sweep(self) -> list[RequestOutput]:
         """End requests whose deadline has passed or that could not be prepared; their finals."""
         return self._scheduler.sweep()
+
+    def abort(self, names: list[str] | None) -> tuple[list[RequestOutput], list[str]]:
+        """End requests because an operator wants it.
+
+        Args:
+            names: any names of theirs (`EngineRequest.names`); None for all requests.
+
+        Returns:
+            Their final outputs, and the first name of each API request that they belong to.
+        """
+        book = self._scheduler.book
+        states = list(book.requests.values()) if names is None else book.find(names)
+        error = ABORTED_BY_OPERATOR
+        outputs = [self._scheduler.finish(s.request_id, FinishReason.ABORT, error) for s in states]
+        first_names = dict.fromkeys(name for s in states for name in s.request.names[:1])
+        return [output for output in outputs if output is not None], list(first_names)
+
+    def pause(self, mode: PauseMode) -> list[RequestOutput]:
+        """Take no more steps, at once or soon (`is_paused`); final outputs of what that ends."""
+        self._is_told = True
+        outputs, _ = self.abort(None) if mode is PauseMode.ABORT else ([], [])
+        self._scheduler.book.hold(only_new=mode is PauseMode.WAIT)
+        return outputs
+
+    def stay_paused(self) -> None:
+        """The engine before this one was paused: so is this one, unless it was told otherwise."""
+        if not self._is_told:
+            self._scheduler.book.hold(only_new=False)
+
+    def resume(self) -> None:
+        """Take steps again."""
+        self._is_told = True
+        self._scheduler.book.let_go()
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether new requests wait: the engine is paused, or about to be."""
+        return self._scheduler.book.is_holding
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether no step is in flight, and none will be before `resume`."""
+        return self.is_holding and not self.has_work()
+
+    def idle_s(self) -> float | None:
+        """Seconds until `sweep` may have something to end, without any step; None for never."""
+        return self._scheduler.idle_s()
 
     def has_work(self) -> bool:
         """Whether a step is in flight or worth starting."""
@@ -154,6 +208,8 @@ class EngineCore:
         """Gauges of this moment, and counters since start."""
         stats = self._scheduler.stats()
         stats.grammars = self._grammar_counts()
+        stats.holds_requests = self.is_holding
+        stats.is_paused = self.is_paused
         return stats
 
     def survey(self) -> EngineSurvey:

@@ -5,6 +5,7 @@ from typing import Literal
 
 import msgspec
 
+from leadline.engine.control import AbortRequests, Done, Pause, Resume
 from leadline.engine.errors import (
     InvalidRequestError,
     PromptTooLongError,
@@ -36,7 +37,13 @@ class Launch(msgspec.Struct):
 
 
 class Hello(msgspec.Struct, tag="hello"):
-    """Client -> engine: send me what concerns everybody. The first message of a client."""
+    """Client -> engine: send me what concerns everybody. The first message of a client.
+
+    Attributes:
+        was_paused: the engine before this one was; so is this one, unless it is told otherwise.
+    """
+
+    was_paused: bool = False
 
 
 class Submit(msgspec.Struct, tag="submit"):
@@ -107,6 +114,8 @@ class EngineStats(msgspec.Struct, kw_only=True):
 
     Attributes:
         page_usage: share of pages in use by running requests, 0..1.
+        is_paused: no steps are taken, and none is in flight.
+        holds_requests: new requests wait, since the engine is paused or is about to be.
         num_steps: steps that computed at least one token.
         num_cached_pages: pages that the prefix cache lists.
         num_corrupted_requests: requests that failed because their logits were not finite.
@@ -130,6 +139,8 @@ class EngineStats(msgspec.Struct, kw_only=True):
         page_lifetimes: see `page_times.PageTimes`, as for the next two.
     """
 
+    is_paused: bool = False
+    holds_requests: bool = False
     num_running: int = 0
     num_waiting: int = 0
     num_deferred: int = 0
@@ -254,6 +265,16 @@ class EngineStatus(msgspec.Struct):
     is_shut_down: bool = False
 
 
-ToEngine = Hello | Submit | Finish | ResetPrefixCache | TakeSurvey | Shutdown
-FromEngine = Ready | StepOutputs | Refused | PrefixCacheReset | EngineSurvey
+ToEngine = (
+    Hello
+    | Submit
+    | Finish
+    | ResetPrefixCache
+    | TakeSurvey
+    | Pause
+    | Resume
+    | AbortRequests
+    | Shutdown
+)
+FromEngine = Ready | StepOutputs | Refused | PrefixCacheReset | EngineSurvey | Done
 FromChild = Loading | Ready | Failed

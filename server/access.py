@@ -12,7 +12,16 @@ from leadline.server.page_files import PAGE_PATHS
 
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/health"})
 METRICS_PATH = "/metrics"
-ADMIN_PATHS = frozenset({"/reset_prefix_cache", "/server_info"})
+ADMIN_PATHS = frozenset(
+    {
+        "/reset_prefix_cache",
+        "/server_info",
+        "/abort_requests",
+        "/pause",
+        "/resume",
+        "/is_paused",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

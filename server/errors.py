@@ -3,6 +3,7 @@
 ApiError                 any answer that is not a success
 |-- BadRequestError      400, the caller's fault
 |-- UnavailableError     503, try again later (with Retry-After)
+|-- AbortedError         503, an operator has ended the request
 `-- DeadlineError        504, the request's own deadline has passed
 
 ClientDisconnectedError  nobody is left to answer
@@ -118,6 +119,13 @@ class UnavailableError(ApiError):
 
     def __init__(self, message: str, *, code: str) -> None:
         super().__init__(503, message, code=code, headers={"Retry-After": str(RETRY_AFTER_S)})
+
+
+class AbortedError(ApiError):
+    """An operator has ended the request. Clients are told not to send it again by themselves."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(503, message, code="aborted", headers={"x-should-retry": "false"})
 
 
 class DeadlineError(ApiError):

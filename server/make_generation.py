@@ -98,6 +98,7 @@ async def make_generation(
             priority=caller.priority if fields.priority is None else fields.priority,
             tenant=caller.tenant,
             deadline_s=_deadline_s(state, fields, caller),
+            names=tuple(filter(None, (response_id, caller.request_id))),
         )
         requests.append(leader)
         for choice in range(1, num_choices):

@@ -140,6 +140,28 @@ class DroppedPages(msgspec.Struct, kw_only=True):
     num_pages: int
 
 
+class Aborted(msgspec.Struct, kw_only=True):
+    """The answer of `POST /abort_requests`: the ids of the answers that were cut short."""
+
+    request_ids: list[str]
+
+
+class PauseAnswer(msgspec.Struct, kw_only=True):
+    """The answer of `POST /pause` and `POST /resume`.
+
+    Attributes:
+        status: `resumed` after `POST /pause` too, if somebody resumed before the pause began.
+    """
+
+    status: Literal["paused", "resumed"]
+
+
+class PauseState(msgspec.Struct, kw_only=True):
+    """The answer of `GET /is_paused`."""
+
+    is_paused: bool
+
+
 class Version(msgspec.Struct, kw_only=True):
     """The answer of `GET /version`."""
 

@@ -17,6 +17,7 @@ import msgspec
 import pytest
 
 from leadline.engine.client import EngineClient
+from leadline.engine.control import PauseMode
 from leadline.engine.engine_process import EngineProcess, RestartPolicy
 from leadline.engine.errors import (
     EngineDeadError,
@@ -24,7 +25,12 @@ from leadline.engine.errors import (
     InvalidRequestError,
     PromptTooLongError,
 )
-from leadline.engine.request import EngineRequest, FinishReason, RequestOutput
+from leadline.engine.request import (
+    ABORTED_BY_OPERATOR,
+    EngineRequest,
+    FinishReason,
+    RequestOutput,
+)
 
 HERE = Path(__file__).parent
 
@@ -470,5 +476,60 @@ def test_a_request_that_kills_the_engine_ends_alone(request_of: Any) -> None:
             assert client.generation == 3
             assert client.alive
         assert [texts(outputs) for outputs in all_outputs] == whole
+
+    asyncio.run(main())
+
+
+def test_a_pause_reaches_the_process_and_outlives_it(
+    request_of: Any,
+) -> None:
+    async def main() -> None:
+        async with running(max_restarts=3, step_s=0.01) as client:
+            task = asyncio.create_task(collect(client, request_of("a", [1], 60)))
+            await until(lambda: client.stats.generation_tokens > 3)
+            assert await client.control.pause(PauseMode.KEEP)
+            assert client.stats.is_paused
+            num_tokens = client.stats.generation_tokens
+            late = asyncio.create_task(collect(client, request_of("b", [2], 5)))
+            await client.survey()
+            assert client.stats.generation_tokens == num_tokens
+            assert client.progress.waiting_s == 0
+
+            os.kill(client.process_id, signal.SIGKILL)
+            await until(lambda: client.is_restarting)
+            with pytest.raises(EngineDeadError):
+                await client.control.resume()
+            await until(lambda: client.alive)
+            await client.survey()
+            assert client.stats.is_paused
+            assert client.stats.generation_tokens == 0
+            await client.control.resume()
+            outputs = await asyncio.wait_for(asyncio.gather(task, late), timeout=20)
+            tokens = [sum(len(output.token_ids) for output in each) for each in outputs]
+            assert tokens == [60, 5]
+
+    asyncio.run(main())
+
+
+def test_a_pause_that_waits_is_answered_when_it_begins_or_is_given_up(
+    request_of: Any,
+) -> None:
+    async def main() -> None:
+        async with running(step_s=0.01) as client:
+            task = asyncio.create_task(collect(client, request_of("a", [1], 40)))
+            await until(lambda: client.stats.num_running == 1)
+            assert await client.control.pause(PauseMode.WAIT)
+            assert len(await task) == 40
+            await client.control.resume()
+
+            task = asyncio.create_task(collect(client, request_of("b", [1], 390)))
+            await until(lambda: client.stats.num_running == 1)
+            pause = asyncio.create_task(client.control.pause(PauseMode.WAIT))
+            await until(lambda: client.stats.holds_requests)
+            assert not client.stats.is_paused
+            await client.control.resume()
+            assert not await pause
+            await client.control.abort()
+            assert (await task)[-1].error == ABORTED_BY_OPERATOR
 
     asyncio.run(main())
