@@ -225,7 +225,7 @@ class EngineClient:
         self._socket.linger = 0
         self._socket.connect(status.address)
         self._receiver = asyncio.create_task(self._receive(self._socket))
-        self._send(Hello(was_paused=self.stats.is_paused))
+        self._send(Hello(self.stats.is_paused, self.stats.sleep_level))
         self.progress.restart()
         for open_request in self._open.values():
             self._submit(open_request.resumed())

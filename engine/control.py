@@ -30,6 +30,25 @@ class Resume(msgspec.Struct, tag="resume"):
     ticket: int
 
 
+class Sleep(msgspec.Struct, tag="sleep"):
+    """Client -> engine: pause, then give up memory. Answered when that is done.
+
+    Attributes:
+        level: 1 for pages, 2 for the weights too.
+        mode: `abort` or `wait`: pages are gone, so that no request can be kept.
+    """
+
+    ticket: int
+    level: int
+    mode: PauseMode
+
+
+class WakeUp(msgspec.Struct, tag="wake_up"):
+    """Client -> engine: take the memory back, and steps again. Answered when it can serve."""
+
+    ticket: int
+
+
 class AbortRequests(msgspec.Struct, tag="abort_requests"):
     """Client -> engine: end requests with `abort`, whichever client has sent them.
 
@@ -47,11 +66,15 @@ class Done(msgspec.Struct, tag="done"):
     Attributes:
         is_paused: no steps are taken; after a `Pause` it may be false, if a `Resume` came first.
         names: the first name of each API request that was aborted.
+        num_bytes: memory that was given up.
+        refusal: why the order was not carried out; empty if it was.
     """
 
     ticket: int
     is_paused: bool
     names: list[str] = msgspec.field(default_factory=list)
+    num_bytes: int = 0
+    refusal: str = ""
 
 
-Order = Pause | Resume | AbortRequests
+Order = Pause | Resume | Sleep | WakeUp | AbortRequests

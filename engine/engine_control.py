@@ -4,13 +4,23 @@ import asyncio
 from collections.abc import Callable
 from itertools import count
 
-from leadline.engine.control import AbortRequests, Done, Order, Pause, PauseMode, Resume
+from leadline.engine.control import (
+    AbortRequests,
+    Done,
+    Order,
+    Pause,
+    PauseMode,
+    Resume,
+    Sleep,
+    WakeUp,
+)
+from leadline.engine.errors import OrderRefusedError
 
 
 class EngineControl:
     """Gives orders, and waits for each; for use within one event loop.
 
-    All raise `EngineDeadError` if the engine ends first.
+    All raise `EngineDeadError` if the engine ends first, and `OrderRefusedError` if it cannot obey.
     """
 
     def __init__(self, send: Callable[[Order], None]) -> None:
@@ -31,6 +41,19 @@ class EngineControl:
         """Let the engine take steps again."""
         await self._give(Resume)
 
+    async def sleep(self, level: int, mode: PauseMode) -> int | None:
+        """Let the engine pause and give up memory: pages (level 1), or the weights too (2).
+
+        Returns:
+            How many bytes it has given up; None if somebody has resumed it before it was paused.
+        """
+        done = await self._give(lambda ticket: Sleep(ticket, level, mode))
+        return done.num_bytes if done.is_paused else None
+
+    async def wake_up(self) -> None:
+        """Let the engine take its memory back and go on."""
+        await self._give(WakeUp)
+
     async def abort(self, names: list[str] | None = None) -> list[str]:
         """End requests with `abort`; returns the first name of each API request that had any.
 
@@ -43,7 +66,10 @@ class EngineControl:
         """The engine has carried out an order; nobody may be waiting any more."""
         future = self._waiting.pop(done.ticket, None)
         if future is not None and not future.done():
-            future.set_result(done)
+            if done.refusal:
+                future.set_exception(OrderRefusedError(done.refusal))
+            else:
+                future.set_result(done)
 
     def fail(self, error: Exception) -> None:
         """The engine has ended; all who wait get the error."""

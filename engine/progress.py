@@ -10,7 +10,8 @@ class Progress:
     """What was asked of the engine, and when it last completed a step.
 
     Kept by the client alone: an engine that hangs could not tell. Work that its clients have given
-    up counts until the engine has answered it; requests do not count while the engine is paused.
+    up counts until the engine has answered it; requests do not count while the engine is paused,
+    and nothing does while it sleeps: it wakes up as slowly as it loads.
 
     Attributes:
         predicted_step_s: seconds that the longest step in flight should take; 0 while unknown.
@@ -20,7 +21,7 @@ class Progress:
         self.predicted_step_s = 0.0
         self._now = now
         self._num_requests = self._num_others = 0
-        self._is_paused = False
+        self._is_paused = self._is_asleep = False
         self._num_steps = 0
         self._step_s = self._pending_since_s = now()
 
@@ -38,6 +39,8 @@ class Progress:
 
     @property
     def _num_pending(self) -> int:
+        if self._is_asleep:
+            return 0
         return self._num_others + (0 if self._is_paused else self._num_requests)
 
     def restart(self) -> None:
@@ -61,8 +64,9 @@ class Progress:
     def hear(self, stats: EngineStats) -> None:
         """The engine has told how it fares."""
         self.predicted_step_s = stats.predicted_step_s
-        if self._is_paused != stats.is_paused:
-            self._is_paused = stats.is_paused
+        state = (stats.is_paused, stats.sleep_level > 0)
+        if (self._is_paused, self._is_asleep) != state:
+            self._is_paused, self._is_asleep = state
             self._pending_since_s = self._now()
         if stats.num_steps != self._num_steps:
             self._num_steps = stats.num_steps

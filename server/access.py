@@ -20,6 +20,9 @@ ADMIN_PATHS = frozenset(
         "/pause",
         "/resume",
         "/is_paused",
+        "/sleep",
+        "/wake_up",
+        "/is_sleeping",
     }
 )
 

@@ -17,9 +17,11 @@ import msgspec
 from starlette.responses import Response
 
 from leadline.engine.errors import (
+    EngineAsleepError,
     EngineDeadError,
     EngineError,
     EngineRestartingError,
+    OrderRefusedError,
     PromptTooLongError,
     QueueFullError,
     RequestError,
@@ -31,6 +33,7 @@ _TYPES = {
     404: "not_found_error",
     405: "invalid_request_error",
     408: "timeout_error",
+    409: "conflict_error",
     413: "invalid_request_error",
     414: "invalid_request_error",
     415: "invalid_request_error",
@@ -167,6 +170,10 @@ def from_engine_error(error: EngineError) -> ApiError:
                 code="rate_limit_exceeded",
                 headers={"Retry-After": str(max(1, math.ceil(retry_after_s)))},
             )
+        case EngineAsleepError():
+            return UnavailableError(str(error), code="engine_asleep")
+        case OrderRefusedError():
+            return ApiError(409, str(error), code="not_possible_now")
         case RequestError():
             return BadRequestError(str(error), param=error.param, code="invalid_value")
         case EngineRestartingError():

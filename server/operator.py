@@ -1,4 +1,4 @@
-"""`/abort_requests`, `/pause`, `/resume` and `/is_paused`: an operator's hold on the engine."""
+"""`/abort_requests`, `/pause`, `/sleep` and what undoes them: an operator's hold on the engine."""
 
 from collections.abc import Awaitable
 from typing import TypeVar
@@ -11,9 +11,15 @@ from starlette.routing import Route
 
 from leadline.engine.control import PauseMode
 from leadline.engine.errors import EngineError
-from leadline.server.errors import from_engine_error, invalid
+from leadline.server.errors import from_engine_error, invalid, unsupported
 from leadline.server.requests import PlainFields, read_fields
-from leadline.server.response_types import Aborted, PauseAnswer, PauseState
+from leadline.server.response_types import (
+    Aborted,
+    PauseAnswer,
+    PauseState,
+    SleepAnswer,
+    SleepState,
+)
 from leadline.server.state import ServerState
 
 MAX_IDS = 10_000
@@ -22,6 +28,11 @@ PAUSE_QUERY = {
     "keep goes on with them after POST /resume",
     "wait_for_inflight_requests": "true: as mode=wait",
     "clear_cache": "true: forget all cached pages (default: false)",
+}
+
+SLEEP_QUERY = {
+    "level": "1 (default): give up the cache's memory; 2: the weights' too, to be loaded again",
+    "mode": "of the requests that are there: abort (default) ends them, wait lets them finish",
 }
 
 T = TypeVar("T")
@@ -40,6 +51,9 @@ def operator_routes() -> list[Route]:
         Route("/pause", pause, methods=["POST"]),
         Route("/resume", resume, methods=["POST"]),
         Route("/is_paused", is_paused),
+        Route("/sleep", sleep, methods=["POST"]),
+        Route("/wake_up", wake_up, methods=["POST"]),
+        Route("/is_sleeping", is_sleeping),
     ]
 
 
@@ -72,6 +86,36 @@ async def is_paused(request: Request) -> Response:
     """Whether the engine is paused."""
     state: ServerState = request.app.state.server
     return _json(PauseState(is_paused=state.engine.stats.is_paused))
+
+
+async def sleep(request: Request) -> Response:
+    """Pause the engine and give up its memory; requests get 503 until it is woken."""
+    state: ServerState = request.app.state.server
+    level, mode = request.query_params.get("level", "1"), _mode(request)
+    if level not in ("1", "2"):
+        raise invalid("level", f"'level' is {level[:40]!r}; allowed: 1, 2")
+    if mode is PauseMode.KEEP:
+        raise invalid("mode", "'mode' is 'keep'; allowed: abort, wait (pages are given up)")
+    freed_bytes = await _done(state.engine.control.sleep(int(level), mode))
+    if freed_bytes is None:
+        return _json(SleepAnswer(status="awake"))
+    return _json(SleepAnswer(status="asleep", freed_bytes=freed_bytes))
+
+
+async def wake_up(request: Request) -> Response:
+    """Take the memory back and go on."""
+    state: ServerState = request.app.state.server
+    if "tags" in request.query_params:
+        raise unsupported("tags", "leave it out; everything wakes up together")
+    await _done(state.engine.control.wake_up())
+    return _json(SleepAnswer(status="awake"))
+
+
+async def is_sleeping(request: Request) -> Response:
+    """Whether the engine sleeps, and how deeply."""
+    state: ServerState = request.app.state.server
+    level = state.engine.stats.sleep_level
+    return _json(SleepState(is_sleeping=level > 0, level=level))
 
 
 def _mode(request: Request) -> PauseMode:

@@ -13,7 +13,7 @@ from leadline.server.messages.message import MessageAnswer, TokenCount
 from leadline.server.messages.request import CountTokensRequest, MessagesRequest
 from leadline.server.metrics import CONTENT_TYPE
 from leadline.server.openapi.operation import Operation, acts, generates, reads, shows, takes
-from leadline.server.operator import PAUSE_QUERY, AbortFields
+from leadline.server.operator import PAUSE_QUERY, SLEEP_QUERY, AbortFields
 from leadline.server.response_types import (
     Aborted,
     ChatCompletion,
@@ -23,6 +23,8 @@ from leadline.server.response_types import (
     ModelList,
     PauseAnswer,
     PauseState,
+    SleepAnswer,
+    SleepState,
     TextCompletion,
     Version,
 )
@@ -75,8 +77,11 @@ OPERATIONS: Mapping[str, Operation] = {
         acts(Aborted), request=AbortFields, example={"request_ids": ["chatcmpl-1"]}
     ),
     "POST /pause": acts(PauseAnswer, query=PAUSE_QUERY),
-    "POST /resume": acts(PauseAnswer),
+    "POST /resume": acts(PauseAnswer, errors=(409, 503)),
     "GET /is_paused": acts(PauseState),
+    "POST /sleep": acts(SleepAnswer, query=SLEEP_QUERY, errors=(409, 503)),
+    "POST /wake_up": acts(SleepAnswer, errors=(409, 503)),
+    "GET /is_sleeping": acts(SleepState),
     "GET /livez": reads("operation", Probe),
     "GET /readyz": reads("operation", Probe, unavailable=ProbeRefusal),
     "GET /health": reads("operation", HealthReport, unavailable=HealthRefusal),

@@ -149,6 +149,17 @@ class ScriptedEngine:
         self.stats.is_paused = self.stats.holds_requests = True
         return True
 
+    async def sleep(self, level: int, mode: PauseMode) -> int | None:
+        await self.pause(mode)
+        self.stats.sleep_level = level
+        return 1000 * level
+
+    async def wake_up(self) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.stats.sleep_level = 0
+        await self.resume()
+
     async def resume(self) -> None:
         self.orders.append(("resume", None))
         self.stats.is_paused = self.stats.holds_requests = False

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from leadline.engine.control import PauseMode
-from leadline.engine.errors import EngineRestartingError
+from leadline.engine.errors import EngineAsleepError, EngineRestartingError, OrderRefusedError
 from leadline.engine.request import ABORTED_BY_OPERATOR, FinishReason
 
 
@@ -94,3 +94,46 @@ def test_who_is_aborted_is_told_not_to_come_back(serve: Callable[..., Any]) -> N
     assert answer.status_code == 503
     assert answer.headers["x-should-retry"] == "false"
     assert answer.json()["error"]["code"] == "aborted"
+
+
+@pytest.mark.parametrize(("query", "level"), [("", 1), ("?level=1", 1), ("?level=2&mode=wait", 2)])
+def test_sleep_and_wake_up(service: Any, query: str, level: int) -> None:
+    http = service.http
+    assert http.get("/is_sleeping").json() == {"is_sleeping": False, "level": 0}
+    answer = http.post(f"/sleep{query}")
+    assert answer.json() == {"status": "asleep", "freed_bytes": 1000 * level}
+    assert http.get("/is_sleeping").json() == {"is_sleeping": True, "level": level}
+    ready, health = http.get("/readyz"), http.get("/health")
+    assert (ready.status_code, health.status_code) == (503, 200)
+    assert ready.json()["error"]["code"] == "engine_asleep"
+    assert http.post("/wake_up").json()["status"] == "awake"
+    assert http.get("/readyz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "param"),
+    [
+        ("sleep?level=0", "level"),
+        ("sleep?level=3", "level"),
+        ("sleep?mode=keep", "mode"),
+        ("wake_up?tags=weights", "tags"),
+    ],
+)
+def test_sleeps_that_nobody_knows(service: Any, path: str, param: str) -> None:
+    answer = service.http.post(f"/{path}")
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+    assert service.engine.orders == []
+
+
+def test_requests_to_an_engine_that_sleeps(serve: Callable[..., Any]) -> None:
+    answer = serve(refusal=EngineAsleepError("it sleeps")).chat()
+    assert answer.status_code == 503
+    assert answer.json()["error"]["code"] == "engine_asleep"
+    assert int(answer.headers["retry-after"]) > 0
+
+
+def test_an_order_that_is_not_possible(serve: Callable[..., Any]) -> None:
+    answer = serve(refusal=OrderRefusedError("the weights are gone")).http.post("/wake_up")
+    assert answer.status_code == 409
+    assert "the weights are gone" in answer.json()["error"]["message"]

@@ -20,9 +20,11 @@ from leadline.engine.client import EngineClient
 from leadline.engine.control import PauseMode
 from leadline.engine.engine_process import EngineProcess, RestartPolicy
 from leadline.engine.errors import (
+    EngineAsleepError,
     EngineDeadError,
     EngineRestartingError,
     InvalidRequestError,
+    OrderRefusedError,
     PromptTooLongError,
 )
 from leadline.engine.request import (
@@ -531,5 +533,41 @@ def test_a_pause_that_waits_is_answered_when_it_begins_or_is_given_up(
             assert not await pause
             await client.control.abort()
             assert (await task)[-1].error == ABORTED_BY_OPERATOR
+
+    asyncio.run(main())
+
+
+def test_sleep_over_the_socket(request_of: Any) -> None:
+    async def main() -> None:
+        async with running(max_restarts=3, step_s=0.01) as client:
+            task = asyncio.create_task(collect(client, request_of("a", [1], 390)))
+            await until(lambda: client.stats.num_running == 1)
+            freed = await client.control.sleep(1, PauseMode.ABORT)
+            assert freed == 200 * 4
+            assert (await task)[-1].error == ABORTED_BY_OPERATOR
+            assert client.stats.sleep_level == 1
+            with pytest.raises(EngineAsleepError, match="wake_up"):
+                await collect(client, request_of("b", [1], 5))
+            with pytest.raises(OrderRefusedError, match="wake_up"):
+                await client.control.resume()
+
+            os.kill(client.process_id, signal.SIGKILL)
+            await until(lambda: client.generation == 2 and client.alive)
+            await client.survey()
+            assert client.stats.sleep_level == 1
+
+            await client.control.wake_up()
+            assert not client.stats.is_paused
+            assert len(texts(await collect(client, request_of("b", [1], 5)))) == 5
+            await client.control.wake_up()  # it is awake
+
+            task = asyncio.create_task(collect(client, request_of("c", [1], 390)))
+            await until(lambda: client.stats.num_running == 1)
+            sleep = asyncio.create_task(client.control.sleep(1, PauseMode.WAIT))
+            await until(lambda: client.stats.holds_requests)
+            await client.control.resume()
+            assert await sleep is None
+            await client.control.abort()
+            await task
 
     asyncio.run(main())
