@@ -366,6 +366,15 @@ def test_an_engine_that_hangs_for_too_long_is_killed(model: Path) -> None:
     assert not Path(f"/proc/{engine}").exists()
 
 
+def test_an_engine_that_hangs_while_loading_is_killed(model: Path) -> None:
+    with launched(model, "endless", loading_timeout_s=1.0) as server:
+        status, errors = server.end()
+    assert status == 1
+    last = errors.splitlines()[-1]
+    assert "nothing new for 1 s (--loading-timeout)" in last
+    assert "reading weights: 1 of 9 MB" in last
+
+
 def test_without_a_timeout_a_hanging_engine_is_waited_for(model: Path) -> None:
     with (
         running(model, engine_timeout_s=0) as server,
@@ -538,6 +547,7 @@ def test_a_used_port_is_noticed_first(capfd: pytest.CaptureFixture[str]) -> None
         ({}, {"port": 70000}, "port is 70000; allowed: 0 to 65535"),
         ({}, {"drain_timeout_s": -1.0}, "drain_timeout_s is -1.0; allowed: at least 0"),
         ({}, {"engine_timeout_s": -1.0}, "engine_timeout_s is -1.0; allowed: at least 0"),
+        ({}, {"loading_timeout_s": -1.0}, "loading_timeout_s is -1.0; allowed: at least 0"),
         ({}, {"api_key": ("",)}, "api_key: key 1 of 1 is not allowed"),
         ({}, {"log_format": "xml"}, "log_format is 'xml'; allowed: text, json"),
         ({}, {"deadline_s": 0.0}, "deadline_s is 0.0; allowed: greater than 0"),
