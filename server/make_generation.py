@@ -75,6 +75,7 @@ async def make_generation(
         ApiError: a prompt is too long or has ids that are no tokens; a grammar is no good.
     """
     own_id = f"{id_prefix}{uuid.uuid4().hex}"  # whatever clients call theirs, it is new
+    response_id = fields.response_id(id_prefix) or own_id
     check_limits(fields, state.limits)
     num_choices = fields.n or 1
     check_prompts(len(prompts), len(prompts) * num_choices, state.limits)
@@ -105,7 +106,7 @@ async def make_generation(
             requests.append(_follower(leader, f"{own_id}-{len(requests)}", choice))
     return Generation(
         state=state,
-        response_id=fields.response_id(id_prefix) or own_id,
+        response_id=response_id,
         model=fields.model,
         created_s=int(caller.arrival_s),
         seed=seed,

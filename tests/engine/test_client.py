@@ -571,3 +571,41 @@ def test_sleep_over_the_socket(request_of: Any) -> None:
             await task
 
     asyncio.run(main())
+
+
+CLIENT = """
+import asyncio
+import sys
+from leadline.engine.client import EngineClient
+from leadline.engine.request import EngineRequest, SamplingParams
+
+async def main():
+    client = EngineClient(sys.argv[1])
+    await client.attach()
+    params = SamplingParams(seed=0, max_tokens=390)
+    request = EngineRequest(request_id="theirs", prompt_ids=[1], params=params)
+    async for output in client.generate(request):
+        print(output.token_ids, flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_requests_of_a_killed_client_are_aborted(request_of: Any) -> None:
+    async def main() -> None:
+        async with running(step_s=0.01) as client:
+            other = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", CLIENT, client.process.address),
+                stdout=asyncio.subprocess.PIPE,
+            )
+            assert other.stdout is not None
+            assert await other.stdout.readline()
+            assert client.stats.num_running == 1
+            other.kill()
+            await other.wait()
+            await until(lambda: client.stats.num_running == 0)
+            assert client.stats.generation_tokens < 390
+            assert client.stats.page_usage == 0
+            assert len(texts(await collect(client, request_of("a", [1], 5)))) == 5
+
+    asyncio.run(main())

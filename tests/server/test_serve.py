@@ -280,6 +280,18 @@ def test_an_engine_that_dies(model: Path) -> None:
     assert last.startswith("leadline serve: the engine has ended: RuntimeError: the device is on")
 
 
+def test_an_engine_that_dies_again_and_again_is_given_up(model: Path) -> None:
+    with running(model, "mortal", max_engine_restarts=1) as server:
+        response = ask(server)
+        status, errors = server.end()
+    assert response.status_code == 503
+    assert response.json()["error"]["code"] == "engine_dead"
+    assert status == 1
+    assert errors.count("the engine has died and is started again") == 1
+    last = errors.splitlines()[-1]
+    assert last.startswith("leadline serve: the engine has ended: RuntimeError: the device is on")
+
+
 def engine_id(server: Server) -> int:
     """The process id of the engine."""
     children = children_of(server.process.pid)
