@@ -27,9 +27,11 @@ from leadline.engine.model.weights import assemble
 from leadline.engine.parallel.context import ParallelContext
 from leadline.engine.prefill_share import PrefillShare
 from leadline.engine.scheduler import Scheduler
+from leadline.engine.survey import ExpertLoad
 from leadline.engine.worker.drafter import Drafter
 from leadline.engine.worker.host_pages import HostPages
 from leadline.engine.worker.model_runner import ModelRunner
+from leadline.engine.worker.worker import Worker
 from leadline.kernels.api import KernelSet
 from leadline.kernels.latent_cache import LatentCache, LatentLayout
 from leadline.kernels.select import Choice, KernelError, Platform, select_kernels
@@ -58,6 +60,15 @@ class LoadedModel:
     kernels: KernelSet
     has_mtp: bool
     summary: list[tuple[str, str]]
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that its tensors take."""
+        return self.model.num_bytes
+
+    def expert_load(self) -> list[ExpertLoad]:
+        """See `DeepseekModel.expert_load`."""
+        return self.model.expert_load()
 
 
 def load_model(
@@ -167,6 +178,28 @@ def make_host_pages(
     return HostPages(cache, config.num_host_pages, page_hidden)
 
 
+def make_runner(config: ResolvedConfig, loaded: LoadedModel, grammars: GrammarStore) -> ModelRunner:
+    """What computes steps, with pages that hold nothing."""
+    cache = make_cache(config, loaded)
+    memory = PagedMemory(cache, loaded.kernels, scale=softmax_scale(loaded.config))
+    drafter = make_drafter(config, loaded, memory) if _num_drafts(config, loaded) else None
+    return ModelRunner(
+        loaded.model,
+        memory,
+        loaded.kernels,
+        page_size=config.page_size,
+        vocab_size=loaded.config.vocab_size,
+        drafter=drafter,
+        host_pages=make_host_pages(config, cache, drafter),
+        grammars=grammars,
+        logprobs_mode=config.logprobs_mode,
+    )
+
+
+def _num_drafts(config: ResolvedConfig, loaded: LoadedModel) -> int:
+    return config.speculative_tokens if loaded.has_mtp else 0
+
+
 def build_core(
     config_json: bytes,
     on_stage: OnStage,
@@ -187,37 +220,29 @@ def build_core(
     torch.set_num_threads(config.num_threads)
     loaded = load_model(config, on_stage)
     on_stage("allocating the latent cache")
-    cache = make_cache(config, loaded)
-    memory = PagedMemory(cache, loaded.kernels, scale=softmax_scale(loaded.config))
-    num_drafts = config.speculative_tokens if loaded.has_mtp else 0
-    drafter = make_drafter(config, loaded, memory) if num_drafts else None
-    host_pages = make_host_pages(config, cache, drafter)
     grammars = GrammarStore(Path(config.model))
-    runner = ModelRunner(
-        loaded.model,
-        memory,
-        loaded.kernels,
-        page_size=config.page_size,
-        vocab_size=loaded.config.vocab_size,
-        drafter=drafter,
-        host_pages=host_pages,
-        grammars=grammars,
-        logprobs_mode=config.logprobs_mode,
+    runner = make_runner(config, loaded, grammars)
+    worker = Worker(
+        loaded,
+        runner,
+        lambda: load_model(config),
+        lambda model: make_runner(config, model, grammars),
     )
-    executor = LocalExecutor(runner, config.capacity(), grammars)
+    num_drafts = _num_drafts(config, loaded)
+    executor = LocalExecutor(worker, config.capacity(), grammars)
     scheduler, events = make_scheduler(
         config, make_policy(num_drafts), vocab_size=loaded.config.vocab_size
     )
     num_tokens = config.num_pages * config.page_size
     pool = (
         f"{config.num_pages} pages of {config.page_size}: {num_tokens} tokens, "
-        f"{config.kv_cache_dtype}, {cache.num_bytes / 2**20:.0f} MiB"
+        f"{config.kv_cache_dtype}, {runner.num_cache_bytes / 2**20:.0f} MiB"
     )
     summary = [*loaded.summary, ("latent cache", pool)]
-    if drafter is not None:
-        summary.append(("drafter", f"{drafter.page_hidden_PD.nbytes / 2**20:.1f} MiB of states"))
-    if host_pages is not None:
-        tier = f"{config.num_host_pages} pages, {host_pages.num_bytes / 2**20:.0f} MiB"
+    if num_drafts:
+        summary.append(("drafter", f"{runner.num_hidden_bytes / 2**20:.1f} MiB of states"))
+    if config.num_host_pages:
+        tier = f"{config.num_host_pages} pages, {runner.num_host_bytes / 2**20:.0f} MiB"
         summary.append(("host tier", tier))
     ready = Ready(
         max_model_len=config.max_model_len,

@@ -1,14 +1,14 @@
 """A client's view of the engine: ask it, follow how it fares, go on where a dead one stopped."""
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator
 
 import msgspec
 import zmq
 import zmq.asyncio
 
-from leadline.engine.deadlines import has_passed
+from leadline.engine.control import Done, Order
+from leadline.engine.engine_control import EngineControl
 from leadline.engine.errors import EngineDeadError, EngineRestartingError, RequestError, id_in_use
 from leadline.engine.messages import (
     EngineState,
@@ -45,6 +45,7 @@ class EngineClient:
     Attributes:
         stats: the engine's gauges and counters as of its last message.
         progress: whether it gets on with its work.
+        control: an operator's hold on it.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class EngineClient:
         self._max_unread = max_unread_outputs or MAX_UNREAD_OUTPUTS
         self.stats = EngineStats()
         self.progress = Progress()
+        self.control = EngineControl(self._order)
         self._address = address
         self._resume = resume
         self._open: dict[str, OpenRequest] = {}
@@ -69,7 +71,6 @@ class EngineClient:
         self._socket: zmq.asyncio.Socket | None = None
         self._receiver: asyncio.Task[None] | None = None
         self._follower: asyncio.Task[None] | None = None
-        self._timers: list[asyncio.TimerHandle] = []
         self._resets = SharedAnswer[int]()
         self._surveys = SharedAnswer[EngineSurvey]()
         self._encoder = msgspec.msgpack.Encoder()
@@ -123,7 +124,7 @@ class EngineClient:
         open_request = self._open[request_id] = OpenRequest(request)
         is_over = False
         try:
-            self._ask(Submit(request))
+            self._submit(request)
             while not is_over:
                 item = await open_request.outputs.get()
                 if isinstance(item, RequestError):
@@ -175,11 +176,19 @@ class EngineClient:
         self._disconnect()
         self._context.term()
 
+    def _order(self, order: Order) -> None:
+        self._check_alive()
+        self._ask(order)
+
     def _check_alive(self) -> None:
         if self.alive:
             return
         cause = self._status.cause if self._status is not None else "the engine is not running"
         raise EngineRestartingError(cause) if self.is_restarting else EngineDeadError(cause)
+
+    def _submit(self, request: EngineRequest) -> None:
+        self._send(Submit(request))
+        self.progress.ask(is_request=True)
 
     def _ask(self, message: ToEngine) -> None:
         self._send(message)
@@ -216,17 +225,16 @@ class EngineClient:
         self._socket.linger = 0
         self._socket.connect(status.address)
         self._receiver = asyncio.create_task(self._receive(self._socket))
-        self._send(Hello())
+        self._send(Hello(self.stats.is_paused, self.stats.sleep_level))
         self.progress.restart()
         for open_request in self._open.values():
-            self._ask(Submit(open_request.resumed()))
+            self._submit(open_request.resumed())
         if not self._ready.done():
             self._ready.set_result(status.ready)
 
     def _disconnect(self) -> None:
-        for timer in self._timers:
-            timer.cancel()
-        self._timers = []
+        for open_request in self._open.values():
+            open_request.unwatch()
         if self._receiver is not None:
             self._receiver.cancel()
             self._receiver = None
@@ -250,18 +258,11 @@ class EngineClient:
             self._ready.set_exception(EngineDeadError(status.cause))
         self._resets.fail(EngineDeadError(status.cause))
         self._surveys.fail(EngineDeadError(status.cause))
+        self.control.fail(EngineDeadError(status.cause))
         for request_id, open_request in self._open.items():
             is_suspect = request_id in status.suspect_ids
             if open_request.survives(status, resume=self._resume, is_suspect=is_suspect):
-                self._watch_deadline(open_request)
-
-    def _watch_deadline(self, open_request: OpenRequest) -> None:
-        """End a request whose deadline passes while there is no engine to do it."""
-        if (deadline_s := open_request.request.deadline_s) is not None:
-            loop, error = asyncio.get_running_loop(), has_passed(open_request.request)
-            wait_s = max(0.0, deadline_s - time.time())
-            timer = loop.call_later(wait_s, open_request.end, FinishReason.ABORT, error)
-            self._timers.append(timer)
+                open_request.watch_deadline()
 
     async def _receive(self, socket: zmq.asyncio.Socket) -> None:
         while True:
@@ -275,7 +276,7 @@ class EngineClient:
                 for output in outputs:
                     self._pass_on(output)
             case Refused(request_id):
-                self.progress.answer()
+                self.progress.answer(is_request=True)
                 if (open_request := self._open.get(request_id)) is not None:
                     open_request.outputs.put_nowait(message.to_error())
             case PrefixCacheReset(num_pages):
@@ -284,13 +285,16 @@ class EngineClient:
             case EngineSurvey():
                 self.progress.answer()
                 self._surveys.give(message)
+            case Done():
+                self.progress.answer()
+                self.control.hear(message)
             case Ready():
                 pass  # the answer to Hello
 
     def _pass_on(self, output: RequestOutput) -> None:
         is_final = output.finish_reason is not None
         if is_final:
-            self.progress.answer()
+            self.progress.answer(is_request=True)
         if (open_request := self._open.get(output.request_id)) is None:
             return
         queue = open_request.outputs

@@ -8,9 +8,16 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
+from leadline.engine.control import PauseMode
+from leadline.engine.errors import EngineAsleepError
 from leadline.engine.executor.base import Executor
 from leadline.engine.messages import EngineStats, GrammarCounts
-from leadline.engine.request import EngineRequest, FinishReason, RequestOutput
+from leadline.engine.request import (
+    ABORTED_BY_OPERATOR,
+    EngineRequest,
+    FinishReason,
+    RequestOutput,
+)
 from leadline.engine.running_trace import RunningTrace
 from leadline.engine.scheduler import MAX_STEPS_IN_FLIGHT, Scheduler
 from leadline.engine.step import ModelOutput
@@ -37,6 +44,9 @@ class EngineCore:
 
     Each accepted request yields exactly one output with a finish reason: from `complete_step`,
     `sweep`, `finish` or `finish_all`, whichever ends it.
+
+    Attributes:
+        sleep_level: memory that it has given up: 1 for pages, 2 for the weights too; 0 for none.
     """
 
     def __init__(
@@ -64,6 +74,9 @@ class EngineCore:
         self._events = events
         self._grammar_counts = grammar_counts
         self._is_stalled = False
+        self._is_told = False
+        self.sleep_level = 0
+        self._waking: Future[None] | None = None
         self._in_flight: deque[Future[ModelOutput]] = deque()
         self._trace: RunningTrace | None = None
         self._ids_in_flight: deque[frozenset[str]] = deque()
@@ -79,6 +92,8 @@ class EngineCore:
         Raises:
             RequestError: the request is refused; it will have no outputs.
         """
+        if self.sleep_level:
+            raise EngineAsleepError("the engine sleeps; POST /wake_up ends that")
         self._scheduler.add(request, self._executor.prepare(request.params))
         self._is_stalled = False
 
@@ -93,6 +108,95 @@ class EngineCore:
     def sweep(self) -> list[RequestOutput]:
         """End requests whose deadline has passed or that could not be prepared; their finals."""
         return self._scheduler.sweep()
+
+    def abort(self, names: list[str] | None) -> tuple[list[RequestOutput], list[str]]:
+        """End requests because an operator wants it.
+
+        Args:
+            names: any names of theirs (`EngineRequest.names`); None for all requests.
+
+        Returns:
+            Their final outputs, and the first name of each API request that they belong to.
+        """
+        book = self._scheduler.book
+        states = list(book.requests.values()) if names is None else book.find(names)
+        error = ABORTED_BY_OPERATOR
+        outputs = [self._scheduler.finish(s.request_id, FinishReason.ABORT, error) for s in states]
+        first_names = dict.fromkeys(name for s in states for name in s.request.names[:1])
+        return [output for output in outputs if output is not None], list(first_names)
+
+    def pause(self, mode: PauseMode) -> list[RequestOutput]:
+        """Take no more steps, at once or soon (`is_paused`); final outputs of what that ends."""
+        self._is_told = True
+        outputs, _ = self.abort(None) if mode is PauseMode.ABORT else ([], [])
+        self._scheduler.book.hold(only_new=mode is PauseMode.WAIT)
+        return outputs
+
+    def stay_paused(self, sleep_level: int = 0) -> None:
+        """The engine before this one was paused: so is this one, unless it was told otherwise."""
+        if not self._is_told:
+            self._scheduler.book.hold(only_new=False)
+            if sleep_level > self.sleep_level and self.is_paused:
+                self.sleep(sleep_level)
+
+    def resume(self) -> None:
+        """Take steps again; only while it is awake."""
+        self._is_told = True
+        self._scheduler.book.let_go()
+
+    def sleep(self, level: int) -> int:
+        """Give up memory, see `Executor.sleep`; only while paused, and not while it wakes up.
+
+        Cached pages are forgotten; requests that wait stay in the queue, new ones are refused.
+
+        Returns:
+            How many bytes it has given up.
+        """
+        assert self.is_paused, "a running engine needs its memory"
+        before = self._executor.num_bytes
+        self._scheduler.reset_prefix_cache()
+        self._executor.sleep(level)
+        self._scheduler.book.take_released_ids()  # nothing is held any more
+        self.sleep_level = max(level, self.sleep_level)
+        return before - self._executor.num_bytes
+
+    def start_waking(self) -> None:
+        """Begin to take the memory back; see `finish_waking`. Steps wait for a `resume`."""
+        if self.sleep_level and self._waking is None:
+            self._waking = self._executor.wake_up()
+
+    @property
+    def is_waking(self) -> bool:
+        """Whether the memory is on its way."""
+        return self._waking is not None
+
+    def finish_waking(self) -> bool:
+        """Whether the engine is awake after all; False while the memory is still on its way.
+
+        Raises:
+            Exception: why the memory could not be taken back; the engine sleeps on.
+        """
+        if self._waking is not None:
+            if not self._waking.done():
+                return False
+            waking, self._waking = self._waking, None
+            waking.result()
+            self.sleep_level = 0
+        return True
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether new requests wait: the engine is paused, or about to be."""
+        return self._scheduler.book.is_holding
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether no step is in flight, and none will be before `resume`."""
+        return self.is_holding and not self.has_work()
+
+    def idle_s(self) -> float | None:
+        """Seconds until `sweep` may have something to end, without any step; None for never."""
+        return self._scheduler.idle_s()
 
     def has_work(self) -> bool:
         """Whether a step is in flight or worth starting."""
@@ -154,6 +258,9 @@ class EngineCore:
         """Gauges of this moment, and counters since start."""
         stats = self._scheduler.stats()
         stats.grammars = self._grammar_counts()
+        stats.holds_requests = self.is_holding
+        stats.is_paused = self.is_paused
+        stats.sleep_level = self.sleep_level
         return stats
 
     def survey(self) -> EngineSurvey:

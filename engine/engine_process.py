@@ -31,6 +31,7 @@ from leadline.engine.running_trace import read_trace
 logger = logging.getLogger(__name__)
 
 _LAST_WORDS_S = 1.0
+_NEWS_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,7 @@ class EngineProcess:
         *,
         builder: str = "leadline.engine.build:build_core",
         restarts: RestartPolicy | None = None,
+        loading_timeout_s: float = 0.0,
     ) -> None:
         """Nothing is started yet.
 
@@ -74,10 +76,14 @@ class EngineProcess:
             config: given to the builder, as JSON.
             builder: `module:function` that makes the engine in its process.
             restarts: None for the usual ones.
+            loading_timeout_s: a start that tells of nothing new for so long is ended; 0 for never.
         """
         self._config = msgspec.Raw(msgspec.json.encode(config))
         self._builder = builder
         self._restarts = restarts or RestartPolicy()
+        self._loading_timeout_s = loading_timeout_s
+        self._news_s = 0.0
+        self._stage = "starting"
         self._directory = Path(tempfile.mkdtemp(prefix="leadline-"))  # mode 0700
         self.address = f"ipc://{self._directory}/status"
         self._context = zmq.asyncio.Context()
@@ -210,6 +216,7 @@ class EngineProcess:
         )
         writer.write(msgspec.json.encode(launch) + b"\n")
         listener = asyncio.create_task(self._listen(reader, on_stage))
+        watcher = asyncio.create_task(self._end_hanging_start())
         try:
             exit_code = await process.wait()
             await asyncio.wait((listener,), timeout=_LAST_WORDS_S)
@@ -218,6 +225,7 @@ class EngineProcess:
             raise
         finally:
             listener.cancel()
+            watcher.cancel()
             writer.close()
         unexpected = f"the engine process ended unexpectedly with exit code {exit_code}"
         return self._last_words or unexpected
@@ -229,6 +237,8 @@ class EngineProcess:
             while line := await reader.readline():
                 match message := decoder.decode(line):
                     case Loading(stage):
+                        self._news_s = asyncio.get_running_loop().time()
+                        self._stage = stage
                         on_stage(stage)
                     case Failed(text):
                         self._last_words = self._last_words or text
@@ -240,6 +250,22 @@ class EngineProcess:
                         self._publish(
                             EngineStatus(EngineState.READY, generation, address, ready=message)
                         )
+
+    async def _end_hanging_start(self) -> None:
+        """Kill an engine that is not ready and has told of nothing new for too long."""
+        loop, timeout_s = asyncio.get_running_loop(), self._loading_timeout_s
+        self._news_s, self._stage = loop.time(), "starting"
+        was_late = False
+        while timeout_s > 0 and self._status.state is not EngineState.READY:
+            left_s = self._news_s + timeout_s - loop.time()
+            if left_s <= 0 and was_late:
+                self.kill(
+                    f"it told of nothing new for {timeout_s:g} s (--loading-timeout) while it "
+                    f"was busy with: {self._stage}"
+                )
+                return
+            was_late = left_s <= 0  # perhaps this process was stopped: news would be here soon
+            await asyncio.sleep(_NEWS_S if was_late else left_s)
 
     async def _tell_newcomers(self) -> None:
         while True:

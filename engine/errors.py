@@ -4,7 +4,9 @@ EngineError
 |-- RequestError            the user's fault; fails one request
 |   |-- InvalidRequestError a value out of range
 |   |-- PromptTooLongError  longer than the model or the page pool can ever hold
-|   `-- QueueFullError      admission refused, try later
+|   |-- QueueFullError      admission refused, try later
+|   `-- EngineAsleepError   admission refused until somebody wakes the engine
+|-- OrderRefusedError       what an operator wants is not possible now
 |-- ConfigError             a flag or field that cannot be honoured
 `-- EngineDeadError         the engine process ended; every open request ends with it
     `-- EngineRestartingError   it is being started again
@@ -47,6 +49,14 @@ class QueueFullError(RequestError):
     ) -> None:
         super().__init__(message, param=param)
         self.retry_after_s = retry_after_s
+
+
+class EngineAsleepError(RequestError):
+    """The engine has given up its memory."""
+
+
+class OrderRefusedError(EngineError):
+    """What an operator asks of the engine is not possible as it stands."""
 
 
 class ConfigError(EngineError):

@@ -5,7 +5,9 @@ from typing import Literal
 
 import msgspec
 
+from leadline.engine.control import Done, Order
 from leadline.engine.errors import (
+    EngineAsleepError,
     InvalidRequestError,
     PromptTooLongError,
     QueueFullError,
@@ -36,7 +38,15 @@ class Launch(msgspec.Struct):
 
 
 class Hello(msgspec.Struct, tag="hello"):
-    """Client -> engine: send me what concerns everybody. The first message of a client."""
+    """Client -> engine: send me what concerns everybody. The first message of a client.
+
+    Attributes:
+        was_paused: the engine before this one was; so is this one, unless it is told otherwise.
+        sleep_level: the same of its sleep.
+    """
+
+    was_paused: bool = False
+    sleep_level: int = 0
 
 
 class Submit(msgspec.Struct, tag="submit"):
@@ -107,6 +117,9 @@ class EngineStats(msgspec.Struct, kw_only=True):
 
     Attributes:
         page_usage: share of pages in use by running requests, 0..1.
+        is_paused: no steps are taken, and none is in flight.
+        holds_requests: new requests wait, since the engine is paused or is about to be.
+        sleep_level: memory that is given up: 1 for pages, 2 for the weights too; 0 for none.
         num_steps: steps that computed at least one token.
         num_cached_pages: pages that the prefix cache lists.
         num_corrupted_requests: requests that failed because their logits were not finite.
@@ -130,6 +143,9 @@ class EngineStats(msgspec.Struct, kw_only=True):
         page_lifetimes: see `page_times.PageTimes`, as for the next two.
     """
 
+    is_paused: bool = False
+    holds_requests: bool = False
+    sleep_level: int = 0
     num_running: int = 0
     num_waiting: int = 0
     num_deferred: int = 0
@@ -188,11 +204,12 @@ class PrefixCacheReset(msgspec.Struct, tag="prefix_cache_reset"):
     num_pages: int
 
 
-RefusalKind = Literal["invalid_request", "prompt_too_long", "queue_full"]
+RefusalKind = Literal["invalid_request", "prompt_too_long", "queue_full", "asleep"]
 _REFUSALS: dict[RefusalKind, type[RequestError]] = {
     "invalid_request": InvalidRequestError,
     "prompt_too_long": PromptTooLongError,
     "queue_full": QueueFullError,
+    "asleep": EngineAsleepError,
 }
 
 
@@ -254,6 +271,6 @@ class EngineStatus(msgspec.Struct):
     is_shut_down: bool = False
 
 
-ToEngine = Hello | Submit | Finish | ResetPrefixCache | TakeSurvey | Shutdown
-FromEngine = Ready | StepOutputs | Refused | PrefixCacheReset | EngineSurvey
+ToEngine = Hello | Submit | Finish | ResetPrefixCache | TakeSurvey | Order | Shutdown
+FromEngine = Ready | StepOutputs | Refused | PrefixCacheReset | EngineSurvey | Done
 FromChild = Loading | Ready | Failed

@@ -1,9 +1,11 @@
 """A request whose final output has not come, as its client keeps it: enough to resume it."""
 
 import asyncio
+import time
 
 from msgspec.structs import replace
 
+from leadline.engine.deadlines import has_passed
 from leadline.engine.errors import RequestError
 from leadline.engine.messages import EngineState, EngineStatus
 from leadline.engine.request import (
@@ -34,6 +36,7 @@ class OpenRequest:
         self._verified: list[tuple[int, int]] = []
         self._num_deaths = 0
         self._is_suspect = False
+        self._timer: asyncio.TimerHandle | None = None
 
     def take(self, output: RequestOutput) -> None:
         """Remember what the engine has told; it is not a suspect any more."""
@@ -67,6 +70,21 @@ class OpenRequest:
         else:
             return True
         return False
+
+    def watch_deadline(self) -> None:
+        """End the request when its deadline passes, while there is no engine to do it."""
+        if (deadline_s := self.request.deadline_s) is not None:
+            wait_s = max(0.0, deadline_s - time.time())
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self._pass_deadline)
+
+    def unwatch(self) -> None:
+        """Leave the deadline to the engine again."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _pass_deadline(self) -> None:
+        self.end(FinishReason.ABORT, has_passed(self.request))
 
     def resumed(self) -> EngineRequest:
         """The request as a new engine is to go on with it."""

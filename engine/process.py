@@ -7,6 +7,7 @@ is told to stop, until its parent is gone, or until the engine fails.
 import contextlib
 import importlib
 import logging
+import math
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 import msgspec
 import zmq
 
+from leadline.engine.control import AbortRequests, Done, Order, Pause, Resume, Sleep, WakeUp
 from leadline.engine.core import EngineCore
 from leadline.engine.errors import ConfigError, RequestError
 from leadline.engine.logs import LogSettings
@@ -49,6 +51,7 @@ Builder = Callable[[bytes, Callable[[str], None]], tuple[EngineCore, Ready]]
 
 _LINGER_MS = 1000
 _PREPARING_MS = 2  # how long to sleep where nothing can run until a request has been prepared
+_WAKING_MS = 20  # how long to sleep until the memory may be back
 _STDIN = 0
 
 
@@ -60,6 +63,8 @@ class ClientLink:
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._clients: list[bytes] = []
         self._gone: set[bytes] = set()
+        self._pausing: list[tuple[bytes, int, int]] = []
+        self._waking: list[tuple[bytes, int]] = []
         self._owners: dict[str, bytes] = {}
         self._decoder = msgspec.msgpack.Decoder(ToEngine)
         self._encoder = msgspec.msgpack.Encoder()
@@ -88,6 +93,42 @@ class ClientLink:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
             self._gone.add(client)
+
+    def await_pause(self, client: bytes, ticket: int, sleep_level: int = 0) -> None:
+        """Remember who waits for the engine to be paused, and whether it is to sleep then."""
+        self._pausing.append((client, ticket, sleep_level))
+
+    def await_waking(self, client: bytes, ticket: int) -> None:
+        """Remember who waits for the engine to be awake."""
+        self._waking.append((client, ticket))
+
+    def tell_paused(self, core: EngineCore) -> None:
+        """Answer who waits for a pause, if the engine is paused or is not about to be any more."""
+        is_paused = core.is_paused
+        if not self._pausing or (core.is_holding and not is_paused):
+            return
+        pausing, self._pausing = self._pausing, []
+        for client, ticket, sleep_level in pausing:
+            num_bytes = core.sleep(sleep_level) if sleep_level and is_paused else 0
+            self.deliver((), core)
+            self.send(client, Done(ticket, is_paused, num_bytes=num_bytes))
+        core.publish_events()
+
+    def tell_awake(self, core: EngineCore) -> None:
+        """Answer who waits for the engine to be awake, if it is, or cannot be."""
+        if not self._waking:
+            return
+        refusal = ""
+        try:
+            if not core.finish_waking():
+                return
+            core.resume()
+        except (LoaderError, ConfigError, MemoryError) as error:
+            refusal = f"the engine sleeps on: {error or type(error).__name__}"
+        waking, self._waking = self._waking, []
+        self.deliver((), core)
+        for client, ticket in waking:
+            self.send(client, Done(ticket, core.is_paused, refusal=refusal))
 
     def take_orphans(self) -> list[str]:
         """Requests whose clients have gone since the last call; their outputs go nowhere."""
@@ -134,7 +175,11 @@ def serve(core: EngineCore, link: ClientLink, ready: Ready) -> None:
 
 def _handle_messages(core: EngineCore, link: ClientLink, ready: Ready) -> bool:
     """Handle what has arrived; if there is nothing to do, wait for it. False after a `Shutdown`."""
-    while link.has_message(_patience_ms(core)):
+    while True:
+        link.tell_paused(core)
+        link.tell_awake(core)
+        if not link.has_message(_patience_ms(core)):
+            return True
         client, message = link.receive()
         match message:
             case Submit(request):
@@ -151,17 +196,52 @@ def _handle_messages(core: EngineCore, link: ClientLink, ready: Ready) -> bool:
                 core.publish_events()
             case TakeSurvey():
                 link.send(client, core.survey())
-            case Hello():
+            case Pause() | Resume() | Sleep() | WakeUp() | AbortRequests():
+                _obey(core, link, client, message)
+            case Hello(was_paused, sleep_level):
+                if was_paused:
+                    core.stay_paused(sleep_level)
                 link.send(client, ready)
+                link.deliver((), core)
             case Shutdown():
                 return False
-    return True
+
+
+def _obey(core: EngineCore, link: ClientLink, client: bytes, order: Order) -> None:
+    """Carry out what an operator asks for."""
+    match order:
+        case Pause(ticket, mode):
+            link.deliver(core.pause(mode), core)
+            link.await_pause(client, ticket)
+        case Resume(ticket) if core.sleep_level:
+            refusal = "the engine sleeps; POST /wake_up ends that"
+            link.send(client, Done(ticket, is_paused=True, refusal=refusal))
+        case Sleep(ticket) if core.is_waking:
+            link.send(client, Done(ticket, is_paused=True, refusal="the engine is waking up"))
+        case Sleep(ticket, level, mode):
+            link.deliver(core.pause(mode), core)
+            link.await_pause(client, ticket, level)
+        case WakeUp(ticket):
+            core.start_waking()
+            link.await_waking(client, ticket)
+        case Resume(ticket):
+            core.resume()
+            link.tell_paused(core)
+            link.deliver((), core)
+            link.send(client, Done(ticket, is_paused=False))
+        case AbortRequests(ticket, names):
+            finals, aborted = core.abort(names)
+            link.deliver(finals, core)
+            link.send(client, Done(ticket, core.is_paused, aborted))
 
 
 def _patience_ms(core: EngineCore) -> int | None:
     """How long to wait for a message before the next step."""
+    if core.is_waking:
+        return _WAKING_MS
     if not core.has_work():
-        return None
+        idle_s = core.idle_s()
+        return None if idle_s is None else math.ceil(idle_s * 1000)
     return 0 if core.can_step() else _PREPARING_MS
 
 

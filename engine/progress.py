@@ -10,7 +10,8 @@ class Progress:
     """What was asked of the engine, and when it last completed a step.
 
     Kept by the client alone: an engine that hangs could not tell. Work that its clients have given
-    up counts until the engine has answered it.
+    up counts until the engine has answered it; requests do not count while the engine is paused,
+    and nothing does while it sleeps: it wakes up as slowly as it loads.
 
     Attributes:
         predicted_step_s: seconds that the longest step in flight should take; 0 while unknown.
@@ -19,7 +20,8 @@ class Progress:
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self.predicted_step_s = 0.0
         self._now = now
-        self._num_pending = 0
+        self._num_requests = self._num_others = 0
+        self._is_paused = self._is_asleep = False
         self._num_steps = 0
         self._step_s = self._pending_since_s = now()
 
@@ -35,25 +37,37 @@ class Progress:
             return 0.0
         return self._now() - max(self._step_s, self._pending_since_s)
 
+    @property
+    def _num_pending(self) -> int:
+        if self._is_asleep:
+            return 0
+        return self._num_others + (0 if self._is_paused else self._num_requests)
+
     def restart(self) -> None:
         """A new engine is ready: nothing has been asked of it."""
         self._step_s = self._now()
-        self._num_pending = self._num_steps = 0
+        self._num_requests = self._num_others = self._num_steps = 0
         self.predicted_step_s = 0.0
 
-    def ask(self) -> None:
-        """Something was asked that the engine will answer."""
+    def ask(self, *, is_request: bool = False) -> None:
+        """Something was asked that the engine will answer: to compute a request, or else."""
         if self._num_pending == 0:
             self._pending_since_s = self._now()
-        self._num_pending += 1
+        self._num_requests += is_request
+        self._num_others += not is_request
 
-    def answer(self) -> None:
+    def answer(self, *, is_request: bool = False) -> None:
         """It has answered."""
-        self._num_pending -= 1
+        self._num_requests -= is_request
+        self._num_others -= not is_request
 
     def hear(self, stats: EngineStats) -> None:
         """The engine has told how it fares."""
         self.predicted_step_s = stats.predicted_step_s
+        state = (stats.is_paused, stats.sleep_level > 0)
+        if (self._is_paused, self._is_asleep) != state:
+            self._is_paused, self._is_asleep = state
+            self._pending_since_s = self._now()
         if stats.num_steps != self._num_steps:
             self._num_steps = stats.num_steps
             self._step_s = self._now()

@@ -5,6 +5,7 @@ import enum
 import msgspec
 
 MAX_SEED = 2**64 - 1
+ABORTED_BY_OPERATOR = "the request was aborted by the operator of this server"
 
 
 class FinishReason(enum.StrEnum):
@@ -196,6 +197,7 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
         leader_id: a request of the same prompt, submitted before, which computes the prompt; this
             one waits for it and shares its full pages. None for no such request.
         resumption: where it goes on, if an engine that died had begun it.
+        names: under which operators know the API request that it is part of.
     """
 
     request_id: str
@@ -208,6 +210,7 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     deadline_s: float | None = None
     leader_id: str | None = None
     resumption: Resumption | None = None
+    names: tuple[str, ...] = ()
 
 
 class TokenLogprobs(msgspec.Struct, array_like=True):
@@ -236,7 +239,8 @@ class RequestOutput(msgspec.Struct, kw_only=True, array_like=True, gc=False):
         stop_token_id: the token that ended the text, where one did.
         num_cached_tokens: prompt tokens that were taken from the prefix cache.
         timing: with the first tokens, and with the finish reason.
-        error: a sentence for the user, when `finish_reason` is `error`, or `abort` for a deadline.
+        error: a sentence for the user, when `finish_reason` is `error`, or `abort` for a deadline
+            or an operator.
         logprobs: one for each of `token_ids`, if they were asked for.
         prompt_logprobs: one for each prompt token but the first, once, with the first tokens, if
             they were asked for.

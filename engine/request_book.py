@@ -1,6 +1,7 @@
 """Which requests are alive, and where each of them stands."""
 
 from bisect import insort
+from collections.abc import Collection
 
 from leadline.engine.fair_share import FairShare
 from leadline.engine.request_state import RequestState, RequestStatus
@@ -27,7 +28,42 @@ class RequestBook:
         self.num_loading = 0
         self._max_num_seqs = max_num_seqs
         self._released_ids: list[str] = []
+        self._num_arrived = 0
+        self._held_from: int | None = None
         self.has_suspects = False
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether requests are held back: they are alive, and get no steps."""
+        return self._held_from is not None
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step is worth taking: for requests, or to let the executor drop ended ones."""
+        if self._held_from is None:
+            return bool(self.requests or self._released_ids)
+        return any(not self.holds(state) for state in self.requests.values())
+
+    def hold(self, *, only_new: bool) -> None:
+        """Give requests no more steps: those that arrive from now on, or all."""
+        self._held_from = self._num_arrived if only_new else 0
+
+    def let_go(self) -> None:
+        """Hold nothing back any more."""
+        self._held_from = None
+
+    def holds(self, state: RequestState) -> bool:
+        """Whether a request is held back."""
+        return self._held_from is not None and state.number >= self._held_from
+
+    def find(self, names: Collection[str]) -> list[RequestState]:
+        """The requests that have one of these names."""
+        return [s for s in self.requests.values() if not set(names).isdisjoint(s.request.names)]
+
+    def next_number(self) -> int:
+        """The place in the order of arrival for a new request."""
+        self._num_arrived += 1
+        return self._num_arrived - 1
 
     @property
     def num_seats(self) -> int:
@@ -45,6 +81,7 @@ class RequestBook:
             return None
         suspects = [s for s in self.requests.values() if s.is_suspect]
         self.has_suspects = bool(suspects)
+        suspects = [s for s in suspects if not self.holds(s)]
         started = [s for s in suspects if s.status is not RequestStatus.WAITING]
         ready = [s for s in suspects if s.prepared is None or s.prepared.done()]
         return next(iter([*started, *ready, *suspects]), None)

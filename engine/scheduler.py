@@ -43,6 +43,9 @@ class Scheduler:
     rows follow it (`step.FOLLOWS`), and slots are reserved for drafts that may all be accepted.
     Whoever needs a page that is not there waits for the step in flight, after which requests may be
     preempted. Pages are freed only when no step in flight refers to them.
+
+    Attributes:
+        book: which requests are alive.
     """
 
     def __init__(
@@ -84,9 +87,9 @@ class Scheduler:
             events=events,
             now=now,
         )
-        self._book = RequestBook(capacity.max_num_seqs)
+        self.book = RequestBook(capacity.max_num_seqs)
         self._planner = StepPlanner(
-            self._book,
+            self.book,
             self._kv,
             self._drafts,
             self._share,
@@ -97,7 +100,6 @@ class Scheduler:
         self._preparing: list[RequestState] = []
         self._in_flight: deque[PlannedStep] = deque()
         self._next_step_id = 0
-        self._next_number = 0
         self._counters = Counters()
 
     def add(self, request: EngineRequest, prepared: "Future[None] | None" = None) -> None:
@@ -108,22 +110,21 @@ class Scheduler:
             PromptTooLongError: it could never be completed, however long it waited.
             QueueFullError: too much waits already.
         """
-        if request.request_id in self._book.requests:
+        if request.request_id in self.book.requests:
             raise id_in_use(request.request_id)
         check_fits(request, self._capacity)
-        num_waiting_tokens = self._book.waiting.num_tokens + len(request.prompt_ids)
+        num_waiting_tokens = self.book.waiting.num_tokens + len(request.prompt_ids)
         reason = self._limits.rejection(
-            num_waiting=len(self._book.waiting),
-            num_seats=self._book.num_seats,
+            num_waiting=len(self.book.waiting),
+            num_seats=self.book.num_seats,
             num_tokens=num_waiting_tokens,
         )
         if reason is not None and request.resumption is None:  # that has been taken already
             self._counters.rejections[reason] += 1
             retry_after_s = self._share.cost.per_token_s * num_waiting_tokens
             raise queue_full(reason, self._limits, retry_after_s)
-        state = RequestState.of(request, self._next_number, prepared, now_s=self._now())
-        self._next_number += 1
-        self._book.arrive(state)
+        state = RequestState.of(request, self.book.next_number(), prepared, now_s=self._now())
+        self.book.arrive(state)
         self._deadlines.add(request.request_id, request.deadline_s)
         if prepared is not None:
             self._preparing.append(state)
@@ -135,7 +136,7 @@ class Scheduler:
 
         Returns its final output, or None if the request is unknown or has ended already.
         """
-        state = self._book.requests.get(request_id)
+        state = self.book.requests.get(request_id)
         if state is None:
             return None
         self._retire(state)
@@ -143,14 +144,14 @@ class Scheduler:
 
     def finish_all(self, reason: FinishReason) -> list[RequestOutput]:
         """End every request; returns their final outputs."""
-        outputs = (self.finish(request_id, reason) for request_id in list(self._book.requests))
+        outputs = (self.finish(request_id, reason) for request_id in list(self.book.requests))
         return [output for output in outputs if output is not None]
 
     def sweep(self) -> list[RequestOutput]:
         """End what is past its deadline, or could not be prepared; returns the final outputs."""
         outputs = []
         for request_id, _ in self._deadlines.pop_due(self._now()):
-            if (state := self._book.requests.get(request_id)) is not None:
+            if (state := self.book.requests.get(request_id)) is not None:
                 error = has_passed(state.request)
                 outputs.append(self.finish(request_id, FinishReason.ABORT, error))
         for state in [s for s in self._preparing if s.prepared is not None and s.prepared.done()]:
@@ -160,6 +161,11 @@ class Scheduler:
                 outputs.append(self.finish(state.request_id, FinishReason.ERROR, str(failure)))
         return [output for output in outputs if output is not None]
 
+    def idle_s(self) -> float | None:
+        """Seconds until `sweep` may have something to end, without any step; None for never."""
+        deadline_s = self._deadlines.next_s
+        return None if deadline_s is None else max(0.0, deadline_s - self._now())
+
     def reset_prefix_cache(self) -> int:
         """Forget all cached pages; returns how many of the pool there were."""
         return self._kv.reset()
@@ -167,11 +173,11 @@ class Scheduler:
     @property
     def num_requests(self) -> int:
         """Requests whose final output has not been made."""
-        return len(self._book.requests)
+        return len(self.book.requests)
 
     def has_work(self) -> bool:
         """Whether a step is worth taking: for requests, or to let the executor drop ended ones."""
-        return bool(self._book.requests or self._book.has_released)
+        return self.book.has_work
 
     def schedule(self) -> SchedulerOutput | None:
         """Plan the next step; its output goes to `update`, in order.
@@ -183,13 +189,13 @@ class Scheduler:
         assert len(self._in_flight) < MAX_STEPS_IN_FLIGHT, "too many steps in flight"
         if is_ahead and self._planner.needs_room:
             return None
-        only = self._book.next_suspect()
+        only = self.book.next_suspect()
         if only is not None and any(s is not only for p in self._in_flight for s in p.states):
             return None
         plan = self._planner.plan(is_ahead=is_ahead, only=only)
-        if plan.rows or plan.loading or (self._book.has_released and not is_ahead):
+        if plan.rows or plan.loading or (self.book.has_released and not is_ahead):
             return self._emit(plan)
-        assert is_ahead or only or not self._book.running, (
+        assert is_ahead or only or not self.book.running, (
             "the pool is too small for the first request"
         )
         return None
@@ -215,7 +221,7 @@ class Scheduler:
 
     def stats(self) -> EngineStats:
         """Gauges of this moment, and counters since start."""
-        stats = collect_stats(self._book, self._kv, self._counters, self._drafts.counts)
+        stats = collect_stats(self.book, self._kv, self._counters, self._drafts.counts)
         stats.num_preemptions = self._planner.num_preemptions
         stats.num_deferred = sum(s.status is RequestStatus.WAITING for s in self._preparing)
         stats.predicted_step_s = max(map(self._predicted_s, self._in_flight), default=0.0)
@@ -223,7 +229,7 @@ class Scheduler:
 
     def survey(self) -> EngineSurvey:
         """How pages and queue stand; the expert load is the executor's to tell."""
-        waiting = self._book.waiting
+        waiting = self.book.waiting
         return EngineSurvey(
             page_size=self._kv.page_size,
             pages=self._kv.page_states(),
@@ -235,8 +241,8 @@ class Scheduler:
     def check(self) -> None:
         """Assert the invariants of pages and queues; for tests."""
         self._kv.check()
-        self._book.check()
-        if not self._book.requests and not self._in_flight:
+        self.book.check()
+        if not self.book.requests and not self._in_flight:
             assert self._kv.num_referenced_pages == 0, "pages are held by nobody"
 
     def _predicted_s(self, step: PlannedStep) -> float:
@@ -247,14 +253,14 @@ class Scheduler:
         if state.status is RequestStatus.FINISHED:
             self._kv.free(state)
         else:
-            self._book.start(state)
+            self.book.start(state)
 
     def _emit(self, plan: StepPlan) -> SchedulerOutput:
         output = SchedulerOutput(
             step_id=self._next_step_id,
             new_requests=plan.new_requests,
             rows=plan.rows,
-            released_ids=self._book.take_released_ids(),
+            released_ids=self.book.take_released_ids(),
             num_tokens=self._max_num_batched_tokens - plan.num_tokens_left,
             page_moves=self._kv.take_moves(),
         )
@@ -284,14 +290,14 @@ class Scheduler:
         if output is not None:
             num_tokens = len(output.token_ids)
             self._counters.count_tokens(state, num_tokens, is_first=is_first)
-            self._book.tenants.charge(state.request.tenant, num_output_tokens=num_tokens)
+            self.book.tenants.charge(state.request.tenant, num_output_tokens=num_tokens)
             if output.finish_reason is not None:
                 self._retire(state)
         return output
 
     def _retire(self, state: RequestState) -> None:
         """Take a request out of the books; its pages wait for the steps that use them."""
-        self._book.retire(state)
+        self.book.retire(state)
         self._deadlines.remove(state.request_id)
         if not state.is_in_flight:
             self._kv.free(state)

@@ -132,6 +132,8 @@ class StepPlanner:
                 self._add_prefill(plan, state, depth)
 
     def _is_ready(self, state: RequestState) -> bool:
+        if self._book.holds(state):
+            return False
         if state.prepared is not None and not state.prepared.done():
             return False
         leader = self._book.requests.get(state.request.leader_id or "")

@@ -12,7 +12,19 @@ from leadline.server.page_files import PAGE_PATHS
 
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/health"})
 METRICS_PATH = "/metrics"
-ADMIN_PATHS = frozenset({"/reset_prefix_cache", "/server_info"})
+ADMIN_PATHS = frozenset(
+    {
+        "/reset_prefix_cache",
+        "/server_info",
+        "/abort_requests",
+        "/pause",
+        "/resume",
+        "/is_paused",
+        "/sleep",
+        "/wake_up",
+        "/is_sleeping",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from leadline.server.messages.envelope import AnthropicErrors, is_for_anthropic
 from leadline.server.messages.messages import count_tokens, create_message
 from leadline.server.messages.models import model_info, model_page
 from leadline.server.metrics import CONTENT_TYPE
+from leadline.server.operator import operator_routes
 from leadline.server.page_files import page_routes
 from leadline.server.requests import model_not_found
 from leadline.server.response_types import DroppedPages, Model, ModelList, Version
@@ -73,6 +74,7 @@ def create_app(
             Route("/tokenize", tokenize, methods=["POST"]),
             Route("/detokenize", detokenize, methods=["POST"]),
             Route("/reset_prefix_cache", reset_prefix_cache, methods=["POST"]),
+            *operator_routes(),
             *probe_routes(),
             *page_routes(),
             Route("/dashboard.json", dashboard),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from leadline.server.errors import invalid
+from leadline.server.request_id import HEADER
 from leadline.server.sampling_types import MAX_PRIORITY
 
 PRIORITY_HEADER = "x-vllm-priority"
@@ -24,12 +25,14 @@ class Caller:
         priority: for requests that do not say themselves; lower is earlier.
         arrival_s: wall-clock seconds since the epoch.
         trace_headers: where the request stands in the caller's trace (W3C Trace Context).
+        request_id: of the API request, as its answer's header has it; empty if it has none.
     """
 
     tenant: str = ""
     priority: int = 0
     arrival_s: float = field(default_factory=time.time)
     trace_headers: dict[str, str] = field(default_factory=dict)
+    request_id: str = ""
 
 
 def caller_of(headers: Mapping[str, str]) -> Caller:
@@ -42,6 +45,7 @@ def caller_of(headers: Mapping[str, str]) -> Caller:
         tenant=_tenant(headers),
         priority=_priority(headers),
         trace_headers={name: headers[name] for name in TRACE_HEADERS if name in headers},
+        request_id=headers.get(HEADER, ""),
     )
 
 

@@ -45,6 +45,9 @@ class ServerConfig:
     engine_timeout_s: float = _option(
         300.0, "seconds without a step after which an engine that has work is ended; 0 for never"
     )
+    loading_timeout_s: float = _option(
+        900.0, "seconds without progress after which an engine that loads is ended; 0 for never"
+    )
     max_engine_restarts: int = _option(
         5, "restarts of a dead engine in a row, without a step in between; 0 for none"
     )
@@ -157,6 +160,8 @@ class ServerConfig:
             problems.append(f"deadline_s is {self.deadline_s}; allowed: greater than 0")
         if not 0 <= self.engine_timeout_s < float("inf"):
             problems.append(f"engine_timeout_s is {self.engine_timeout_s}; allowed: at least 0")
+        if not 0 <= self.loading_timeout_s < float("inf"):
+            problems.append(f"loading_timeout_s is {self.loading_timeout_s}; allowed: at least 0")
         if self.max_engine_restarts < 0:
             problems.append(
                 f"max_engine_restarts is {self.max_engine_restarts}; allowed: at least 0"

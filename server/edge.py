@@ -4,6 +4,7 @@ This is the process edge of the HTTP side: the one place that catches everything
 """
 
 import logging
+from collections.abc import Iterable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,6 +17,12 @@ from leadline.server.sse import error_frame
 from leadline.server.state import ServerState
 
 logger = logging.getLogger(__name__)
+
+
+def _with_id(headers: Iterable[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
+    """The request's headers as handlers see them: with the id that the answer will carry."""
+    name = HEADER.encode()
+    return [*(header for header in headers if header[0] != name), (name, request_id.encode())]
 
 
 class Edge:
@@ -36,6 +43,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         request_id = request_id_of(Headers(scope=scope))
+        scope = {**scope, "headers": _with_id(scope["headers"], request_id)}
         content_type: str | None = None
         status: int | None = None
         token = REQUEST_ID.set(request_id)

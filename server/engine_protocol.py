@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
+from leadline.engine.engine_control import EngineControl
 from leadline.engine.messages import EngineStats
 from leadline.engine.progress import Progress
 from leadline.engine.request import EngineRequest, FinishReason, RequestOutput
@@ -30,6 +31,11 @@ class Engine(Protocol):
     @property
     def progress(self) -> Progress:
         """Whether the engine gets on with its work."""
+        ...
+
+    @property
+    def control(self) -> EngineControl:
+        """An operator's hold on the engine."""
         ...
 
     def generate(self, request: EngineRequest) -> AsyncGenerator[RequestOutput, None]:

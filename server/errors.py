@@ -3,6 +3,7 @@
 ApiError                 any answer that is not a success
 |-- BadRequestError      400, the caller's fault
 |-- UnavailableError     503, try again later (with Retry-After)
+|-- AbortedError         503, an operator has ended the request
 `-- DeadlineError        504, the request's own deadline has passed
 
 ClientDisconnectedError  nobody is left to answer
@@ -16,9 +17,11 @@ import msgspec
 from starlette.responses import Response
 
 from leadline.engine.errors import (
+    EngineAsleepError,
     EngineDeadError,
     EngineError,
     EngineRestartingError,
+    OrderRefusedError,
     PromptTooLongError,
     QueueFullError,
     RequestError,
@@ -30,6 +33,7 @@ _TYPES = {
     404: "not_found_error",
     405: "invalid_request_error",
     408: "timeout_error",
+    409: "conflict_error",
     413: "invalid_request_error",
     414: "invalid_request_error",
     415: "invalid_request_error",
@@ -120,6 +124,13 @@ class UnavailableError(ApiError):
         super().__init__(503, message, code=code, headers={"Retry-After": str(RETRY_AFTER_S)})
 
 
+class AbortedError(ApiError):
+    """An operator has ended the request. Clients are told not to send it again by themselves."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(503, message, code="aborted", headers={"x-should-retry": "false"})
+
+
 class DeadlineError(ApiError):
     """The answer was not whole in time. Clients are told not to send it again by themselves."""
 
@@ -159,6 +170,10 @@ def from_engine_error(error: EngineError) -> ApiError:
                 code="rate_limit_exceeded",
                 headers={"Retry-After": str(max(1, math.ceil(retry_after_s)))},
             )
+        case EngineAsleepError():
+            return UnavailableError(str(error), code="engine_asleep")
+        case OrderRefusedError():
+            return ApiError(409, str(error), code="not_possible_now")
         case RequestError():
             return BadRequestError(str(error), param=error.param, code="invalid_value")
         case EngineRestartingError():

@@ -9,6 +9,7 @@ from typing import Any
 
 from leadline.engine.errors import EngineError
 from leadline.engine.request import (
+    ABORTED_BY_OPERATOR,
     EngineRequest,
     FinishReason,
     RequestOutput,
@@ -19,7 +20,13 @@ from leadline.server.choice_text import ChoiceText, Delta, TextRules, TokenInTex
 from leadline.server.dialects.events import CallBegin, ReasoningText
 from leadline.server.dialects.reading import Reading
 from leadline.server.draft_flags import split_at_drafts
-from leadline.server.errors import ApiError, DeadlineError, UnavailableError, from_engine_error
+from leadline.server.errors import (
+    AbortedError,
+    ApiError,
+    DeadlineError,
+    UnavailableError,
+    from_engine_error,
+)
 from leadline.server.logprobs import EchoedPrompt, LogprobWriter, bytes_of
 from leadline.server.merge import merge
 from leadline.server.request_id import REQUEST_ID
@@ -251,6 +258,8 @@ class Generation:
         if output.finish_reason is None:
             self.state.engine.finish(output.request_id, FinishReason.STOP)
         elif delta.finish_reason is FinishReason.ABORT:
+            if output.error == ABORTED_BY_OPERATOR:
+                raise AbortedError(output.error)
             if output.error and request.deadline_s is not None and not output.is_lost:
                 raise DeadlineError(output.error)
             raise UnavailableError("the request was aborted; send it again", code="aborted")

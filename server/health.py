@@ -11,12 +11,14 @@ from starlette.routing import Route
 from leadline.server.errors import ErrorFields, UnavailableError
 from leadline.server.state import ServerState
 
-Status = Literal["ok", "loading", "draining", "restarting", "stuck", "dead"]
+Status = Literal["ok", "loading", "draining", "restarting", "paused", "asleep", "stuck", "dead"]
 
 _CODES: dict[Status, str] = {
     "loading": "server_loading",
     "draining": "server_draining",
     "restarting": "engine_restarting",
+    "paused": "engine_paused",
+    "asleep": "engine_asleep",
     "stuck": "engine_stuck",
     "dead": "engine_dead",
 }
@@ -79,7 +81,7 @@ class Condition:
     @property
     def is_healthy(self) -> bool:
         """Whether a restart would not help; a server that drains is busy with it already."""
-        return self.status in ("ok", "draining")
+        return self.status in ("ok", "draining", "paused", "asleep")
 
     def error(self) -> UnavailableError:
         """What a request that cannot be admitted is told."""
@@ -102,7 +104,7 @@ class EngineHealth:
         self._limits = limits
 
     def condition(self) -> Condition:
-        """Dead, restarting, draining, stuck or well."""
+        """Dead, restarting, draining, stuck, asleep, paused or well."""
         engine = self._state.engine
         age_s = engine.progress.age_s
         if engine.is_restarting:
@@ -116,6 +118,10 @@ class EngineHealth:
         if waiting_s > max(self._limits.min_s, self._limits.step_factor * predicted_s):
             reason = f"the engine has work and has not completed a step for {waiting_s:.1f} s"
             return Condition("stuck", reason, age_s)
+        if engine.stats.sleep_level:
+            return Condition("asleep", "the engine sleeps; POST /wake_up ends that", age_s)
+        if engine.stats.holds_requests:
+            return Condition("paused", "the engine is paused; POST /resume ends that", age_s)
         return Condition("ok", "", age_s)
 
 

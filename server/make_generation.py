@@ -75,6 +75,7 @@ async def make_generation(
         ApiError: a prompt is too long or has ids that are no tokens; a grammar is no good.
     """
     own_id = f"{id_prefix}{uuid.uuid4().hex}"  # whatever clients call theirs, it is new
+    response_id = fields.response_id(id_prefix) or own_id
     check_limits(fields, state.limits)
     num_choices = fields.n or 1
     check_prompts(len(prompts), len(prompts) * num_choices, state.limits)
@@ -98,13 +99,14 @@ async def make_generation(
             priority=caller.priority if fields.priority is None else fields.priority,
             tenant=caller.tenant,
             deadline_s=_deadline_s(state, fields, caller),
+            names=tuple(filter(None, (response_id, caller.request_id))),
         )
         requests.append(leader)
         for choice in range(1, num_choices):
             requests.append(_follower(leader, f"{own_id}-{len(requests)}", choice))
     return Generation(
         state=state,
-        response_id=fields.response_id(id_prefix) or own_id,
+        response_id=response_id,
         model=fields.model,
         created_s=int(caller.arrival_s),
         seed=seed,

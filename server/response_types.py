@@ -142,6 +142,47 @@ class DroppedPages(msgspec.Struct, kw_only=True):
     num_pages: int
 
 
+class Aborted(msgspec.Struct, kw_only=True):
+    """The answer of `POST /abort_requests`: the ids of the answers that were cut short."""
+
+    request_ids: list[str]
+
+
+class PauseAnswer(msgspec.Struct, kw_only=True):
+    """The answer of `POST /pause` and `POST /resume`.
+
+    Attributes:
+        status: `resumed` after `POST /pause` too, if somebody resumed before the pause began.
+    """
+
+    status: Literal["paused", "resumed"]
+
+
+class PauseState(msgspec.Struct, kw_only=True):
+    """The answer of `GET /is_paused`."""
+
+    is_paused: bool
+
+
+class SleepAnswer(msgspec.Struct, kw_only=True):
+    """The answer of `POST /sleep` and `POST /wake_up`.
+
+    Attributes:
+        status: `awake` after `POST /sleep` too, if somebody resumed before the engine was paused.
+        freed_bytes: memory that was given up.
+    """
+
+    status: Literal["asleep", "awake"]
+    freed_bytes: int = 0
+
+
+class SleepState(msgspec.Struct, kw_only=True):
+    """The answer of `GET /is_sleeping`; level 0 for not at all."""
+
+    is_sleeping: bool
+    level: int
+
+
 class Version(msgspec.Struct, kw_only=True):
     """The answer of `GET /version`."""
 

@@ -133,7 +133,12 @@ class _Run:
         """
         listen(self._listener)
         restarts = RestartPolicy(max_restarts=self._config.max_engine_restarts)
-        engine = EngineProcess(self._resolved, builder=builder, restarts=restarts)
+        engine = EngineProcess(
+            self._resolved,
+            builder=builder,
+            restarts=restarts,
+            loading_timeout_s=self._config.loading_timeout_s,
+        )
         client = EngineClient(
             engine.address,
             resume=self._config.resume,

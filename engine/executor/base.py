@@ -52,6 +52,22 @@ class Executor(Protocol):
         """How often each expert was chosen since start, while steps may run; empty without any."""
         ...
 
+    def sleep(self, level: int) -> None:
+        """Give up memory, with no step in flight: pages (level 1), or the weights too (2).
+
+        What it held of requests is lost.
+        """
+        ...
+
+    def wake_up(self) -> Future[None]:
+        """Take the memory back, as it was at the start; the future may hold a LoaderError."""
+        ...
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that pages and weights take now."""
+        ...
+
     def close(self) -> None:
         """Release the device and everything held."""
         ...

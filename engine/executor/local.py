@@ -1,23 +1,48 @@
 """The executor of one device in this process."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
 
 from leadline.engine.executor.base import Capacity
 from leadline.engine.grammar.compiler import GrammarStore
 from leadline.engine.request import SamplingParams
 from leadline.engine.step import ModelOutput, SchedulerOutput
 from leadline.engine.survey import ExpertLoad
-from leadline.engine.worker.model_runner import ModelRunner
+
+
+class Worker(Protocol):
+    """A model and its pages (`worker.worker.Worker`)."""
+
+    @property
+    def num_bytes(self) -> int:
+        """See `Executor.num_bytes`."""
+        ...
+
+    def run(self, plan: SchedulerOutput) -> ModelOutput:
+        """Compute a step."""
+        ...
+
+    def expert_load(self) -> list[ExpertLoad]:
+        """See `Executor.expert_load`."""
+        ...
+
+    def sleep(self, level: int) -> None:
+        """See `Executor.sleep`."""
+        ...
+
+    def wake_up(self) -> None:
+        """See `Executor.wake_up`."""
+        ...
 
 
 class LocalExecutor:
     """`base.Executor` that runs each step in a thread, so that messages are handled meanwhile."""
 
     def __init__(
-        self, runner: ModelRunner, capacity: Capacity, grammars: GrammarStore | None = None
+        self, worker: Worker, capacity: Capacity, grammars: GrammarStore | None = None
     ) -> None:
-        """`grammars`: the runner's; None if it has none."""
-        self._runner = runner
+        """`grammars`: the worker's; None if it has none."""
+        self._worker = worker
         self._capacity = capacity
         self._grammars = grammars
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="leadline-step")
@@ -35,11 +60,24 @@ class LocalExecutor:
 
     def execute(self, plan: SchedulerOutput) -> Future[ModelOutput]:
         """See `base.Executor.execute`."""
-        return self._thread.submit(self._runner.run, plan)
+        return self._thread.submit(self._worker.run, plan)
 
     def expert_load(self) -> list[ExpertLoad]:
         """See `base.Executor.expert_load`."""
-        return self._runner.expert_load()
+        return self._worker.expert_load()
+
+    def sleep(self, level: int) -> None:
+        """See `base.Executor.sleep`."""
+        self._thread.submit(self._worker.sleep, level).result()
+
+    def wake_up(self) -> Future[None]:
+        """See `base.Executor.wake_up`."""
+        return self._thread.submit(self._worker.wake_up)
+
+    @property
+    def num_bytes(self) -> int:
+        """See `base.Executor.num_bytes`."""
+        return self._worker.num_bytes
 
     def close(self) -> None:
         """End the threads after what they are in."""

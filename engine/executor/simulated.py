@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import accumulate
 
 from leadline.engine.clock import VirtualClock
 from leadline.engine.executor.base import Capacity
+from leadline.engine.executor.held_text import HeldText
 from leadline.engine.executor.step_time import StepTimeModel
 from leadline.engine.request import SamplingParams
 from leadline.engine.step import (
@@ -31,26 +31,6 @@ _HASH_RANGE = 2**64
 def _mix(*values: int) -> int:
     data = b"".join((value % _HASH_RANGE).to_bytes(8, "little") for value in values)
     return int.from_bytes(blake2b(data, digest_size=8).digest(), "little")
-
-
-@dataclass(slots=True)
-class _Held:
-    """A request as the executor knows it.
-
-    Attributes:
-        prefix_hashes: the i-th names the tokens 0..i.
-        end: position after the last token computed, right or wrong.
-    """
-
-    params: SamplingParams
-    token_ids: list[int]
-    prefix_hashes: list[int]
-    num_prompt_tokens: int = 0
-    num_computed_tokens: int | None = None
-    end: int = 0
-    is_over: bool = False
-    draft_ids: list[int] = field(default_factory=list)
-    page_ids: list[int] = field(default_factory=list)
 
 
 class SimulatedExecutor:
@@ -95,13 +75,14 @@ class SimulatedExecutor:
         self._vocab_size = vocab_size
         self._draft_acceptance = draft_acceptance
         self._fault = fault
-        self._held: dict[str, _Held] = {}
+        self._held: dict[str, HeldText] = {}
         self._num_tables: Counter[int] = Counter()
         empty: list[int | None] = [None] * capacity.page_size
         self._pages = [list(empty) for _ in range(capacity.num_pages)]
         self._damage = damage
         self._host: dict[int, list[int | None]] = {}
         self._root = _mix(seed)
+        self._sleep_level = 0
 
     def capacity(self) -> Capacity:
         """See `Executor.capacity`."""
@@ -129,12 +110,34 @@ class SimulatedExecutor:
         """See `Executor.expert_load`; there are no experts."""
         return []
 
+    def sleep(self, level: int) -> None:
+        """See `Executor.sleep`; a page counts as a byte a slot, the weights as one byte."""
+        self.close()
+        self._sleep_level = max(level, self._sleep_level)
+        empty: list[int | None] = [None] * self._capacity.page_size
+        self._pages = [list(empty) for _ in self._pages]
+        self._host.clear()
+
+    def wake_up(self) -> Future[None]:
+        """See `Executor.wake_up`; the future is done on return."""
+        self._sleep_level = 0
+        future: Future[None] = Future()
+        future.set_result(None)
+        return future
+
+    @property
+    def num_bytes(self) -> int:
+        """See `Executor.num_bytes`."""
+        num_slots = self._capacity.num_pages * self._capacity.page_size
+        return (0 if self._sleep_level else num_slots) + (self._sleep_level < 2)
+
     def close(self) -> None:
         """See `Executor.close`."""
         self._held.clear()
         self._num_tables.clear()
 
     def _run(self, plan: SchedulerOutput) -> ModelOutput:
+        assert not self._sleep_level, "a step of an executor that sleeps"
         for request_id in plan.released_ids:
             self._release(request_id)
         for new_request in plan.new_requests:
@@ -182,7 +185,7 @@ class SimulatedExecutor:
     def _hold(self, request: NewRequest) -> None:
         assert request.request_id not in self._held, f"{request.request_id} is held already"
         assert 0 < request.num_prompt_tokens <= len(request.token_ids), "no prompt"
-        held = _Held(request.params, [], [], request.num_prompt_tokens)
+        held = HeldText(request.params, [], [], request.num_prompt_tokens)
         self._append(held, request.token_ids)
         self._held[request.request_id] = held
 
@@ -225,7 +228,7 @@ class SimulatedExecutor:
             held.num_computed_tokens = start + row.num_tokens
             return RowOutput(token_ids=[])
         verified = self._verify(held, hashes[-1 - len(draft_ids) :], draft_ids)
-        sampled = self._cut(held, verified)
+        sampled = held.cut(verified)
         self._append(held, sampled)
         held.num_computed_tokens = len(held.token_ids) - 1
         held.draft_ids = [] if held.is_over else self._draft(held, row.num_drafts)
@@ -236,17 +239,7 @@ class SimulatedExecutor:
             num_drafts=len(held.draft_ids),
         )
 
-    @staticmethod
-    def _cut(held: _Held, token_ids: list[int]) -> list[int]:
-        """The tokens up to the one that ends the request."""
-        for count, token_id in enumerate(token_ids, 1):
-            num_output_tokens = len(held.token_ids) + count - held.num_prompt_tokens
-            if held.params.ends_text(token_id) or num_output_tokens == held.params.max_tokens:
-                held.is_over = True
-                return token_ids[:count]
-        return token_ids
-
-    def _check_row(self, row: ScheduledRow, held: _Held, start: int, end: int) -> None:
+    def _check_row(self, row: ScheduledRow, held: HeldText, start: int, end: int) -> None:
         """Assert that a row goes on where its request stands, within its pages."""
         name = row.request_id
         num_known = len(held.token_ids)
@@ -265,7 +258,7 @@ class SimulatedExecutor:
         for page_id in page_ids[start // page_size : -(-end // page_size)]:
             assert self._num_tables[page_id] == 1, f"{name}: writes shared page {page_id}"
 
-    def _check_context(self, held: _Held, num_tokens: int) -> None:
+    def _check_context(self, held: HeldText, num_tokens: int) -> None:
         """Assert that the slots before a row hold what the model would have written there."""
         page_size = self._capacity.page_size
         for i in range(-(-num_tokens // page_size)):
@@ -273,12 +266,12 @@ class SimulatedExecutor:
             found = self._pages[held.page_ids[i]][: end - start]
             assert found == held.prefix_hashes[start:end], f"page {held.page_ids[i]} is stale"
 
-    def _write(self, held: _Held, start: int, values: Sequence[int | None]) -> None:
+    def _write(self, held: HeldText, start: int, values: Sequence[int | None]) -> None:
         for position, value in enumerate(values, start):
             page, slot = divmod(position, self._capacity.page_size)
             self._pages[held.page_ids[page]][slot] = value
 
-    def _append(self, held: _Held, token_ids: Sequence[int]) -> None:
+    def _append(self, held: HeldText, token_ids: Sequence[int]) -> None:
         prefix = held.prefix_hashes[-1] if held.prefix_hashes else self._root
         held.prefix_hashes += self._chain(prefix, token_ids)
         held.token_ids += token_ids
@@ -287,10 +280,10 @@ class SimulatedExecutor:
     def _chain(prefix: int, token_ids: Sequence[int]) -> list[int]:
         return list(accumulate(token_ids, _mix, initial=prefix))[1:]
 
-    def _sample(self, held: _Held, prefix: int) -> int:
+    def _sample(self, held: HeldText, prefix: int) -> int:
         return _mix(prefix, held.params.seed, 1) % self._vocab_size
 
-    def _verify(self, held: _Held, hashes: Sequence[int], draft_ids: Sequence[int]) -> list[int]:
+    def _verify(self, held: HeldText, hashes: Sequence[int], draft_ids: Sequence[int]) -> list[int]:
         """The drafts that equal the target's own samples, and the sample after them."""
         sampled = []
         for i, prefix in enumerate(hashes):
@@ -299,7 +292,7 @@ class SimulatedExecutor:
                 break
         return sampled
 
-    def _draft(self, held: _Held, num_drafts: int) -> list[int]:
+    def _draft(self, held: HeldText, num_drafts: int) -> list[int]:
         drafts: list[int] = []
         prefix = held.prefix_hashes[-1]
         for _ in range(num_drafts):

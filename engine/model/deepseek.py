@@ -8,7 +8,7 @@ from leadline.engine.model.layer import DecoderLayer
 from leadline.engine.model.mlp import MoE
 from leadline.engine.model.mtp import MTPLayer
 from leadline.engine.model.rope import RopeTable
-from leadline.engine.model.weights import ModelWeights
+from leadline.engine.model.weights import ModelWeights, storage_bytes
 from leadline.engine.parallel.context import ParallelContext
 from leadline.engine.survey import ExpertLoad
 from leadline.kernels.api import KernelSet
@@ -43,6 +43,11 @@ class DeepseekModel:
         self.mtp = None
         if weights.mtp is not None:
             self.mtp = MTPLayer(config, weights.mtp, kernels, parallel)
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the weights take."""
+        return storage_bytes(self._weights)
 
     def step_context(self, positions_T: Tensor, memory: AttentionMemory) -> StepContext:
         """What the layers of one step share; `positions_T` int64, below `max_len`."""

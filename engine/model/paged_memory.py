@@ -18,6 +18,11 @@ class PagedMemory:
         )
         self._slots_T: Tensor | None = None
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the latents take."""
+        return self._cache.num_bytes
+
     def plan(self, meta: AttentionMeta) -> None:
         """Prepare the attention of one step."""
         self._slots_T = meta.slots_T

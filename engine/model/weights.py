@@ -1,7 +1,8 @@
 """The parameters of a model as a tree, and how the checkpoint's tensors become it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -199,3 +200,20 @@ def assemble(tensors: Tensors, config: ModelConfig, *, has_mtp: bool) -> ModelWe
     ]
     mtp = _mtp(tensors, config, embed, head) if has_mtp else None
     return ModelWeights(embed, layers, _plain(tensors, "model.norm.weight"), head, mtp)
+
+
+def storage_bytes(tree: Any) -> int:
+    """Memory behind the tensors of a tree of dataclasses and lists; what they share counts once."""
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in _tensors(tree)}
+    return sum(storage.nbytes() for storage in storages.values())
+
+
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, list):
+        for item in tree:
+            yield from _tensors(item)
+    elif is_dataclass(tree):
+        for field in fields(tree):
+            yield from _tensors(getattr(tree, field.name))

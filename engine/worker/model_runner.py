@@ -8,7 +8,6 @@ from torch import Tensor
 from leadline.engine.model.deepseek import DeepseekModel
 from leadline.engine.model.paged_memory import PagedMemory
 from leadline.engine.step import ModelOutput, RowOutput, SchedulerOutput
-from leadline.engine.survey import ExpertLoad
 from leadline.engine.worker.drafter import Drafter, DraftRow
 from leadline.engine.worker.grammar_path import Grammars
 from leadline.engine.worker.host_pages import HostPages
@@ -93,9 +92,25 @@ class ModelRunner:
             failed_loads=failed_loads,
         )
 
-    def expert_load(self) -> list[ExpertLoad]:
-        """See `DeepseekModel.expert_load`."""
-        return self._model.expert_load()
+    @property
+    def num_cache_bytes(self) -> int:
+        """Memory that the latent cache takes."""
+        return self._memory.num_bytes
+
+    @property
+    def num_host_bytes(self) -> int:
+        """Memory that the host tier takes."""
+        return 0 if self._host_pages is None else self._host_pages.num_bytes
+
+    @property
+    def num_hidden_bytes(self) -> int:
+        """Memory that the drafter's states of pages take."""
+        return 0 if self._drafter is None else self._drafter.page_hidden_PD.nbytes
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that all pages take, with what is kept beside them."""
+        return self.num_cache_bytes + self.num_host_bytes + self.num_hidden_bytes
 
     def _compute(self, rows: list[LiveRow], results: list[RowOutput]) -> None:
         batch = make_batch(rows, self._page_size)

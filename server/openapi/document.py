@@ -19,6 +19,7 @@ _STATUSES = {
     401: "The API key is missing or wrong; only where the server has been given keys.",
     404: "There is no such model or thing.",
     408: "The request has not come whole in time.",
+    409: "It is not possible now; the message says what has to come first.",
     413: "The body is too large.",
     415: "The body is not announced as plain JSON.",
     429: "The queue is full; `Retry-After` says when to try again.",

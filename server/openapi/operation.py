@@ -59,7 +59,8 @@ def takes(tag: str, request: type[BaseModel], answer: Any, **more: Any) -> Opera
 
 def acts(answer: Any, **more: Any) -> Operation:
     """An operation that does something to the server, and needs the key for that."""
-    return Operation(tag="administration", answer=answer, errors=(503,), **more)
+    errors = more.pop("errors", (503,))
+    return Operation(tag="administration", answer=answer, errors=errors, **more)
 
 
 def generates(tag: str, request: type[BaseModel], answer: Any, **more: Any) -> Operation:

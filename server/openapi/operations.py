@@ -1,6 +1,7 @@
 """Every route of the application: one line each, checked to be complete by a test."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from leadline.server.chat_types import ChatRequest
 from leadline.server.completion_types import CompletionRequest
@@ -12,12 +13,18 @@ from leadline.server.messages.message import MessageAnswer, TokenCount
 from leadline.server.messages.request import CountTokensRequest, MessagesRequest
 from leadline.server.metrics import CONTENT_TYPE
 from leadline.server.openapi.operation import Operation, acts, generates, reads, shows, takes
+from leadline.server.operator import PAUSE_QUERY, SLEEP_QUERY, AbortFields
 from leadline.server.response_types import (
+    Aborted,
     ChatCompletion,
     DroppedPages,
     Json,
     Model,
     ModelList,
+    PauseAnswer,
+    PauseState,
+    SleepAnswer,
+    SleepState,
     TextCompletion,
     Version,
 )
@@ -66,6 +73,15 @@ OPERATIONS: Mapping[str, Operation] = {
     "POST /tokenize": takes("tokens", TokenizeRequest, Tokens, example={"prompt": "Hello"}),
     "POST /detokenize": takes("tokens", DetokenizeRequest, Text, example={"tokens": [1, 2, 3]}),
     "POST /reset_prefix_cache": acts(DroppedPages),
+    "POST /abort_requests": replace(
+        acts(Aborted), request=AbortFields, example={"request_ids": ["chatcmpl-1"]}
+    ),
+    "POST /pause": acts(PauseAnswer, query=PAUSE_QUERY),
+    "POST /resume": acts(PauseAnswer, errors=(409, 503)),
+    "GET /is_paused": acts(PauseState),
+    "POST /sleep": acts(SleepAnswer, query=SLEEP_QUERY, errors=(409, 503)),
+    "POST /wake_up": acts(SleepAnswer, errors=(409, 503)),
+    "GET /is_sleeping": acts(SleepState),
     "GET /livez": reads("operation", Probe),
     "GET /readyz": reads("operation", Probe, unavailable=ProbeRefusal),
     "GET /health": reads("operation", HealthReport, unavailable=HealthRefusal),

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
+from leadline.engine.control import PauseMode
 from leadline.engine.messages import EngineStats
 from leadline.engine.progress import Progress
 from leadline.engine.request import (
@@ -134,9 +135,40 @@ class ScriptedEngine:
     progress: Progress = field(default_factory=Progress)
     requests: list[EngineRequest] = field(default_factory=list)
     finished: list[tuple[str, FinishReason]] = field(default_factory=list)
+    orders: list[tuple[str, Any]] = field(default_factory=list)
 
     def finish(self, request_id: str, reason: FinishReason) -> None:
         self.finished.append((request_id, reason))
+
+    @property
+    def control(self) -> "ScriptedEngine":
+        return self
+
+    async def abort(self, names: list[str] | None = None) -> list[str]:
+        self.orders.append(("abort", names))
+        return list(names or ())
+
+    async def pause(self, mode: PauseMode) -> bool:
+        if self.refusal is not None:
+            raise self.refusal
+        self.orders.append(("pause", mode))
+        self.stats.is_paused = self.stats.holds_requests = True
+        return True
+
+    async def sleep(self, level: int, mode: PauseMode) -> int | None:
+        await self.pause(mode)
+        self.stats.sleep_level = level
+        return 1000 * level
+
+    async def wake_up(self) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.stats.sleep_level = 0
+        await self.resume()
+
+    async def resume(self) -> None:
+        self.orders.append(("resume", None))
+        self.stats.is_paused = self.stats.holds_requests = False
 
     async def survey(self) -> EngineSurvey:
         if self.refusal is not None:

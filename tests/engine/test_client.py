@@ -17,14 +17,22 @@ import msgspec
 import pytest
 
 from leadline.engine.client import EngineClient
+from leadline.engine.control import PauseMode
 from leadline.engine.engine_process import EngineProcess, RestartPolicy
 from leadline.engine.errors import (
+    EngineAsleepError,
     EngineDeadError,
     EngineRestartingError,
     InvalidRequestError,
+    OrderRefusedError,
     PromptTooLongError,
 )
-from leadline.engine.request import EngineRequest, FinishReason, RequestOutput
+from leadline.engine.request import (
+    ABORTED_BY_OPERATOR,
+    EngineRequest,
+    FinishReason,
+    RequestOutput,
+)
 
 HERE = Path(__file__).parent
 
@@ -470,5 +478,134 @@ def test_a_request_that_kills_the_engine_ends_alone(request_of: Any) -> None:
             assert client.generation == 3
             assert client.alive
         assert [texts(outputs) for outputs in all_outputs] == whole
+
+    asyncio.run(main())
+
+
+def test_a_pause_reaches_the_process_and_outlives_it(
+    request_of: Any,
+) -> None:
+    async def main() -> None:
+        async with running(max_restarts=3, step_s=0.01) as client:
+            task = asyncio.create_task(collect(client, request_of("a", [1], 60)))
+            await until(lambda: client.stats.generation_tokens > 3)
+            assert await client.control.pause(PauseMode.KEEP)
+            assert client.stats.is_paused
+            num_tokens = client.stats.generation_tokens
+            late = asyncio.create_task(collect(client, request_of("b", [2], 5)))
+            await client.survey()
+            assert client.stats.generation_tokens == num_tokens
+            assert client.progress.waiting_s == 0
+
+            os.kill(client.process_id, signal.SIGKILL)
+            await until(lambda: client.is_restarting)
+            with pytest.raises(EngineDeadError):
+                await client.control.resume()
+            await until(lambda: client.alive)
+            await client.survey()
+            assert client.stats.is_paused
+            assert client.stats.generation_tokens == 0
+            await client.control.resume()
+            outputs = await asyncio.wait_for(asyncio.gather(task, late), timeout=20)
+            tokens = [sum(len(output.token_ids) for output in each) for each in outputs]
+            assert tokens == [60, 5]
+
+    asyncio.run(main())
+
+
+def test_a_pause_that_waits_is_answered_when_it_begins_or_is_given_up(
+    request_of: Any,
+) -> None:
+    async def main() -> None:
+        async with running(step_s=0.01) as client:
+            task = asyncio.create_task(collect(client, request_of("a", [1], 40)))
+            await until(lambda: client.stats.num_running == 1)
+            assert await client.control.pause(PauseMode.WAIT)
+            assert len(await task) == 40
+            await client.control.resume()
+
+            task = asyncio.create_task(collect(client, request_of("b", [1], 390)))
+            await until(lambda: client.stats.num_running == 1)
+            pause = asyncio.create_task(client.control.pause(PauseMode.WAIT))
+            await until(lambda: client.stats.holds_requests)
+            assert not client.stats.is_paused
+            await client.control.resume()
+            assert not await pause
+            await client.control.abort()
+            assert (await task)[-1].error == ABORTED_BY_OPERATOR
+
+    asyncio.run(main())
+
+
+def test_sleep_over_the_socket(request_of: Any) -> None:
+    async def main() -> None:
+        async with running(max_restarts=3, step_s=0.01) as client:
+            task = asyncio.create_task(collect(client, request_of("a", [1], 390)))
+            await until(lambda: client.stats.num_running == 1)
+            freed = await client.control.sleep(1, PauseMode.ABORT)
+            assert freed == 200 * 4
+            assert (await task)[-1].error == ABORTED_BY_OPERATOR
+            assert client.stats.sleep_level == 1
+            with pytest.raises(EngineAsleepError, match="wake_up"):
+                await collect(client, request_of("b", [1], 5))
+            with pytest.raises(OrderRefusedError, match="wake_up"):
+                await client.control.resume()
+
+            os.kill(client.process_id, signal.SIGKILL)
+            await until(lambda: client.generation == 2 and client.alive)
+            await client.survey()
+            assert client.stats.sleep_level == 1
+
+            await client.control.wake_up()
+            assert not client.stats.is_paused
+            assert len(texts(await collect(client, request_of("b", [1], 5)))) == 5
+            await client.control.wake_up()  # it is awake
+
+            task = asyncio.create_task(collect(client, request_of("c", [1], 390)))
+            await until(lambda: client.stats.num_running == 1)
+            sleep = asyncio.create_task(client.control.sleep(1, PauseMode.WAIT))
+            await until(lambda: client.stats.holds_requests)
+            await client.control.resume()
+            assert await sleep is None
+            await client.control.abort()
+            await task
+
+    asyncio.run(main())
+
+
+CLIENT = """
+import asyncio
+import sys
+from leadline.engine.client import EngineClient
+from leadline.engine.request import EngineRequest, SamplingParams
+
+async def main():
+    client = EngineClient(sys.argv[1])
+    await client.attach()
+    params = SamplingParams(seed=0, max_tokens=390)
+    request = EngineRequest(request_id="theirs", prompt_ids=[1], params=params)
+    async for output in client.generate(request):
+        print(output.token_ids, flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_requests_of_a_killed_client_are_aborted(request_of: Any) -> None:
+    async def main() -> None:
+        async with running(step_s=0.01) as client:
+            other = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", CLIENT, client.process.address),
+                stdout=asyncio.subprocess.PIPE,
+            )
+            assert other.stdout is not None
+            assert await other.stdout.readline()
+            assert client.stats.num_running == 1
+            other.kill()
+            await other.wait()
+            await until(lambda: client.stats.num_running == 0)
+            assert client.stats.generation_tokens < 390
+            assert client.stats.page_usage == 0
+            assert len(texts(await collect(client, request_of("a", [1], 5)))) == 5
 
     asyncio.run(main())

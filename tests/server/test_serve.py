@@ -280,6 +280,18 @@ def test_an_engine_that_dies(model: Path) -> None:
     assert last.startswith("leadline serve: the engine has ended: RuntimeError: the device is on")
 
 
+def test_an_engine_that_dies_again_and_again_is_given_up(model: Path) -> None:
+    with running(model, "mortal", max_engine_restarts=1) as server:
+        response = ask(server)
+        status, errors = server.end()
+    assert response.status_code == 503
+    assert response.json()["error"]["code"] == "engine_dead"
+    assert status == 1
+    assert errors.count("the engine has died and is started again") == 1
+    last = errors.splitlines()[-1]
+    assert last.startswith("leadline serve: the engine has ended: RuntimeError: the device is on")
+
+
 def engine_id(server: Server) -> int:
     """The process id of the engine."""
     children = children_of(server.process.pid)
@@ -364,6 +376,15 @@ def test_an_engine_that_hangs_for_too_long_is_killed(model: Path) -> None:
     assert status == 1
     assert "0.5 s (--engine-timeout), and was killed" in errors.splitlines()[-1]
     assert not Path(f"/proc/{engine}").exists()
+
+
+def test_an_engine_that_hangs_while_loading_is_killed(model: Path) -> None:
+    with launched(model, "endless", loading_timeout_s=1.0) as server:
+        status, errors = server.end()
+    assert status == 1
+    last = errors.splitlines()[-1]
+    assert "nothing new for 1 s (--loading-timeout)" in last
+    assert "reading weights: 1 of 9 MB" in last
 
 
 def test_without_a_timeout_a_hanging_engine_is_waited_for(model: Path) -> None:
@@ -557,6 +578,7 @@ def test_a_used_port_is_noticed_first(capfd: pytest.CaptureFixture[str]) -> None
         ({}, {"port": 70000}, "port is 70000; allowed: 0 to 65535"),
         ({}, {"drain_timeout_s": -1.0}, "drain_timeout_s is -1.0; allowed: at least 0"),
         ({}, {"engine_timeout_s": -1.0}, "engine_timeout_s is -1.0; allowed: at least 0"),
+        ({}, {"loading_timeout_s": -1.0}, "loading_timeout_s is -1.0; allowed: at least 0"),
         ({}, {"api_key": ("",)}, "api_key: key 1 of 1 is not allowed"),
         ({}, {"log_format": "xml"}, "log_format is 'xml'; allowed: text, json"),
         ({}, {"deadline_s": 0.0}, "deadline_s is 0.0; allowed: greater than 0"),
