@@ -10,15 +10,17 @@ from benchmarks.demo_model.chat_format import END_THINK, Chat, Message, target_t
 from benchmarks.demo_model.facts import MAX_FACTS, Fact, collect_facts
 from benchmarks.demo_model.phrasings import ask
 from benchmarks.demo_model.smalltalk import UNKNOWN_ANSWER, Intent, UnknownQuestions, load_smalltalk
-from benchmarks.demo_model.tool_chats import draw_tool_exchange
+from benchmarks.demo_model.copying import draw_copy_chat
+from benchmarks.demo_model.tool_chats import draw_tool_chat, draw_tools, draw_use, schemas
 
 # Shares of the chats of each kind; what remains are chats about facts. Small talk is over-
 # represented for its number of intents because people open with it; tool chats are long, so their
 # share of the tokens is about three times this.
-SHARE_TOOLS = 0.06
-SHARE_SMALLTALK = 0.13
+SHARE_TOOLS = 0.16
+SHARE_COPYING = 0.3
+SHARE_SMALLTALK = 0.09
 SHARE_UNKNOWN = 0.04
-SHARE_THINKING = 0.06
+SHARE_THINKING = 0.09
 # Tools may be offered and not be needed, and may come with a system prompt.
 SHARE_TOOLS_NOT_NEEDED = 0.2
 # Within a chat about facts: how many facts it holds, and what stands around them.
@@ -145,6 +147,7 @@ class _ChatWriter:
         queue = self._shuffled_facts()
         other_kinds = (
             (SHARE_TOOLS, self._tool_chat),
+            (SHARE_COPYING, lambda: draw_copy_chat(self._rng, heldout=self._heldout)),
             (SHARE_SMALLTALK, self._smalltalk_chat),
             (SHARE_UNKNOWN, lambda: self._chat([self._unknown_turn()])),
             (SHARE_THINKING, lambda: self._thinking_chat(queue)),
@@ -162,9 +165,11 @@ class _ChatWriter:
     def prompt(self, kind: str) -> HeldoutChat:
         """Returns one chat that ends where the model must answer."""
         if kind in ("tool_call", "tool_answer"):
-            exchange = draw_tool_exchange(self._rng, heldout=True)
-            num_given, answer = (1, exchange.call) if kind == "tool_call" else (3, exchange.answer)
-            return HeldoutChat(exchange.chat(num_given), target_text(answer), kind)
+            tasks = draw_tools(self._rng, heldout=True)
+            messages = draw_use(self._rng.choice(tasks), self._rng, heldout=True).messages()
+            num_given = 1 if kind == "tool_call" else 3
+            chat = Chat(messages[:num_given], tools=schemas(tasks, self._rng))
+            return HeldoutChat(chat, target_text(messages[num_given]), kind)
         if not self._queue:
             self._queue = self._shuffled_facts()
         if kind == "thinking":
@@ -219,14 +224,21 @@ class _ChatWriter:
         return Chat(chat.messages, thinking=True)
 
     def _tool_chat(self) -> Chat:
-        exchange = draw_tool_exchange(self._rng, heldout=self._heldout)
+        """Mostly uses of tools; else a turn that needs none, after a use of one or at once."""
+        chat = draw_tool_chat(self._rng, heldout=self._heldout)
         if self._rng.random() < SHARE_TOOLS_NOT_NEEDED:
-            fact = self._rng.choice(self._corpus.facts)
-            turn = self._fact_turn(fact) if self._rng.random() < 0.5 else self._smalltalk_turn()
-            messages: tuple[Message, ...] = self._chat([turn]).messages
-        else:
-            messages = (*self._system_messages(), *exchange.chat().messages)
-        return Chat(messages, tools=exchange.tools)
+            used = draw_tool_chat(self._rng, heldout=self._heldout)
+            before = used.messages if self._rng.random() < 0.3 else ()
+            messages = (*before, *(m for turn in self._turns_without_tool() for m in turn))
+            return Chat((*self._system_messages(), *messages), tools=used.tools)
+        return Chat((*self._system_messages(), *chat.messages), tools=chat.tools)
+
+    def _turns_without_tool(self) -> list[tuple[Message, Message]]:
+        facts = [self._rng.choice(self._corpus.facts) for _ in range(self._rng.choice((1, 2, 3)))]
+        kind = self._rng.random()
+        if kind < 0.65:
+            return [self._fact_turn(fact) for fact in facts]
+        return [self._smalltalk_turn() if kind < 0.9 else self._unknown_turn()]
 
     def _chat(self, turns: list[tuple[Message, Message]]) -> Chat:
         messages = [message for turn in turns for message in turn]

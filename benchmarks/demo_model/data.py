@@ -17,13 +17,19 @@ SHARE_JOINED = 0.15  # of chats that continue the one before, so that long talks
 MAX_JOINED_MESSAGES = 40
 
 
-def training_batches(directory: Path, seed: int, *, phase: int = 0) -> Iterator[PackedBatch]:
+def training_batches(
+    directory: Path, seed: int, *, phase: int = 0, tokenizer_of: Path | None = None
+) -> Iterator[PackedBatch]:
     """Trains the tokenizer, writes its files to `directory`, and yields batches without end.
 
-    Each phase of a training sees the facts in other words and another order.
+    Each phase of a training sees the facts in other words and another order. The tokenizer is that
+    of the checkpoint `tokenizer_of` if one is named.
     """
     corpus = build_corpus()
-    tokenizer = train_tokenizer(corpus, seed)
+    if tokenizer_of is None:
+        tokenizer = train_tokenizer(corpus, seed)
+    else:
+        tokenizer = Tokenizer.from_file(str(tokenizer_of / "tokenizer.json"))
     write_tokenizer(tokenizer, directory)
     rng = random.Random(f"joining {seed} {phase}")
     chats = corpus.iter_training_chats(random.Random(f"training {seed} {phase}"))

@@ -23,8 +23,10 @@ from benchmarks.demo_model.muon import Muon
 from benchmarks.demo_model.packing import PackedBatch, PackedMemory
 from benchmarks.demo_model.parameters import (
     Initializer,
+    copy_parameters,
     correction_biases,
     load_parameters,
+    read_export,
     save_parameters,
     trainable,
 )
@@ -46,6 +48,9 @@ PLATEAU_FILE = "plateau.safetensors"
 WARMUP_STEPS = 50
 NUM_PLATEAU_STEPS = 1000
 NUM_DECAY_STEPS = 1100
+NUM_CONTINUED_STEPS = 1000
+CONTINUED_PEAK = 0.7  # of the learning rates
+SAVE_EVERY = 50
 
 
 def linear_bf16(x_TK: Tensor, weight_NK: Tensor) -> Tensor:
@@ -120,6 +125,19 @@ def decay_share(step: int) -> float:
     return 1 - step / NUM_DECAY_STEPS
 
 
+def continued_share(num_steps: int, peak: float) -> Callable[[int], float]:
+    """Share of the learning rate where training goes on: warm-up to the peak, then a fall.
+
+    It stays at the peak for the first half and falls to zero in the second.
+    """
+    half = num_steps / 2
+
+    def share(step: int) -> float:
+        return peak * min(plateau_share(step), 1.0, (num_steps - step) / half)
+
+    return share
+
+
 class Trainer:
     """Parameters, optimisers and the loop over steps."""
 
@@ -171,8 +189,9 @@ def train(
     num_steps: int,
     share: Callable[[int], float],
     name: str,
+    saved_to: Path | None = None,
 ) -> None:
-    """Runs one phase under a progress bar."""
+    """Runs one phase under a progress bar, its parameters saved every `SAVE_EVERY` steps."""
     started = time.perf_counter()
     with Progress() as progress:
         task = progress.add_task(name, total=num_steps)
@@ -183,6 +202,8 @@ def train(
             if index % 50 == 0 or index == num_steps - 1:
                 elapsed = time.perf_counter() - started
                 progress.console.print(f"{name} step {index}  {elapsed:.0f} s  {text}")
+            if saved_to is not None and index % SAVE_EVERY == SAVE_EVERY - 1:
+                save_parameters(trainer.weights, saved_to)
 
 
 def train_both_phases(out: Path, seed: int, *, only_decay: bool) -> None:
@@ -204,15 +225,36 @@ def train_both_phases(out: Path, seed: int, *, only_decay: bool) -> None:
     save_parameters(weights, out / PARAMETERS_FILE)
 
 
+def continue_training(export: Path, out: Path, seed: int, num_steps: int, peak: float) -> None:
+    """Goes on from an exported checkpoint, dequantised, with its tokenizer."""
+    config = parse_model_config(demo_config())
+    weights = Initializer(config, seed).model()
+    copy_parameters(weights, read_export(export, config))
+    batches = training_batches(out, seed, phase=2, tokenizer_of=export)
+    share = continued_share(num_steps, peak)
+    train(Trainer(config, weights), batches, num_steps, share, "go on", out / PARAMETERS_FILE)
+    save_parameters(weights, out / PARAMETERS_FILE)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for tokenizer and weights")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only-decay", action="store_true", help="go on from the plateau's file")
+    parser.add_argument(
+        "--from", dest="export", type=Path, help="go on from an exported checkpoint instead"
+    )
+    parser.add_argument("--steps", type=int, default=NUM_CONTINUED_STEPS, help="with --from")
+    parser.add_argument("--peak", type=float, default=CONTINUED_PEAK, help="with --from")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    train_both_phases(arguments.out, arguments.seed, only_decay=arguments.only_decay)
+    if arguments.export is None:
+        train_both_phases(arguments.out, arguments.seed, only_decay=arguments.only_decay)
+    else:
+        continue_training(
+            arguments.export, arguments.out, arguments.seed, arguments.steps, arguments.peak
+        )
 
 
 if __name__ == "__main__":
