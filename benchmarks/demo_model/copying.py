@@ -57,7 +57,7 @@ def pairs(rng: random.Random, num: int, heldout: bool = False) -> dict[str, str 
 def _repeat(rng: random.Random, heldout: bool) -> list[Turn]:
     turns = []
     for _ in range(rng.choice((1, 2, 3))):
-        items = [str(value(rng, heldout)) for _ in range(rng.choice((1, 1, 2, 3, 6)))]
+        items = [str(value(rng, heldout)) for _ in range(rng.choice((1, 2, 3, 6, 12, 24)))]
         text = rng.choice((" ", ", ")).join(items)
         wording = rng.choice(_HELDOUT_REPEAT if heldout else _REPEAT)
         shown = f'"{text}"' if rng.random() < 0.3 else text

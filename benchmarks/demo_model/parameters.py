@@ -151,9 +151,7 @@ def load_parameters(weights: ModelWeights, path: Path) -> None:
 
 def read_export(directory: Path, config: ModelConfig) -> ModelWeights:
     """The weights of an exported checkpoint, dequantised to float32."""
-    loaded = load_weights(
-        Checkpoint.open(directory), config, dtype=torch.float32, dequantize=True
-    )
+    loaded = load_weights(Checkpoint.open(directory), config, dtype=torch.float32, dequantize=True)
     return assemble(loaded.tensors, config, has_mtp=loaded.has_mtp)
 
 

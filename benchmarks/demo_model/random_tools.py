@@ -12,38 +12,10 @@ from typing import Any
 from benchmarks.demo_model import values
 from benchmarks.demo_model.tool_task import Arguments, Parameter, ToolTask
 
-_VERBS = """
-    add ask book buy call cancel check close compute convert count create delete describe download
-    fetch find get hire list load look_up lookup make measure move open order pay plan play post
-    print query read read remove rent reserve run save search sell send set show start stop store
-    summarize tell test track translate turn_off turn_on update upload verify watch write
-""".split()
-_NOUNS = """
-    account address age airport alarm album amount answer article author balance bill board book
-    bread bus calendar camera capital car chapter city client color company contact cost country
-    course customer date definition delay device distance doctor door email event exchange_rate file
-    film flight food forecast friend game garden gate guest height holiday home horoscope hotel
-    house image invoice item job key lamp language letter library light list location lunch map
-    meaning meeting member menu message mood music name news note number opening_hours order
-    package page park party patient payment person phone phone_number photo picture pizza plant
-    player playlist population port price product profile project quote rain rating recipe record
-    reminder rent report restaurant result river road room route salary sale schedule school score
-    seat server shop size song speed square star station status stock stock_price story street
-    student summary sunrise sunset synonym table task taxi team temperature text ticket title topic
-    track traffic train translation tree trip user value video wage weather website weight wind word
-    year
-""".split()
-_TEXT_NAMES = """
-    address author brand city code company country customer date destination email file genre id
-    item key keyword label language location message model name note number origin owner path person
-    place product project query room song state street subject symbol table tag target team text
-    ticker time title to topic unit url user username value word zone
-""".split()
-_NUMBER_NAMES = """
-    a age amount b count days degrees distance duration floor height hour hours id index length
-    level limit lines max minutes month n nights number page people percent price quantity radius
-    rating seats size steps value volume width x y year
-""".split()
+_VERBS = values.word_list("verbs")
+_NOUNS = values.word_list("nouns")
+_TEXT_NAMES = values.word_list("text_parameters")
+_NUMBER_NAMES = values.word_list("number_parameters")
 _UNITS = ("kg", "km", "miles", "euros", "dollars", "percent", "hours", "points", "degrees")
 
 _ONE = (
@@ -74,6 +46,8 @@ _HELDOUT_ONE = (
     "I'd like the {noun} of {0}.",
     "Find out the {noun} of {0} for me.",
 )
+_NONE = ("{Verb} the {noun}.", "What is the {noun}?", "Please {verb} the {noun}.")
+_HELDOUT_NONE = ("Would you {verb} the {noun}?", "I'd like the {noun} now.")
 # With several values the first is mentioned as above, the others by these, in the order of the
 # schema or by the parameter's name.
 _MORE = (", {name} {value}", " with {name} {value}", " and {name} {value}", ", {name}: {value}")
@@ -87,7 +61,13 @@ _BY_NAME = (
     "{Verb} a {noun} where {named}.",
 )
 _HELDOUT_BY_NAME = ("Run {tool} for {named}.",)
-_NAMED = ("{name} {value}", "{name} {value}", "{name}={value}", "{name}: {value}", "{name} is {value}")
+_NAMED = (
+    "{name} {value}",
+    "{name} {value}",
+    "{name}={value}",
+    "{name}: {value}",
+    "{name} is {value}",
+)
 _DESCRIPTIONS = (
     "{Verb} the {noun}.",
     "{Verb} the {noun} of a {owner}.",
@@ -161,8 +141,7 @@ def _question(
     words: dict[str, str], arguments: Arguments, rng: random.Random, heldout: bool
 ) -> str:
     if not arguments:
-        wordings = ("{Verb} the {noun}.", "What is the {noun}?", "Please {verb} the {noun}.")
-        return rng.choice(wordings).format(**words)
+        return rng.choice(_HELDOUT_NONE if heldout else _NONE).format(**words)
     if rng.random() < 0.35:
         form = rng.choice(_NAMED)
         joint = rng.choice((", ", " and "))
@@ -207,8 +186,10 @@ def _result(noun: str, rng: random.Random, heldout: bool) -> Any:
     if kind < 0.36:
         return {"error": values.phrase(rng, heldout, 3)}
     keys = [noun if rng.random() < 0.5 else rng.choice((*_NOUNS, *_NUMBER_NAMES))]
-    for _ in range(rng.choice((0, 0, 1, 1, 2))):
-        keys.append(values.word(rng, heldout) if rng.random() < 0.3 else rng.choice(_NOUNS))
+    keys += [
+        values.word(rng, heldout) if rng.random() < 0.3 else rng.choice(_NOUNS)
+        for _ in range(rng.choice((0, 0, 1, 1, 2)))
+    ]
     return {key: _reading(rng, heldout) for key in keys}
 
 

@@ -18,7 +18,6 @@ _SKIES = ("sunny", "cloudy", "rainy", "windy", "foggy", "snowy", "clear")
 _CURRENCIES = ("euros", "dollars", "yen", "won", "pounds", "francs")
 SHARE_RANDOM_TOOL = 0.6  # tools made up for one chat, against the fixed ones
 SHARE_FOREIGN_RESULT = 0.25  # a fixed tool returns something in another form
-SHARE_SYSTEM_DESCRIBED = 0.3  # of the fixed tools' parameters
 
 
 def _city(rng: random.Random, heldout: bool) -> Arguments:

@@ -17,6 +17,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
+from benchmarks.demo_model.chats import SHARE_COPYING
 from benchmarks.demo_model.data import training_batches
 from benchmarks.demo_model.model import MAX_LENGTH, demo_config
 from benchmarks.demo_model.muon import Muon
@@ -125,15 +126,15 @@ def decay_share(step: int) -> float:
     return 1 - step / NUM_DECAY_STEPS
 
 
-def continued_share(num_steps: int, peak: float) -> Callable[[int], float]:
+def continued_share(num_steps: int, peak: float, hold: float) -> Callable[[int], float]:
     """Share of the learning rate where training goes on: warm-up to the peak, then a fall.
 
-    It stays at the peak for the first half and falls to zero in the second.
+    It stays at the peak for the share `hold` of the steps and falls to zero in the others.
     """
-    half = num_steps / 2
+    num_falling = num_steps * (1 - hold)
 
     def share(step: int) -> float:
-        return peak * min(plateau_share(step), 1.0, (num_steps - step) / half)
+        return peak * min(plateau_share(step), (num_steps - step) / num_falling)
 
     return share
 
@@ -225,13 +226,19 @@ def train_both_phases(out: Path, seed: int, *, only_decay: bool) -> None:
     save_parameters(weights, out / PARAMETERS_FILE)
 
 
-def continue_training(export: Path, out: Path, seed: int, num_steps: int, peak: float) -> None:
+def continue_training(
+    export: Path,
+    out: Path,
+    seed: int,
+    num_steps: int,
+    share: Callable[[int], float],
+    share_copying: float,
+) -> None:
     """Goes on from an exported checkpoint, dequantised, with its tokenizer."""
     config = parse_model_config(demo_config())
     weights = Initializer(config, seed).model()
     copy_parameters(weights, read_export(export, config))
-    batches = training_batches(out, seed, phase=2, tokenizer_of=export)
-    share = continued_share(num_steps, peak)
+    batches = training_batches(out, seed, phase=2, tokenizer_of=export, share_copying=share_copying)
     train(Trainer(config, weights), batches, num_steps, share, "go on", out / PARAMETERS_FILE)
     save_parameters(weights, out / PARAMETERS_FILE)
 
@@ -247,14 +254,15 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=NUM_CONTINUED_STEPS, help="with --from")
     parser.add_argument("--peak", type=float, default=CONTINUED_PEAK, help="with --from")
+    parser.add_argument("--hold", type=float, default=0.5, help="with --from: share at the peak")
+    parser.add_argument("--copying", type=float, default=SHARE_COPYING, help="share of drills")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.export is None:
         train_both_phases(arguments.out, arguments.seed, only_decay=arguments.only_decay)
     else:
-        continue_training(
-            arguments.export, arguments.out, arguments.seed, arguments.steps, arguments.peak
-        )
+        share = continued_share(arguments.steps, arguments.peak, arguments.hold)
+        continue_training(arguments.export, arguments.out, arguments.seed, arguments.steps, share)
 
 
 if __name__ == "__main__":

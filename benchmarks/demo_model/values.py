@@ -7,47 +7,31 @@ hand and a word is on the same side wherever it is drawn.
 from __future__ import annotations
 
 import random
+import tomllib
 import zlib
+from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 from benchmarks.demo_model.facts import collect_facts
 from benchmarks.demo_model.loose_wording import COMMON_WORDS
 
+_LISTS = Path(__file__).with_name("words.toml")
 _HELDOUT_EVERY = 6  # one word in six is never seen in training
-_ONSETS = (
-    "b c d f g h j k l m n p r s t v w y z br ch cl cr dr fl fr gl gr kl kn ph pl pr qu sh sk sl "
-    "sm sn sp st str sw th tr tw wh"
-).split()
-_VOWELS = "a e i o u a e i o u ai au ea ee ia ie io oa oo ou ue y".split()
-_CODAS = (
-    "b d f g k l m n p r s t x z ck ct ft ld lf lk ll lm lt mp nd ng nk nt rd rk rl rm rn rt sh sk "
-    "ss st tch th"
-).split()
-_ENDINGS = (
-    "a burg dale er ery ette field ford ham ia ing ington ino is land ley o ora port stad ton town "
-    "us ville wood y"
-).split()
-FIRST_NAMES = """
-    Ada Alan Alice Amir Anna Anton Astrid Ben Bob Carla Carlos Chen Clara Daniel David Diego Elena
-    Emma Erik Eva Fatima Felix Frank Grace Hana Hans Ines Ivan Jack Jan Jane Julia Karl Kim Laura
-    Leo Lena Lin Lisa Lucas Maria Mark Marta Max Mei Mia Minji Nina Noah Nora Olga Omar Oscar Paul
-    Peter Petra Priya Rosa Sam Sara Sofia Tom Vera Victor Yuki Zoe
-""".split()
-CITIES = """
-    Amsterdam Ankara Antwerp Athens Atlanta Auckland Austin Baghdad Bangkok Barcelona Basel Beijing
-    Belgrade Bergen Berlin Bern Bilbao Bogota Bologna Bonn Bordeaux Boston Bremen Brisbane Bristol
-    Brussels Bucharest Budapest Busan Cairo Calgary Cardiff Casablanca Chennai Chicago Cologne
-    Copenhagen Cork Daejeon Dakar Dallas Delhi Denver Detroit Dresden Dubai Dublin Durban Edinburgh
-    Florence Frankfurt Geneva Genoa Ghent Glasgow Graz Gwangju Hamburg Hanoi Hanover Havana Helsinki
-    Houston Hyderabad Incheon Innsbruck Istanbul Jakarta Jerusalem Johannesburg Karachi Kigali Kobe
-    Krakow Kyoto Lagos Lahore Leeds Leipzig Lille Lima Linz Lisbon Liverpool London Lyon Madrid
-    Malmo Manchester Manila Marseille Melbourne Memphis Miami Milan Minsk Montreal Moscow Mumbai
-    Munich Nagoya Nairobi Nantes Naples Nice Oakland Odessa Osaka Oslo Ottawa Oxford Palermo Paris
-    Perth Phoenix Pisa Porto Portland Prague Quebec Quito Reykjavik Riga Rome Rotterdam Salzburg
-    Santiago Sapporo Seattle Seoul Seville Shanghai Singapore Sofia Stockholm Stuttgart Suwon Sydney
-    Taipei Tallinn Tampere Tehran Tokyo Toronto Toulouse Tunis Turin Turku Uppsala Utrecht Valencia
-    Vancouver Venice Vienna Vilnius Warsaw Wellington York Zagreb Zurich
-""".split()
+
+
+def word_list(name: str) -> list[str]:
+    """One list of `words.toml`."""
+    words: str = tomllib.loads(_LISTS.read_text())[name]
+    return words.split()
+
+
+_ONSETS = word_list("onsets")
+_VOWELS = word_list("vowels")
+_CODAS = word_list("codas")
+_ENDINGS = word_list("endings")
+FIRST_NAMES = word_list("first_names")
+CITIES = word_list("cities")
 
 
 def is_heldout(text: str) -> bool:
@@ -55,10 +39,10 @@ def is_heldout(text: str) -> bool:
     return zlib.crc32(text.lower().encode()) % _HELDOUT_EVERY == 0
 
 
-def _until(draw: object, heldout: bool) -> str:
+def _until(draw: Callable[[], str], heldout: bool) -> str:
     """Draws until the value is on the wanted side."""
     while True:
-        text: str = draw()  # type: ignore[operator]
+        text = draw()
         if is_heldout(text) == heldout:
             return text
 
