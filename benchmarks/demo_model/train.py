@@ -10,6 +10,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -126,19 +127,6 @@ def decay_share(step: int) -> float:
     return 1 - step / NUM_DECAY_STEPS
 
 
-def continued_share(num_steps: int, peak: float, hold: float) -> Callable[[int], float]:
-    """Share of the learning rate where training goes on: warm-up to the peak, then a fall.
-
-    It stays at the peak for the share `hold` of the steps and falls to zero in the others.
-    """
-    num_falling = num_steps * (1 - hold)
-
-    def share(step: int) -> float:
-        return peak * min(plateau_share(step), (num_steps - step) / num_falling)
-
-    return share
-
-
 class Trainer:
     """Parameters, optimisers and the loop over steps."""
 
@@ -226,21 +214,39 @@ def train_both_phases(out: Path, seed: int, *, only_decay: bool) -> None:
     save_parameters(weights, out / PARAMETERS_FILE)
 
 
-def continue_training(
-    export: Path,
-    out: Path,
-    seed: int,
-    num_steps: int,
-    share: Callable[[int], float],
-    share_copying: float,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """How training goes on from an export.
+
+    Attributes:
+        num_steps: Steps in all.
+        peak: Share of the learning rates after the warm-up.
+        hold: Share of the steps at the peak, before the fall to zero.
+        share_copying: Share of the chats that are drills of copying.
+    """
+
+    num_steps: int
+    peak: float
+    hold: float
+    share_copying: float
+
+    def share(self, step: int) -> float:
+        """Share of the learning rates at a step."""
+        num_falling = self.num_steps * (1 - self.hold)
+        return self.peak * min(plateau_share(step), (self.num_steps - step) / num_falling)
+
+
+def continue_training(export: Path, out: Path, seed: int, how: Continuation) -> None:
     """Goes on from an exported checkpoint, dequantised, with its tokenizer."""
     config = parse_model_config(demo_config())
     weights = Initializer(config, seed).model()
     copy_parameters(weights, read_export(export, config))
-    batches = training_batches(out, seed, phase=2, tokenizer_of=export, share_copying=share_copying)
-    train(Trainer(config, weights), batches, num_steps, share, "go on", out / PARAMETERS_FILE)
-    save_parameters(weights, out / PARAMETERS_FILE)
+    batches = training_batches(
+        out, seed, phase=2, tokenizer_of=export, share_copying=how.share_copying
+    )
+    file = out / PARAMETERS_FILE
+    train(Trainer(config, weights), batches, how.num_steps, how.share, "go on", file)
+    save_parameters(weights, file)
 
 
 def main() -> None:
@@ -261,8 +267,8 @@ def main() -> None:
     if arguments.export is None:
         train_both_phases(arguments.out, arguments.seed, only_decay=arguments.only_decay)
     else:
-        share = continued_share(arguments.steps, arguments.peak, arguments.hold)
-        continue_training(arguments.export, arguments.out, arguments.seed, arguments.steps, share)
+        how = Continuation(arguments.steps, arguments.peak, arguments.hold, arguments.copying)
+        continue_training(arguments.export, arguments.out, arguments.seed, how)
 
 
 if __name__ == "__main__":
