@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from benchmarks.demo_model.chat_format import END_THINK, Chat, Message, target_text
 from benchmarks.demo_model.copying import draw_copy_chat
 from benchmarks.demo_model.facts import MAX_FACTS, Fact, collect_facts
-from benchmarks.demo_model.phrasings import ask
+from benchmarks.demo_model.phrasings import HELDOUT_SYSTEM_PROMPTS, SYSTEM_PROMPTS, ask
 from benchmarks.demo_model.smalltalk import UNKNOWN_ANSWER, Intent, UnknownQuestions, load_smalltalk
 from benchmarks.demo_model.tool_chats import (
     TOOL_TASKS,
@@ -50,21 +50,6 @@ HELDOUT_WEIGHTS = {
     "tool_call": 5,
     "tool_answer": 5,
 }
-SYSTEM_PROMPTS = (
-    "You are a helpful assistant.",
-    "You are a helpful assistant that knows Python.",
-    "You are Leadline Demo.",
-    "You are a Python tutor.",
-    "You are an expert in Python's standard library.",
-    "Answer briefly.",
-    "Be concise and correct.",
-    "Be polite and answer in one or two sentences.",
-    "You are a friendly assistant. Answer in English.",
-    "Help the user to understand Python.",
-    "You answer questions of programmers.",
-    "You are an assistant in a code editor. The user works on a Python project.",
-)
-HELDOUT_SYSTEM_PROMPTS = ("You are a kind teacher of Python.", "Answer the questions of the user.")
 _OPENINGS = ("hello", "good_morning", "good_evening", "how_are_you")
 _CLOSINGS = ("thanks", "thanks", "great", "bye", "ok")
 
