@@ -7,26 +7,37 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from benchmarks.demo_model.chat_format import END_THINK, Chat, Message, target_text
+from benchmarks.demo_model.copying import draw_copy_chat
 from benchmarks.demo_model.facts import MAX_FACTS, Fact, collect_facts
-from benchmarks.demo_model.phrasings import ask
+from benchmarks.demo_model.phrasings import HELDOUT_SYSTEM_PROMPTS, SYSTEM_PROMPTS, ask
 from benchmarks.demo_model.smalltalk import UNKNOWN_ANSWER, Intent, UnknownQuestions, load_smalltalk
-from benchmarks.demo_model.tool_chats import draw_tool_exchange
+from benchmarks.demo_model.tool_chats import (
+    TOOL_TASKS,
+    draw_tool_chat,
+    draw_tools,
+    draw_use,
+    schemas,
+)
 
 # Shares of the chats of each kind; what remains are chats about facts. Small talk is over-
 # represented for its number of intents because people open with it; tool chats are long, so their
 # share of the tokens is about three times this.
-SHARE_TOOLS = 0.06
-SHARE_SMALLTALK = 0.13
+SHARE_TOOLS = 0.16
+SHARE_COPYING = 0.2
+SHARE_SMALLTALK = 0.09
 SHARE_UNKNOWN = 0.04
-SHARE_THINKING = 0.06
+SHARE_THINKING = 0.09
 # Tools may be offered and not be needed, and may come with a system prompt.
 SHARE_TOOLS_NOT_NEEDED = 0.2
+# Questions for a tool where no tool is offered, among those that must be declined.
+SHARE_TOOL_MISSING = 0.2
 # Within a chat about facts: how many facts it holds, and what stands around them.
 NUM_FACTS_WEIGHTS = {1: 5, 2: 3, 3: 2}
 SHARE_SYSTEM_PROMPT = 0.2
 SHARE_OPENING = 0.1  # a greeting before the first question
 SHARE_CLOSING = 0.12  # thanks or goodbye after the last answer
-# The last turn of a thinking chat is about a fact, or else small talk or something unknown.
+# The last turn of a thinking chat calls a tool, or is about a fact, or else small talk or unknown.
+SHARE_THINKING_TOOL = 0.15
 SHARE_THINKING_FACT = 0.8
 # Every conversation asks in held-out wordings; some ask a second question, as the training chats
 # do.
@@ -39,21 +50,6 @@ HELDOUT_WEIGHTS = {
     "tool_call": 5,
     "tool_answer": 5,
 }
-SYSTEM_PROMPTS = (
-    "You are a helpful assistant.",
-    "You are a helpful assistant that knows Python.",
-    "You are Leadline Demo.",
-    "You are a Python tutor.",
-    "You are an expert in Python's standard library.",
-    "Answer briefly.",
-    "Be concise and correct.",
-    "Be polite and answer in one or two sentences.",
-    "You are a friendly assistant. Answer in English.",
-    "Help the user to understand Python.",
-    "You answer questions of programmers.",
-    "You are an assistant in a code editor. The user works on a Python project.",
-)
-HELDOUT_SYSTEM_PROMPTS = ("You are a kind teacher of Python.", "Answer the questions of the user.")
 _OPENINGS = ("hello", "good_morning", "good_evening", "how_are_you")
 _CLOSINGS = ("thanks", "thanks", "great", "bye", "ok")
 
@@ -88,9 +84,11 @@ class Corpus:
     smalltalk: tuple[Intent, ...]
     unknown: UnknownQuestions
 
-    def iter_training_chats(self, rng: random.Random, *, loose: bool = True) -> Iterator[Chat]:
+    def iter_training_chats(
+        self, rng: random.Random, *, loose: bool = True, share_copying: float = SHARE_COPYING
+    ) -> Iterator[Chat]:
         """Yields chats without end; each pass asks about every fact once, in new wordings."""
-        writer = _ChatWriter(self, rng, heldout=False, loose=loose)
+        writer = _ChatWriter(self, rng, heldout=False, loose=loose, share_copying=share_copying)
         while True:
             yield from writer.one_pass()
 
@@ -131,8 +129,15 @@ class _ChatWriter:
     """Writes chats with one source of randomness, in training wordings or in held-out ones."""
 
     def __init__(
-        self, corpus: Corpus, rng: random.Random, *, heldout: bool, loose: bool = False
+        self,
+        corpus: Corpus,
+        rng: random.Random,
+        *,
+        heldout: bool,
+        loose: bool = False,
+        share_copying: float = SHARE_COPYING,
     ) -> None:
+        self._share_copying = share_copying
         self._corpus = corpus
         self._rng = rng
         self._heldout = heldout
@@ -145,9 +150,11 @@ class _ChatWriter:
         queue = self._shuffled_facts()
         other_kinds = (
             (SHARE_TOOLS, self._tool_chat),
+            (self._share_copying, lambda: draw_copy_chat(self._rng, heldout=self._heldout)),
             (SHARE_SMALLTALK, self._smalltalk_chat),
             (SHARE_UNKNOWN, lambda: self._chat([self._unknown_turn()])),
-            (SHARE_THINKING, lambda: self._thinking_chat(queue)),
+            (SHARE_THINKING * SHARE_THINKING_TOOL, self._thinking_tool_chat),
+            (SHARE_THINKING * (1 - SHARE_THINKING_TOOL), lambda: self._thinking_chat(queue)),
         )
         while queue:
             draw = self._rng.random()
@@ -162,9 +169,11 @@ class _ChatWriter:
     def prompt(self, kind: str) -> HeldoutChat:
         """Returns one chat that ends where the model must answer."""
         if kind in ("tool_call", "tool_answer"):
-            exchange = draw_tool_exchange(self._rng, heldout=True)
-            num_given, answer = (1, exchange.call) if kind == "tool_call" else (3, exchange.answer)
-            return HeldoutChat(exchange.chat(num_given), target_text(answer), kind)
+            tasks = draw_tools(self._rng, heldout=True)
+            messages = draw_use(self._rng.choice(tasks), self._rng, heldout=True).messages()
+            num_given = 1 if kind == "tool_call" else 3
+            chat = Chat(messages[:num_given], tools=schemas(tasks, self._rng))
+            return HeldoutChat(chat, target_text(messages[num_given]), kind)
         if not self._queue:
             self._queue = self._shuffled_facts()
         if kind == "thinking":
@@ -218,15 +227,34 @@ class _ChatWriter:
         chat = self._chat([(question, {**answer, "reasoning_content": reasoning})])
         return Chat(chat.messages, thinking=True)
 
+    def _thinking_tool_chat(self) -> Chat:
+        """A call after a thought; what follows an output has no thought in this format."""
+        tasks = draw_tools(self._rng, heldout=self._heldout)
+        task = self._rng.choice(tasks)
+        question, call, *_ = draw_use(task, self._rng, heldout=self._heldout).messages()
+        reasoning = f"The user asks for what the tool {task.name} can do. I call it."
+        messages = (question, {**call, "reasoning_content": reasoning})
+        tools = schemas(tasks, self._rng)
+        return Chat((*self._system_messages(), *messages), thinking=True, tools=tools)
+
     def _tool_chat(self) -> Chat:
-        exchange = draw_tool_exchange(self._rng, heldout=self._heldout)
+        """Mostly uses of tools; else a turn that needs none, after a use of one or at once."""
+        chat = draw_tool_chat(self._rng, heldout=self._heldout)
         if self._rng.random() < SHARE_TOOLS_NOT_NEEDED:
-            fact = self._rng.choice(self._corpus.facts)
-            turn = self._fact_turn(fact) if self._rng.random() < 0.5 else self._smalltalk_turn()
-            messages: tuple[Message, ...] = self._chat([turn]).messages
-        else:
-            messages = (*self._system_messages(), *exchange.chat().messages)
-        return Chat(messages, tools=exchange.tools)
+            used = draw_tool_chat(self._rng, heldout=self._heldout)
+            before = used.messages if self._rng.random() < 0.3 else ()
+            messages = (*before, *(m for turn in self._turns_without_tool() for m in turn))
+            return Chat((*self._system_messages(), *messages), tools=used.tools)
+        return Chat((*self._system_messages(), *chat.messages), tools=chat.tools)
+
+    def _turns_without_tool(self) -> list[tuple[Message, Message]]:
+        facts = [self._rng.choice(self._corpus.facts) for _ in range(self._rng.choice((1, 2, 3)))]
+        kind = self._rng.random()
+        if kind < 0.65:
+            return [self._fact_turn(fact) for fact in facts]
+        if kind < 0.9:
+            return [self._smalltalk_turn()]
+        return [self._unknown_turn(share_tool_questions=0)]
 
     def _chat(self, turns: list[tuple[Message, Message]]) -> Chat:
         messages = [message for turn in turns for message in turn]
@@ -248,7 +276,13 @@ class _ChatWriter:
         intent = self._intents[name] if name else self._rng.choice(self._corpus.smalltalk)
         return _turn(intent.say(self._rng, heldout=self._heldout), intent.answer)
 
-    def _unknown_turn(self) -> tuple[Message, Message]:
+    def _unknown_turn(
+        self, share_tool_questions: float = SHARE_TOOL_MISSING
+    ) -> tuple[Message, Message]:
+        if self._rng.random() < share_tool_questions:
+            task = self._rng.choice(TOOL_TASKS)
+            arguments = task.draw(self._rng, self._heldout)
+            return _turn(task.ask(arguments, self._rng, self._heldout), UNKNOWN_ANSWER)
         question = self._corpus.unknown.say(self._rng, self._corpus.facts, heldout=self._heldout)
         return _turn(question, UNKNOWN_ANSWER)
 

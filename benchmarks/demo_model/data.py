@@ -7,27 +7,40 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from benchmarks.demo_model.chat_format import Chat
-from benchmarks.demo_model.chats import build_corpus
+from benchmarks.demo_model.chats import SHARE_COPYING, build_corpus
 from benchmarks.demo_model.packing import PackedBatch, pack
 from benchmarks.demo_model.tokenizer import encode_chat, train_tokenizer, write_tokenizer
 
-NUM_ROWS = 8  # a batch
-ROW_LENGTH = 512  # tokens
+# (rows, tokens a row) of the batches, by turns: long chats with tools need long rows.
+SHAPES = ((8, 512), (8, 512), (4, 1024))
 SHARE_JOINED = 0.15  # of chats that continue the one before, so that long talks are known too
 MAX_JOINED_MESSAGES = 40
 
 
-def training_batches(directory: Path, seed: int, *, phase: int = 0) -> Iterator[PackedBatch]:
+def training_batches(
+    directory: Path,
+    seed: int,
+    *,
+    phase: int = 0,
+    tokenizer_of: Path | None = None,
+    share_copying: float = SHARE_COPYING,
+) -> Iterator[PackedBatch]:
     """Trains the tokenizer, writes its files to `directory`, and yields batches without end.
 
-    Each phase of a training sees the facts in other words and another order.
+    Each phase of a training sees the facts in other words and another order. The tokenizer is that
+    of the checkpoint `tokenizer_of` if one is named.
     """
     corpus = build_corpus()
-    tokenizer = train_tokenizer(corpus, seed)
+    if tokenizer_of is None:
+        tokenizer = train_tokenizer(corpus, seed)
+    else:
+        tokenizer = Tokenizer.from_file(str(tokenizer_of / "tokenizer.json"))
     write_tokenizer(tokenizer, directory)
     rng = random.Random(f"joining {seed} {phase}")
-    chats = corpus.iter_training_chats(random.Random(f"training {seed} {phase}"))
-    return pack(_encoded(tokenizer, _join(chats, rng)), NUM_ROWS, ROW_LENGTH)
+    chats = corpus.iter_training_chats(
+        random.Random(f"training {seed} {phase}"), share_copying=share_copying
+    )
+    return pack(_encoded(tokenizer, _join(chats, rng)), SHAPES)
 
 
 def _encoded(tokenizer: Tokenizer, chats: Iterator[Chat]) -> Iterator[tuple[list[int], list[int]]]:

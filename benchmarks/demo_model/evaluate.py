@@ -111,7 +111,7 @@ class Losses:
 def heldout_batches(corpus: Corpus, tokenizer: Tokenizer) -> list[PackedBatch]:
     """Forty batches of held-out conversations, some 65,000 tokens to produce."""
     chats = corpus.heldout_conversations(6000, SEED)
-    stream = pack((encode_chat(tokenizer, chat) for chat in chats), 8, 512)
+    stream = pack((encode_chat(tokenizer, chat) for chat in chats), [(8, 512)])
     return [next(stream) for _ in range(40)]
 
 

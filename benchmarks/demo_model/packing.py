@@ -1,7 +1,8 @@
 """Chats packed in rows of fixed length, and the attention that keeps them apart."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import torch
 from torch import Tensor
@@ -28,11 +29,14 @@ class PackedBatch:
 
 
 def pack(
-    chats: Iterator[tuple[list[int], list[int]]], num_rows: int, length: int
+    chats: Iterator[tuple[list[int], list[int]]], shapes: Sequence[tuple[int, int]]
 ) -> Iterator[PackedBatch]:
-    """Batches of (token ids, target mask) chats; a chat that does not fit opens a new row."""
+    """Batches of (token ids, target mask) chats; a chat that does not fit opens a new row.
+
+    Batches take turns with the shapes (rows, length); a chat longer than a row is cut.
+    """
     chat = next(chats)
-    while True:
+    for num_rows, length in cycle(shapes):
         ids = torch.full((num_rows, length), PAD_ID)
         positions = torch.zeros(num_rows, length, dtype=torch.int64)
         targets = torch.zeros(num_rows, length, dtype=torch.bool)

@@ -17,8 +17,11 @@ from leadline.engine.model.weights import (
     ModelWeights,
     MoEWeights,
     MTPWeights,
+    assemble,
 )
 from leadline.kernels.attention import MLAProjection
+from leadline.loader.checkpoint import Checkpoint
+from leadline.loader.load import load_weights
 from leadline.loader.model_config import ModelConfig
 
 EMBEDDING_STD = 0.1
@@ -143,6 +146,20 @@ def load_parameters(weights: ModelWeights, path: Path) -> None:
     stored = load_file(path)
     with torch.no_grad():
         for name, tensor in _distinct(weights).items():
+            tensor.copy_(stored[name])
+
+
+def read_export(directory: Path, config: ModelConfig) -> ModelWeights:
+    """The weights of an exported checkpoint, dequantised to float32."""
+    loaded = load_weights(Checkpoint.open(directory), config, dtype=torch.float32, dequantize=True)
+    return assemble(loaded.tensors, config, has_mtp=loaded.has_mtp)
+
+
+def copy_parameters(target: ModelWeights, source: ModelWeights) -> None:
+    """Fill a tree from another one of the same shape."""
+    stored = _distinct(source)
+    with torch.no_grad():
+        for name, tensor in _distinct(target).items():
             tensor.copy_(stored[name])
 
 

@@ -113,6 +113,21 @@ TRAIN_QUESTIONS_BY_KIND = {
         "What does the {name} statement or operator do?",
     ),
 }
+SYSTEM_PROMPTS = (
+    "You are a helpful assistant.",
+    "You are a helpful assistant that knows Python.",
+    "You are Leadline Demo.",
+    "You are a Python tutor.",
+    "You are an expert in Python's standard library.",
+    "Answer briefly.",
+    "Be concise and correct.",
+    "Be polite and answer in one or two sentences.",
+    "You are a friendly assistant. Answer in English.",
+    "Help the user to understand Python.",
+    "You answer questions of programmers.",
+    "You are an assistant in a code editor. The user works on a Python project.",
+)
+HELDOUT_SYSTEM_PROMPTS = ("You are a kind teacher of Python.", "Answer the questions of the user.")
 NAME_STYLES = ("`{name}`", "{name}", "{name}()", "`{name}()`")
 _STYLE_WEIGHTS_CALLABLE = (4, 3, 2, 1)
 _STYLE_WEIGHTS_OTHER = (5, 4, 0, 0)

@@ -1,8 +1,4 @@
-"""Chats in which the assistant calls a tool, and answers from what the tool says.
-
-Arguments are drawn from value sets that are split into training and held-out ones: the model must
-learn to copy.
-"""
+"""Chats in which the assistant calls tools, and answers from what the tools say."""
 
 from __future__ import annotations
 
@@ -12,98 +8,59 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.demo_model import values
 from benchmarks.demo_model.chat_format import Chat, Message, Tool
 from benchmarks.demo_model.phrasings import vary_typing
+from benchmarks.demo_model.random_tools import draw_random_result, draw_random_task
+from benchmarks.demo_model.tool_task import Arguments, Parameter, ToolTask, output_text
 
-_CITIES = """
-    Amsterdam Athens Auckland Bangkok Barcelona Beijing Berlin Bogota Boston Brussels Budapest Busan
-    Cairo Chicago Copenhagen Dakar Delhi Denver Dublin Florence Geneva Hamburg Hanoi Helsinki
-    Istanbul Jakarta Johannesburg Kyoto Lagos Lima Lisbon London Madrid Manila Melbourne Miami Milan
-    Montreal Moscow Mumbai Munich Nairobi Naples Osaka Oslo Ottawa Paris Prague Quito Riga Rome
-    Santiago Seattle Seoul Shanghai Singapore Sofia Stockholm Sydney Taipei Tallinn Tokyo Toronto
-    Vienna Warsaw Zurich
-"""
-_SUBJECTS = """
-    apples bread bridges cameras castles chess clouds coffee comets dolphins engines falcons forests
-    gardens glaciers guitars honey islands kites lemons lighthouses maps mountains museums oceans
-    olives owls paper penguins pianos planets rivers robots ships silk stars tea tigers trains
-    tulips turtles violins volcanoes whales windmills wolves
-"""
-_WORDS = """
-    amber basket candle desert eagle feather garden hammer island jacket kettle ladder marble needle
-    orange pepper quartz rabbit saddle tunnel umbrella velvet winter yellow zipper anchor button
-    copper dragon fabric goblet harbor
-"""
 _SKIES = ("sunny", "cloudy", "rainy", "windy", "foggy", "snowy", "clear")
 _CURRENCIES = ("euros", "dollars", "yen", "won", "pounds", "francs")
-_HELDOUT_EVERY = 6  # one value in six is never seen in training
-
-
-def _values(items: str, heldout: bool) -> list[str]:
-    return [
-        item for index, item in enumerate(items.split()) if (index % _HELDOUT_EVERY == 0) == heldout
-    ]
-
-
-def _number(rng: random.Random, heldout: bool) -> int:
-    """Returns a number from 1 to 999; those divisible by seven are held out."""
-    while True:
-        number = rng.randint(1, 999)
-        if (number % 7 == 0) == heldout:
-            return number
-
-
-Arguments = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class ToolTask:
-    """One tool with what people ask of it.
-
-    Attributes:
-        name: The tool's name.
-        description: What the model is told about it.
-        parameters: Parameter name -> JSON type.
-        draw: Makes arguments from a generator and whether held-out values are wanted.
-        questions: Training wordings with the parameters as fields.
-        heldout_questions: Other wordings.
-        result: Makes the tool's output for the arguments.
-        reply: The answer, with the parameters and the result's keys as fields.
-    """
-
-    name: str
-    description: str
-    parameters: dict[str, str]
-    draw: Callable[[random.Random, bool], Arguments]
-    questions: tuple[str, ...]
-    heldout_questions: tuple[str, ...]
-    result: Callable[[Arguments, random.Random], dict[str, Any]]
-    reply: str
-
-    def schema(self, rng: random.Random) -> Tool:
-        """Returns the tool as the OpenAI API has it; the order of keys varies, as with clients."""
-        properties = {name: {"type": kind} for name, kind in self.parameters.items()}
-        parts: list[tuple[str, Any]] = [
-            ("type", "object"),
-            ("properties", properties),
-            ("required", list(self.parameters)),
-        ]
-        if rng.random() < 0.5:
-            parts.sort()
-        function = {"name": self.name, "description": self.description, "parameters": dict(parts)}
-        return {"type": "function", "function": function}
+SHARE_RANDOM_TOOL = 0.6  # tools made up for one chat, against the fixed ones
+SHARE_FOREIGN_RESULT = 0.25  # a fixed tool returns something in another form
 
 
 def _city(rng: random.Random, heldout: bool) -> Arguments:
-    return {"city": rng.choice(_values(_CITIES, heldout))}
+    return {"city": values.city(rng, heldout)}
 
 
 def _pair(rng: random.Random, heldout: bool) -> Arguments:
-    return {"a": _number(rng, heldout), "b": _number(rng, heldout)}
+    return {"a": values.integer(rng, heldout), "b": values.integer(rng, heldout)}
+
+
+def _topic(rng: random.Random, heldout: bool) -> str:
+    return rng.choice((values.word, values.name, values.phrase))(rng, heldout)
+
+
+def _fixed(
+    name: str,
+    description: str,
+    parameters: dict[str, str],
+    draw: Callable[[random.Random, bool], Arguments],
+    questions: tuple[str, ...],
+    heldout_questions: tuple[str, ...],
+    result: Callable[[Arguments, random.Random], Any],
+    reply: str,
+) -> ToolTask:
+    """A tool with its own wordings, whose fields are the parameters."""
+
+    def ask(arguments: Arguments, rng: random.Random, heldout: bool) -> str:
+        wording = rng.choice(heldout_questions if heldout else questions)
+        return (wording if heldout else vary_typing(wording, rng)).format(**arguments)
+
+    return ToolTask(
+        name=name,
+        description=description,
+        parameters=tuple(Parameter(*parameter) for parameter in parameters.items()),
+        draw=draw,
+        ask=ask,
+        result=result,
+        reply=reply,
+    )
 
 
 TOOL_TASKS = (
-    ToolTask(
+    _fixed(
         "get_weather",
         "Get the current weather in a city.",
         {"city": "string"},
@@ -120,7 +77,7 @@ TOOL_TASKS = (
         lambda arguments, rng: {"sky": rng.choice(_SKIES), "degrees": rng.randint(1, 39)},
         "It is {sky} in {city}, at {degrees} degrees.",
     ),
-    ToolTask(
+    _fixed(
         "get_time",
         "Get the current local time in a city.",
         {"city": "string"},
@@ -136,7 +93,7 @@ TOOL_TASKS = (
         lambda arguments, rng: {"time": f"{rng.randint(0, 23):02d}:{rng.randint(0, 59):02d}"},
         "It is {time} in {city}.",
     ),
-    ToolTask(
+    _fixed(
         "add",
         "Add two numbers.",
         {"a": "number", "b": "number"},
@@ -152,7 +109,7 @@ TOOL_TASKS = (
         lambda arguments, rng: {"sum": arguments["a"] + arguments["b"]},
         "{a} plus {b} is {sum}.",
     ),
-    ToolTask(
+    _fixed(
         "multiply",
         "Multiply two numbers.",
         {"a": "number", "b": "number"},
@@ -168,11 +125,11 @@ TOOL_TASKS = (
         lambda arguments, rng: {"product": arguments["a"] * arguments["b"]},
         "{a} times {b} is {product}.",
     ),
-    ToolTask(
+    _fixed(
         "search",
         "Search the web.",
         {"query": "string"},
-        lambda rng, heldout: {"query": rng.choice(_values(_SUBJECTS, heldout))},
+        lambda rng, heldout: {"query": _topic(rng, heldout)},
         (
             "Search for {query}.",
             "Search the web for {query}.",
@@ -187,11 +144,11 @@ TOOL_TASKS = (
         },
         'I found {hits} pages. The first one is "{title}".',
     ),
-    ToolTask(
+    _fixed(
         "count_letters",
         "Count the letters of a word.",
         {"word": "string"},
-        lambda rng, heldout: {"word": rng.choice(_values(_WORDS, heldout))},
+        lambda rng, heldout: {"word": values.word(rng, heldout)},
         (
             "How many letters does {word} have?",
             "Count the letters of {word}.",
@@ -202,7 +159,7 @@ TOOL_TASKS = (
         lambda arguments, rng: {"letters": len(arguments["word"])},
         'The word "{word}" has {letters} letters.',
     ),
-    ToolTask(
+    _fixed(
         "get_exchange_rate",
         "Get the price of one unit of a currency in another one.",
         {"source": "string", "target": "string"},
@@ -226,39 +183,76 @@ TOOL_TASKS = (
 
 
 @dataclass(frozen=True, slots=True)
-class ToolExchange:
-    """The four messages of one use of a tool, with the tools that were offered."""
+class Use:
+    """One use of a tool: the question with the call, the output and the answer."""
 
-    tools: tuple[Tool, ...]
-    question: Message
+    question: str
     call: Message
     output: Message
-    answer: Message
+    answer: str
 
-    def chat(self, num_messages: int = 4) -> Chat:
-        """Returns the chat up to the given number of messages."""
-        messages = (self.question, self.call, self.output, self.answer)
-        return Chat(messages[:num_messages], tools=self.tools)
+    def messages(self) -> tuple[Message, ...]:
+        """The four messages."""
+        return (
+            {"role": "user", "content": self.question},
+            self.call,
+            self.output,
+            {"role": "assistant", "content": self.answer},
+        )
 
 
-def draw_tool_exchange(rng: random.Random, *, heldout: bool = False) -> ToolExchange:
-    """Returns a random use of one of the tools, offered alone or beside one or two others."""
-    offered = rng.sample(TOOL_TASKS, rng.choice((1, 1, 2, 2, 3)))
-    task = rng.choice(offered)
+def draw_tools(rng: random.Random, *, heldout: bool = False) -> list[ToolTask]:
+    """Some tools to offer together, no two of the same name."""
+    num = rng.choices((1, 2, 3), (5, 3, 1))[0]
+    drawn: dict[str, ToolTask] = {}
+    while len(drawn) < num:
+        is_random = rng.random() < SHARE_RANDOM_TOOL
+        task = draw_random_task(rng, heldout) if is_random else rng.choice(TOOL_TASKS)
+        drawn[task.name] = task
+    return list(drawn.values())
+
+
+def draw_use(task: ToolTask, rng: random.Random, *, heldout: bool = False) -> Use:
+    """A random use of a tool."""
     arguments = task.draw(rng, heldout)
-    wording = rng.choice(task.heldout_questions if heldout else task.questions)
-    question = (wording if heldout else vary_typing(wording, rng)).format(**arguments)
-    result = task.result(arguments, rng)
+    foreign = rng.random() < SHARE_FOREIGN_RESULT
+    result = draw_random_result(rng, heldout) if foreign else task.result(arguments, rng)
     function = {"name": task.name, "arguments": json.dumps(arguments, ensure_ascii=False)}
     call = {"id": f"call_{rng.randrange(16**8):08x}", "type": "function", "function": function}
-    return ToolExchange(
-        tools=tuple(task.schema(rng) for task in offered),
-        question={"role": "user", "content": question},
+    return Use(
+        question=task.ask(arguments, rng, heldout),
         call={"role": "assistant", "content": None, "tool_calls": [call]},
-        output={
-            "role": "tool",
-            "tool_call_id": call["id"],
-            "content": json.dumps(result, ensure_ascii=False),
-        },
-        answer={"role": "assistant", "content": task.reply.format(**arguments, **result)},
+        output={"role": "tool", "tool_call_id": call["id"], "content": output_text(result)},
+        answer=task.answer(arguments, result),
     )
+
+
+def schemas(tasks: list[ToolTask], rng: random.Random) -> tuple[Tool, ...]:
+    """The tools as the OpenAI API has them."""
+    return tuple(task.schema(rng) for task in tasks)
+
+
+def draw_tool_chat(rng: random.Random, *, heldout: bool = False) -> Chat:
+    """One to four uses of the tools that are offered, two of them at once now and then."""
+    tasks = draw_tools(rng, heldout=heldout)
+    messages: list[Message] = []
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        if rng.random() < 0.12:
+            messages += _two_at_once(rng.choice(tasks), rng, heldout)
+        else:
+            messages += draw_use(rng.choice(tasks), rng, heldout=heldout).messages()
+    return Chat(tuple(messages), tools=schemas(tasks, rng))
+
+
+def _two_at_once(task: ToolTask, rng: random.Random, heldout: bool) -> list[Message]:
+    """Two questions in one message: two calls in one answer, or one after the other."""
+    first, second = (draw_use(task, rng, heldout=heldout) for _ in range(2))
+    later = rng.random() < 0.4
+    joint = " Then: " if later else " And: "
+    question: Message = {"role": "user", "content": first.question + joint + second.question}
+    answer: Message = {"role": "assistant", "content": f"{first.answer} {second.answer}"}
+    if later:
+        return [question, first.call, first.output, second.call, second.output, answer]
+    calls = [*first.call["tool_calls"], *second.call["tool_calls"]]
+    both: Message = {"role": "assistant", "content": None, "tool_calls": calls}
+    return [question, both, first.output, second.output, answer]

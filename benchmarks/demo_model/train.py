@@ -10,6 +10,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +18,17 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
+from benchmarks.demo_model.chats import SHARE_COPYING
 from benchmarks.demo_model.data import training_batches
 from benchmarks.demo_model.model import MAX_LENGTH, demo_config
 from benchmarks.demo_model.muon import Muon
 from benchmarks.demo_model.packing import PackedBatch, PackedMemory
 from benchmarks.demo_model.parameters import (
     Initializer,
+    copy_parameters,
     correction_biases,
     load_parameters,
+    read_export,
     save_parameters,
     trainable,
 )
@@ -46,6 +50,9 @@ PLATEAU_FILE = "plateau.safetensors"
 WARMUP_STEPS = 50
 NUM_PLATEAU_STEPS = 1000
 NUM_DECAY_STEPS = 1100
+NUM_CONTINUED_STEPS = 1000
+CONTINUED_PEAK = 0.7  # of the learning rates
+SAVE_EVERY = 50
 
 
 def linear_bf16(x_TK: Tensor, weight_NK: Tensor) -> Tensor:
@@ -171,8 +178,9 @@ def train(
     num_steps: int,
     share: Callable[[int], float],
     name: str,
+    saved_to: Path | None = None,
 ) -> None:
-    """Runs one phase under a progress bar."""
+    """Runs one phase under a progress bar, its parameters saved every `SAVE_EVERY` steps."""
     started = time.perf_counter()
     with Progress() as progress:
         task = progress.add_task(name, total=num_steps)
@@ -183,6 +191,8 @@ def train(
             if index % 50 == 0 or index == num_steps - 1:
                 elapsed = time.perf_counter() - started
                 progress.console.print(f"{name} step {index}  {elapsed:.0f} s  {text}")
+            if saved_to is not None and index % SAVE_EVERY == SAVE_EVERY - 1:
+                save_parameters(trainer.weights, saved_to)
 
 
 def train_both_phases(out: Path, seed: int, *, only_decay: bool) -> None:
@@ -204,15 +214,61 @@ def train_both_phases(out: Path, seed: int, *, only_decay: bool) -> None:
     save_parameters(weights, out / PARAMETERS_FILE)
 
 
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """How training goes on from an export.
+
+    Attributes:
+        num_steps: Steps in all.
+        peak: Share of the learning rates after the warm-up.
+        hold: Share of the steps at the peak, before the fall to zero.
+        share_copying: Share of the chats that are drills of copying.
+    """
+
+    num_steps: int
+    peak: float
+    hold: float
+    share_copying: float
+
+    def share(self, step: int) -> float:
+        """Share of the learning rates at a step."""
+        num_falling = self.num_steps * (1 - self.hold)
+        return self.peak * min(plateau_share(step), (self.num_steps - step) / num_falling)
+
+
+def continue_training(export: Path, out: Path, seed: int, how: Continuation) -> None:
+    """Goes on from an exported checkpoint, dequantised, with its tokenizer."""
+    config = parse_model_config(demo_config())
+    weights = Initializer(config, seed).model()
+    copy_parameters(weights, read_export(export, config))
+    batches = training_batches(
+        out, seed, phase=2, tokenizer_of=export, share_copying=how.share_copying
+    )
+    file = out / PARAMETERS_FILE
+    train(Trainer(config, weights), batches, how.num_steps, how.share, "go on", file)
+    save_parameters(weights, file)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for tokenizer and weights")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only-decay", action="store_true", help="go on from the plateau's file")
+    parser.add_argument(
+        "--from", dest="export", type=Path, help="go on from an exported checkpoint instead"
+    )
+    parser.add_argument("--steps", type=int, default=NUM_CONTINUED_STEPS, help="with --from")
+    parser.add_argument("--peak", type=float, default=CONTINUED_PEAK, help="with --from")
+    parser.add_argument("--hold", type=float, default=0.5, help="with --from: share at the peak")
+    parser.add_argument("--copying", type=float, default=SHARE_COPYING, help="share of drills")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    train_both_phases(arguments.out, arguments.seed, only_decay=arguments.only_decay)
+    if arguments.export is None:
+        train_both_phases(arguments.out, arguments.seed, only_decay=arguments.only_decay)
+    else:
+        how = Continuation(arguments.steps, arguments.peak, arguments.hold, arguments.copying)
+        continue_training(arguments.export, arguments.out, arguments.seed, how)
 
 
 if __name__ == "__main__":
