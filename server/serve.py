@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import random
 import signal
 import socket
 import sys
@@ -18,7 +17,6 @@ from leadline.engine.config_lines import ConfigLine
 from leadline.engine.engine_process import EngineProcess, RestartPolicy
 from leadline.engine.errors import EngineError
 from leadline.engine.grammar.checker import GrammarChecker
-from leadline.engine.grammar.limits import CheckLimits
 from leadline.engine.messages import Ready
 from leadline.engine.platform_facts import cpu_facts
 from leadline.loader.errors import LoaderError
@@ -32,23 +30,21 @@ from leadline.server.engine_life import cause_of_death, start_engine
 from leadline.server.garbage import settle
 from leadline.server.health import StallLimits
 from leadline.server.http_server import LAST_WORDS_S, make_http_server
-from leadline.server.limits import Limits
 from leadline.server.listener import bind, listen, url_of
 from leadline.server.logs import set_up_logging
+from leadline.server.make_state import check_limits_of, make_state, templates_of
 from leadline.server.reporters import Reporter, reporters_of
 from leadline.server.served_model import ServedModel, read_served_model
-from leadline.server.server_info import cache_info, rows_of, server_info_of
+from leadline.server.server_info import rows_of, server_info_of
 from leadline.server.start_times import StartTimes
 from leadline.server.startup_screen import print_ready, stages
 from leadline.server.state import ServerState
 from leadline.server.stats_log import log_stats
 from leadline.server.stop_signal import StopSignal
-from leadline.server.template_process import TemplateProcess
 
 logger = logging.getLogger(__name__)
 
 BUILDER = "leadline.engine.build:build_core"
-_SEED_LIMIT = 2**53  # integers below it survive JavaScript
 
 
 def serve(
@@ -178,8 +174,8 @@ class _Run:
         if ready is None:
             return stop.status
         self._times.end_stage()
-        grammars = GrammarChecker(self._served.directory, _check_limits(self._config.limits))
-        templates = _templates(self._served, self._config.limits)
+        grammars = GrammarChecker(self._served.directory, check_limits_of(self._config.limits))
+        templates = templates_of(self._served, self._config.limits)
         log = asyncio.create_task(log_stats(lambda: client.stats))
         try:
             if templates is not None:
@@ -255,50 +251,6 @@ class _Run:
         await _wait_until_idle(state, timeout_s)
         if state.in_flight.count:
             logger.warning("requests that did not finish in time: %d", state.in_flight.count)
-
-
-def make_state(
-    resolved: ResolvedConfig,
-    served: ServedModel,
-    client: EngineClient,
-    *,
-    grammars: GrammarChecker | None = None,
-    templates: TemplateProcess | None = None,
-    deadline_s: float | None = None,
-    limits: Limits | None = None,
-    is_strict: bool = False,
-) -> ServerState:
-    """What the handlers need of a started engine; see `ServerState`."""
-    seeds = random.Random(resolved.seed)
-    return ServerState(
-        engine=client,
-        tokenizer=served.tokenizer,
-        template=served.template,
-        model_names=(resolved.served_model_name, *resolved.other_model_names),
-        max_model_len=client.ready.max_model_len,
-        seed_source=lambda: seeds.randrange(_SEED_LIMIT),
-        defaults=served.generation,
-        prompt_prefix_ids=served.tokenizer.prefix_ids,
-        grammars=grammars,
-        templates=templates,
-        deadline_s=deadline_s,
-        page_size=resolved.page_size if resolved.prefix_caching else 0,
-        limits=limits or Limits(),
-        is_strict=is_strict,
-        cache_info=cache_info(resolved, client.ready),
-    )
-
-
-def _templates(served: ServedModel, limits: Limits) -> TemplateProcess | None:
-    if served.template is None:
-        return None
-    return TemplateProcess(
-        served.template, timeout_s=limits.template_s, memory_bytes=limits.template_bytes
-    )
-
-
-def _check_limits(limits: Limits) -> CheckLimits:
-    return CheckLimits(cpu_s=limits.grammar_cpu_s, wall_s=limits.grammar_s)
 
 
 async def _wait_until_idle(state: ServerState, timeout_s: float) -> None:

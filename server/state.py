@@ -101,7 +101,6 @@ class ServerState:
     reporters: list[Callable[[RequestRecord], None]] = field(default_factory=list)
     background: set[asyncio.Task[None]] = field(default_factory=set)
     info: ServerInfo = field(default_factory=ServerInfo)
-    background: set[asyncio.Task[None]] = field(default_factory=set)
     metrics: Metrics = field(init=False)
     responses: ResponseStore = field(init=False)
     fingerprint: str = field(init=False)

@@ -52,10 +52,11 @@ def random_rules(dice: random.Random) -> dict[str, Any]:
 
 def random_params(dice: random.Random) -> SamplingParams:
     greedy = dice.random() < 0.3
+    rules = random_rules(dice)
     return SamplingParams(
-        **random_rules(dice),
+        **rules,
         seed=dice.getrandbits(64),
-        max_tokens=dice.randint(1, MAX_TOKENS),
+        max_tokens=dice.randint(max(1, rules.get("min_tokens", 1)), MAX_TOKENS),
         temperature=0.0 if greedy else dice.choice([0.3, 0.8, 1.0, 1.7]),
         top_k=dice.choice([0, 0, 1, 5, 40, 1000]),
         top_p=dice.choice([1.0, 1.0, 0.9, 0.4]),

@@ -69,7 +69,7 @@ def random_params(dice: random.Random, i: int) -> SamplingParams:
             params |= extra
     return SamplingParams(
         seed=dice.getrandbits(64),
-        max_tokens=dice.randint(1, MAX_TOKENS),
+        max_tokens=dice.randint(params.get("min_tokens", 1), MAX_TOKENS),
         temperature=dice.choice([0.0, 0.7, 1.0, 1.4]),
         eos_token_ids=(EOS,),
         **params,
