@@ -1,5 +1,6 @@
 """What a running server offers to the machine around it: one port, and private directories."""
 
+import contextlib
 import socket
 import stat
 from pathlib import Path
@@ -24,8 +25,13 @@ def tree_of(pid: int) -> list[int]:
 
 def inodes_of(pids: list[int]) -> set[str]:
     """The sockets that the processes hold."""
-    links = (str(fd.readlink()) for pid in pids for fd in Path(f"/proc/{pid}/fd").iterdir())
-    return {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
+    found = set()
+    for fd in (fd for pid in pids for fd in Path(f"/proc/{pid}/fd").iterdir()):
+        with contextlib.suppress(FileNotFoundError):  # it has been closed meanwhile
+            link = str(fd.readlink())
+            if link.startswith("socket:["):
+                found.add(link[len("socket:[") : -1])
+    return found
 
 
 def rows(name: str, pid: int) -> list[list[str]]:

@@ -99,4 +99,5 @@ def test_broken_checkpoint_says_what_is_wrong_last(cli: Cli, tmp_path: Path) -> 
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "model.embed_tokens.weight" in done.stderr
-    assert "is missing" in done.stderr.splitlines()[-1]
+    assert "is missing" in done.stderr
+    assert "leadline doctor" in done.stderr.splitlines()[-1]
