@@ -76,10 +76,10 @@ OPERATIONS: Mapping[str, Operation] = {
     "POST /abort_requests": replace(
         acts(Aborted), request=AbortFields, example={"request_ids": ["chatcmpl-1"]}
     ),
-    "POST /pause": acts(PauseAnswer, query=PAUSE_QUERY),
+    "POST /pause": acts(PauseAnswer, query=PAUSE_QUERY, errors=(400, 503)),
     "POST /resume": acts(PauseAnswer, errors=(409, 503)),
     "GET /is_paused": acts(PauseState),
-    "POST /sleep": acts(SleepAnswer, query=SLEEP_QUERY, errors=(409, 503)),
+    "POST /sleep": acts(SleepAnswer, query=SLEEP_QUERY, errors=(400, 409, 503)),
     "POST /wake_up": acts(SleepAnswer, errors=(409, 503)),
     "GET /is_sleeping": acts(SleepState),
     "GET /livez": reads("operation", Probe),
