@@ -50,6 +50,8 @@ class ScriptedCore:
     """Stands for `EngineCore`: at each step every running request gets the step's number."""
 
     num_steps_in_flight = 1
+    is_paused = is_waking = is_holding = False
+    sleep_level = 0
 
     def __init__(self, config: ScriptConfig) -> None:
         self._config = config
@@ -81,6 +83,10 @@ class ScriptedCore:
     def sweep(self) -> list[RequestOutput]:
         """Nothing ends by itself."""
         return []
+
+    def idle_s(self) -> float | None:
+        """Without work there is nothing to wake up for."""
+        return None
 
     def has_work(self) -> bool:
         """Whether a request runs."""
