@@ -1,5 +1,7 @@
 """Collects a generation that is not streamed."""
 
+import asyncio
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -78,3 +80,17 @@ async def collect(generation: Generation) -> list[Answer]:
         async for delta in deltas:
             answers[delta.index].add(delta)
     return answers
+
+
+async def whole_body(
+    generation: Generation, body: Callable[[Generation, list[Answer]], bytes]
+) -> bytes:
+    """The body of an answer that is not streamed, written off the event loop where it is long.
+
+    Raises:
+        ApiError: as `collect`.
+    """
+    answers = await collect(generation)
+    if generation.prompt_logprobs:  # as many as the prompts are long
+        return await asyncio.to_thread(body, generation, answers)
+    return body(generation, answers)

@@ -1,6 +1,5 @@
 """`POST /v1/chat/completions`."""
 
-import asyncio
 from typing import Any
 
 import msgspec
@@ -11,7 +10,7 @@ from starlette.types import ASGIApp
 
 from leadline.engine.request import Grammar
 from leadline.loader.errors import TemplateError
-from leadline.server.answers import Answer, collect
+from leadline.server.answers import Answer, whole_body
 from leadline.server.caller import Caller, caller_of
 from leadline.server.chat_types import ChatRequest
 from leadline.server.chunk_frames import CHAT_FORMAT, ChunkFrames
@@ -84,7 +83,7 @@ async def chat_completions(request: Request) -> ASGIApp:
     if fields.stream:
         frames = ChunkFrames(generation, CHAT_FORMAT, fields.stream_options).frames()
         return EventStream(frames, headers=headers, keep_alive_s=state.keep_alive_s)
-    body = await run_until_disconnect(request.receive, _whole(generation))
+    body = await run_until_disconnect(request.receive, whole_body(generation, _body))
     return Response(body, headers=headers, media_type="application/json")
 
 
@@ -144,13 +143,6 @@ def _dialect(state: ServerState) -> Dialect:
             "Kimi-K2 have; leave it out, or set 'tool_choice' to 'none'",
         )
     return state.dialect
-
-
-async def _whole(generation: Generation) -> bytes:
-    answers = await collect(generation)
-    if generation.parts.has_prompt_logprobs:  # as many as the prompt is long
-        return await asyncio.to_thread(_body, generation, answers)
-    return _body(generation, answers)
 
 
 def _body(generation: Generation, answers: list[Answer]) -> bytes:

@@ -1,14 +1,12 @@
 """`POST /v1/completions`."""
 
-import asyncio
-
 import msgspec
 from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from leadline.server.answers import Answer, collect
+from leadline.server.answers import Answer, whole_body
 from leadline.server.caller import caller_of
 from leadline.server.choice_text import moved
 from leadline.server.chunk_frames import TEXT_FORMAT, ChunkFrames
@@ -50,15 +48,8 @@ async def completions(request: Request) -> ASGIApp:
     if fields.stream:
         frames = ChunkFrames(generation, TEXT_FORMAT, fields.stream_options).frames()
         return EventStream(frames, headers=headers, keep_alive_s=state.keep_alive_s)
-    body = await run_until_disconnect(request.receive, _whole(generation))
+    body = await run_until_disconnect(request.receive, whole_body(generation, _body))
     return Response(body, headers=headers, media_type="application/json")
-
-
-async def _whole(generation: Generation) -> bytes:
-    answers = await collect(generation)
-    if generation.prompt_logprobs:  # as many as the prompts are long
-        return await asyncio.to_thread(_body, generation, answers)
-    return _body(generation, answers)
 
 
 def _body(generation: Generation, answers: list[Answer]) -> bytes:

@@ -1,6 +1,5 @@
 """`POST /inference/v1/generate`: tokens in, tokens out."""
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Literal
@@ -11,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from leadline.server.answers import Answer, collect
+from leadline.server.answers import Answer, whole_body
 from leadline.server.caller import caller_of
 from leadline.server.choice_text import Delta
 from leadline.server.chunk_frames import encode_line
@@ -77,15 +76,8 @@ async def generate(request: Request) -> ASGIApp:
     if fields.stream:
         frames = _frames(generation, fields.stream_options or StreamOptions())
         return EventStream(frames, headers=headers, keep_alive_s=state.keep_alive_s)
-    answer = await run_until_disconnect(request.receive, _whole(generation))
+    answer = await run_until_disconnect(request.receive, whole_body(generation, _body))
     return Response(answer, headers=headers, media_type="application/json")
-
-
-async def _whole(generation: Generation) -> bytes:
-    answers = await collect(generation)
-    if generation.parts.has_prompt_logprobs:  # as many as the prompt is long
-        return await asyncio.to_thread(_body, generation, answers)
-    return _body(generation, answers)
 
 
 def _body(generation: Generation, answers: list[Answer]) -> bytes:
