@@ -31,6 +31,7 @@ from leadline.engine.survey import ExpertLoad
 from leadline.engine.worker.drafter import Drafter
 from leadline.engine.worker.host_pages import HostPages
 from leadline.engine.worker.model_runner import ModelRunner
+from leadline.engine.worker.page_checksums import PageChecksums
 from leadline.engine.worker.worker import Worker
 from leadline.kernels.api import KernelSet
 from leadline.kernels.latent_cache import LatentCache, LatentLayout
@@ -169,13 +170,19 @@ def make_drafter(config: ResolvedConfig, loaded: LoadedModel, memory: PagedMemor
 
 
 def make_host_pages(
-    config: ResolvedConfig, cache: LatentCache, drafter: Drafter | None
+    config: ResolvedConfig,
+    cache: LatentCache,
+    drafter: Drafter | None,
+    checksums: PageChecksums | None = None,
 ) -> HostPages | None:
     """The host tier's memory, if there is one."""
     if not config.num_host_pages:
         return None
-    page_hidden = None if drafter is None else drafter.page_hidden_PD
-    return HostPages(cache, config.num_host_pages, page_hidden)
+    return HostPages(cache, config.num_host_pages, _page_hidden(drafter), checksums)
+
+
+def _page_hidden(drafter: Drafter | None) -> torch.Tensor | None:
+    return None if drafter is None else drafter.page_hidden_PD
 
 
 def make_runner(config: ResolvedConfig, loaded: LoadedModel, grammars: GrammarStore) -> ModelRunner:
@@ -183,6 +190,7 @@ def make_runner(config: ResolvedConfig, loaded: LoadedModel, grammars: GrammarSt
     cache = make_cache(config, loaded)
     memory = PagedMemory(cache, loaded.kernels, scale=softmax_scale(loaded.config))
     drafter = make_drafter(config, loaded, memory) if _num_drafts(config, loaded) else None
+    checksums = PageChecksums(cache, _page_hidden(drafter)) if config.verify_pages else None
     return ModelRunner(
         loaded.model,
         memory,
@@ -190,7 +198,8 @@ def make_runner(config: ResolvedConfig, loaded: LoadedModel, grammars: GrammarSt
         page_size=config.page_size,
         vocab_size=loaded.config.vocab_size,
         drafter=drafter,
-        host_pages=make_host_pages(config, cache, drafter),
+        host_pages=make_host_pages(config, cache, drafter, checksums),
+        checksums=checksums,
         grammars=grammars,
         logprobs_mode=config.logprobs_mode,
     )
@@ -286,6 +295,7 @@ def make_scheduler(
         prefill_share=share,
         queue_limits=limits,
         events=log,
+        verify_pages=config.verify_pages,
     )
     return scheduler, publisher
 

@@ -72,6 +72,9 @@ class EngineConfig:
         None, "most tokens in one step (default: 512 on a CPU, 8192 on a GPU)"
     )
     prefix_caching: bool = _option(True, "reuse the cached pages of equal prompt beginnings")
+    verify_pages: bool = _option(
+        False, "keep a checksum of each full cache page, and check it before the page is reused"
+    )
     speculative_tokens: int | None = _option(
         None,
         f"most MTP drafts a step, 0 to {MAX_SPECULATIVE_TOKENS}; 0 is off "
@@ -131,6 +134,7 @@ class ResolvedConfig(msgspec.Struct, frozen=True, kw_only=True):
     logprobs_mode: str = "raw"
     num_host_pages: int = 0
     kv_events_config: str | None = None
+    verify_pages: bool = False
     max_queued_requests: int | None = None
     max_queued_tokens: int | None = None
     target_itl_ms: float | None = None
@@ -204,6 +208,7 @@ def resolve(
         logprobs_mode=config.logprobs_mode,
         num_host_pages=config.host_kv_tokens // config.page_size,
         kv_events_config=config.kv_events_config,
+        verify_pages=config.verify_pages,
         max_queued_requests=config.max_queued_requests,
         max_queued_tokens=config.max_queued_tokens,
         target_itl_ms=config.target_itl_ms,
@@ -264,7 +269,7 @@ def _check_ranges(config: EngineConfig) -> None:
     if not config.prefix_caching:
         problems += [
             f"{name} has no effect with prefix_caching off; leave one out"
-            for name in ("host_kv_tokens", "kv_events_config")
+            for name in ("host_kv_tokens", "kv_events_config", "verify_pages")
             if getattr(config, name)
         ]
     if not all(name.strip() for name in config.served_model_name):

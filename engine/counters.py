@@ -20,6 +20,7 @@ class Counters:
         cached_prompt_tokens: of these, those that were found in the prefix cache or the host tier.
         host_prompt_tokens: of these, those that came from the host tier.
         rejections: requests refused because too much waited, by reason.
+        num_corrupted_pages: cached pages whose checksum was wrong, in the pool or the host tier.
         step_tokens: tokens that steps computed, verified drafts included.
         step_times: seconds that the executor worked on steps.
     """
@@ -27,6 +28,7 @@ class Counters:
     def __init__(self) -> None:
         self.num_steps = 0
         self.num_corrupted_requests = 0
+        self.num_corrupted_pages = 0
         self.prompt_tokens = 0
         self.cached_prompt_tokens = 0
         self.host_prompt_tokens = 0
@@ -61,6 +63,7 @@ def collect_stats(
         num_waiting=len(book.waiting),
         num_steps=totals.num_steps,
         num_corrupted_requests=totals.num_corrupted_requests,
+        num_corrupted_pages=totals.num_corrupted_pages,
         prompt_tokens=totals.prompt_tokens,
         cached_prompt_tokens=totals.cached_prompt_tokens,
         host_prompt_tokens=totals.host_prompt_tokens,

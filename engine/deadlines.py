@@ -22,10 +22,9 @@ class Deadlines:
         """A request has ended."""
         self._alive.discard(request_id)
 
-    @property
-    def next_s(self) -> float | None:
-        """A moment before which none passes, in seconds since the epoch; None if there is none."""
-        return self._heap[0][0] if self._heap else None
+    def idle_s(self, now_s: float) -> float | None:
+        """Seconds before which none passes; None if there is none."""
+        return max(0.0, self._heap[0][0] - now_s) if self._heap else None
 
     def pop_due(self, now_s: float) -> list[tuple[str, float]]:
         """Requests whose deadline has passed, each with its deadline; they are forgotten."""

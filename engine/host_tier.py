@@ -34,6 +34,9 @@ class HostTier:
     def __len__(self) -> int:
         return len(self._places)
 
+    def __contains__(self, page_hash: PageHash) -> bool:
+        return page_hash in self._places
+
     def put(self, page_hash: PageHash) -> tuple[int | None, PageHash | None]:
         """A place for a page, or None if it is here already (or there is no tier).
 

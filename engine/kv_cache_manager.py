@@ -5,9 +5,11 @@ from collections.abc import Callable
 
 from leadline.engine.host_tier import HostTier
 from leadline.engine.kv_events import MEDIUM_HOST, KVEventLog
+from leadline.engine.page_arrival import PageArrival
+from leadline.engine.page_chains import PageChains
 from leadline.engine.page_pool import PagePool
 from leadline.engine.page_times import PageTimes
-from leadline.engine.prefix_cache import PrefixCache, chain_hash, root_hash
+from leadline.engine.prefix_cache import PageHash, PrefixCache
 from leadline.engine.request_state import RequestState
 from leadline.engine.step import MoveKind, PageMove
 
@@ -30,6 +32,7 @@ class KVCacheManager:
         *,
         prefix_caching: bool,
         num_host_pages: int = 0,
+        verify_pages: bool = False,
         events: KVEventLog | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -43,8 +46,13 @@ class KVCacheManager:
         self._prefix_cache = PrefixCache()
         self._prefix_caching = prefix_caching
         self._pool = PagePool(num_pages, on_reclaim=self._on_reclaim)
+        self._chains: PageChains | None = None
+        if verify_pages:
+            self._chains = PageChains(num_pages + self.host.num_places, self._is_known)
         self._moves: list[PageMove] = []
-        self._loads: dict[RequestState, list[int]] = {}
+        self._checks: dict[int, None] = {}
+        self._arrivals: dict[RequestState, PageArrival] = {}
+        self._damaged_ids: set[int] = set()
 
     @property
     def num_pages(self) -> int:
@@ -79,12 +87,18 @@ class KVCacheManager:
         moves, self._moves = self._moves, []
         return moves
 
+    def take_checks(self) -> list[int]:
+        """The cached pages that have to be checked since the last call."""
+        checks, self._checks = list(self._checks), {}
+        return checks
+
     def admit(self, state: RequestState) -> bool:
         """Give a request a slot for each known token, its leading pages from the caches.
 
         At least one known token stays to be computed, since its logits are needed. A request that
         wants log-probabilities of its prompt reads no cached page. Pages of the host tier are only
-        planned to be loaded: the request `is_loading` until `finish_load`.
+        planned to be loaded, and cached pages may have to be checked: the request `is_loading`
+        until `finish_load`.
 
         Returns False, and changes nothing, if the pool lacks pages.
         """
@@ -93,16 +107,15 @@ class KVCacheManager:
         wants_prompt = state.request.params.num_prompt_logprobs is not None
         if self._prefix_caching and not (wants_prompt and state.num_output_tokens == 0):
             num_full_pages = (len(state.token_ids) - 1) // self.page_size
-            self._extend_hashes(state, num_full_pages)
+            state.extend_hashes(num_full_pages, self.page_size)
             hits = self._prefix_cache.match(state.page_hashes[:num_full_pages])
         for page_id in hits:
             self._pool.acquire(page_id)
-        page_ids = self._pool.allocate(self.pages_for(len(state.token_ids)) - len(hits))
+        page_ids = self._take_pages(self.pages_for(len(state.token_ids)) - len(hits))
         if page_ids is None:
             self._pool.release(hits)
             return False
         self.times.reuse(hits)
-        self.times.take(page_ids)
         state.page_ids = hits + page_ids
         state.num_committed_pages = len(hits)
         state.num_computed_tokens = len(hits) * self.page_size
@@ -110,33 +123,61 @@ class KVCacheManager:
         host_ids = self.host.match(state.page_hashes[len(hits) : num_full_pages])
         for page_id, host_id in zip(page_ids, host_ids, strict=False):
             self._moves.append(PageMove(MoveKind.LOAD, page_id, host_id))
-        if host_ids:
+        checked_ids = [] if self._chains is None else hits
+        arrival = PageArrival(host_ids, checked_ids, num_full_pages - len(hits))
+        if host_ids or checked_ids:
             state.is_loading = True
-            self._loads[state] = host_ids
-        self._record_lookup(state, num_full_pages - len(hits), len(host_ids))
+            self._arrivals[state] = arrival
+            self._checks.update(dict.fromkeys(checked_ids))
+        else:
+            self._record_lookup(state, arrival, num_loaded=0)
         return True
 
-    def finish_load(self, state: RequestState, failed_host_ids: set[int]) -> None:
-        """Pages from the host tier have arrived, up to the first whose checksum was wrong."""
-        host_ids = self._loads.pop(state)
+    def finish_load(self, state: RequestState, failed_host_ids: set[int]) -> bool:
+        """Pages from the host tier have arrived, up to the first whose checksum was wrong.
+
+        Returns False if a page of the pool is damaged: the request has lost its pages, and is to be
+        admitted anew.
+        """
+        arrival = self._arrivals.pop(state)
+        host_ids, num_good = arrival.host_ids, 0
         state.is_loading = False
-        num_good = 0
         for host_id in host_ids:
             if host_id in failed_host_ids:
                 break
             num_good += 1
         for host_id in failed_host_ids.intersection(host_ids):
             page_hash = self.host.drop(host_id)
-            if page_hash is not None and self._events:
-                self._events.removed(page_hash, MEDIUM_HOST)
-        self.host.num_hit_tokens -= (len(host_ids) - num_good) * self.page_size
+            if page_hash is not None:
+                if self._events:
+                    self._events.removed(page_hash, MEDIUM_HOST)
+                self._drop_chains(page_hash)
         self.host.num_loaded_pages += num_good
         self.host.num_failed_loads += len(host_ids) - num_good
-        if state.page_ids:
-            state.num_computed_tokens += num_good * self.page_size
-            if state.num_cached_tokens is None:
-                state.num_host_tokens = num_good * self.page_size
-            self.commit(state)
+        if not self._damaged_ids.isdisjoint(arrival.checked_ids):
+            self.free(state)
+            return False
+        self._record_lookup(state, arrival, num_loaded=num_good)
+        state.num_computed_tokens += num_good * self.page_size
+        if state.num_cached_tokens is None:
+            state.num_host_tokens = num_good * self.page_size
+        self.commit(state)
+        return True
+
+    def drop_damaged(self, page_ids: list[int]) -> list[int]:
+        """Make damaged pages unfindable, and all that may have been computed from them.
+
+        Who holds such a page keeps it until `free`, and shares nothing that it computes after it.
+
+        Returns those that were not known to be damaged.
+        """
+        page_ids = [page_id for page_id in page_ids if page_id not in self._damaged_ids]
+        self._damaged_ids.update(page_ids)
+        for page_id in page_ids:
+            page_hash = self._prefix_cache.hash_of(page_id)
+            if page_hash is not None:
+                self._drop_chains(page_hash)
+        return page_ids
 
     def allocate(self, state: RequestState, num_slots: int) -> list[int] | None:
         """Append pages so that the first `num_slots` tokens have slots.
@@ -146,9 +187,8 @@ class KVCacheManager:
         num_missing = self.pages_for(num_slots) - len(state.page_ids)
         if num_missing <= 0:
             return []
-        page_ids = self._pool.allocate(num_missing)
+        page_ids = self._take_pages(num_missing)
         if page_ids is not None:
-            self.times.take(page_ids)
             state.page_ids.extend(page_ids)
         return page_ids
 
@@ -158,11 +198,16 @@ class KVCacheManager:
         first = state.num_committed_pages
         if not self._prefix_caching or num_full_pages <= first:
             return
-        self._extend_hashes(state, num_full_pages)
+        if self._damaged_ids and not self._damaged_ids.isdisjoint(state.page_ids):
+            return
+        state.extend_hashes(num_full_pages, self.page_size)
         for i in range(first, num_full_pages):
             if self._prefix_cache.commit(state.page_hashes[i], state.page_ids[i]):
                 self._pool.set_cached(state.page_ids[i], True)
                 self._announce(state, i)
+                if self._chains is not None:
+                    parent = state.page_hashes[i - 1] if i else None
+                    self._chains.note(state.page_hashes[i], parent)
         state.num_committed_pages = num_full_pages
 
     def free(self, state: RequestState) -> None:
@@ -192,8 +237,8 @@ class KVCacheManager:
             if self._prefix_cache.evict(page_id) is not None:
                 self._pool.set_cached(page_id, False)
         self.host.clear()
-        for host_ids in self._loads.values():
-            host_ids.clear()
+        for arrival in self._arrivals.values():
+            arrival.host_ids.clear()
         if self._events:
             self._events.cleared()
         return len(page_ids)
@@ -203,6 +248,31 @@ class KVCacheManager:
         self._pool.check()
         self.host.check()
         assert self._pool.num_cached == len(self._prefix_cache), "a cached page cannot be found"
+
+    def _take_pages(self, num_pages: int) -> list[int] | None:
+        page_ids = self._pool.allocate(num_pages)
+        if page_ids is not None:
+            self.times.take(page_ids)
+            self._damaged_ids.difference_update(page_ids)
+        return page_ids
+
+    def _is_known(self, page_hash: PageHash) -> bool:
+        return page_hash in self._prefix_cache or page_hash in self.host
+
+    def _drop_chains(self, damaged: PageHash) -> None:
+        """Forget a page, and those after it, wherever they are."""
+        if self._chains is None:
+            return
+        for page_hash in self._chains.doubtful(damaged):
+            for page_id in self._prefix_cache.match([page_hash]):
+                self._prefix_cache.evict(page_id)
+                self._pool.set_cached(page_id, False)
+                if self._events:
+                    self._events.removed(page_hash)
+            for host_id in self.host.match([page_hash]):
+                self.host.drop(host_id)
+                if self._events:
+                    self._events.removed(page_hash, MEDIUM_HOST)
 
     def _on_reclaim(self, page_id: int) -> None:
         """A cached page is given away: its content goes to the host tier, if there is one."""
@@ -231,18 +301,10 @@ class KVCacheManager:
                 state.request.cache_salt,
             )
 
-    def _record_lookup(self, state: RequestState, num_missed_pages: int, num_loads: int) -> None:
-        """Count a request's lookup at its first admission."""
+    def _record_lookup(self, state: RequestState, arrival: PageArrival, *, num_loaded: int) -> None:
+        """Count a request's lookup at its first admission, before what was loaded is its own."""
         if self._prefix_caching and state.num_cached_tokens is None:
             self.num_queried_tokens += len(state.token_ids)
             self.num_hit_tokens += state.num_computed_tokens
-        self.host.num_queried_tokens += num_missed_pages * self.page_size
-        self.host.num_hit_tokens += num_loads * self.page_size
-
-    def _extend_hashes(self, state: RequestState, num_full_pages: int) -> None:
-        hashes = state.page_hashes
-        parent = hashes[-1] if hashes else root_hash(state.request.cache_salt)
-        for i in range(len(hashes), num_full_pages):
-            start = i * self.page_size
-            parent = chain_hash(parent, state.token_ids[start : start + self.page_size])
-            hashes.append(parent)
+        self.host.num_queried_tokens += arrival.num_missed_pages * self.page_size
+        self.host.num_hit_tokens += num_loaded * self.page_size

@@ -52,6 +52,13 @@ class PrefixCache:
         self._hashes[page_id] = page_hash
         return True
 
+    def __contains__(self, page_hash: PageHash) -> bool:
+        return page_hash in self._page_ids
+
+    def hash_of(self, page_id: int) -> PageHash | None:
+        """What a page is cached under; None if it is not."""
+        return self._hashes.get(page_id)
+
     def evict(self, page_id: int) -> PageHash | None:
         """Forget a page; returns its hash, or None if it was not cached."""
         page_hash = self._hashes.pop(page_id, None)

@@ -16,7 +16,8 @@ class RequestBook:
         running: those that have pages and rows, in order (`RequestState.order`).
         waiting: those that have no pages.
         has_suspects: there may be some that are to be computed alone.
-        num_loading: those whose pages come from the host tier in the step in flight.
+        num_loading: those whose pages come from the host tier, or are checked, in the step in
+            flight.
         tenants: how much service each tenant has had.
     """
 
@@ -103,6 +104,12 @@ class RequestBook:
         self.waiting.remove(state)
         state.status = RequestStatus.LOADING
         self.num_loading += 1
+
+    def stop_loading(self, state: RequestState) -> None:
+        """A request has given up the pages that it waited for, and waits again."""
+        self.num_loading -= 1
+        state.status = RequestStatus.WAITING
+        self.waiting.push(state)
 
     def start(self, state: RequestState) -> None:
         """A request with pages runs."""

@@ -4,7 +4,7 @@ import enum
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from leadline.engine.prefix_cache import PageHash
+from leadline.engine.prefix_cache import PageHash, chain_hash, root_hash
 from leadline.engine.request import EngineRequest, RequestTiming, SpeculationCounts, TokenLogprobs
 from leadline.engine.step import ScheduledRow
 
@@ -32,7 +32,7 @@ class RequestState:
         num_computed_tokens: leading tokens whose latents are in the cache.
         num_held_drafts: drafts of this request that the executor holds, once no step is in flight.
         rows_in_flight: planned rows whose results are not known, the oldest first.
-        is_loading: a step in flight loads pages from the host tier.
+        is_loading: a step in flight loads pages from the host tier, or checks cached ones.
         page_ids: the page table; page i holds the tokens [i * page_size, (i + 1) * page_size).
         page_hashes: chained hashes of the leading full pages, as far as they were needed.
         num_committed_pages: leading pages that the prefix cache has been offered.
@@ -152,6 +152,15 @@ class RequestState:
     def is_surely_over(self) -> bool:
         """Whether the step in flight brings the request's last token in any case."""
         return self.samples_in_flight and self.num_output_tokens + 1 >= self.max_tokens
+
+    def extend_hashes(self, num_pages: int, page_size: int) -> None:
+        """Hash leading full pages, until there are `num_pages` hashes."""
+        hashes = self.page_hashes
+        parent = hashes[-1] if hashes else root_hash(self.request.cache_salt)
+        for i in range(len(hashes), num_pages):
+            start = i * page_size
+            parent = chain_hash(parent, self.token_ids[start : start + page_size])
+            hashes.append(parent)
 
     def useful_drafts(self, num_drafts: int, num_sampled: int) -> int:
         """How many of `num_drafts` drafts can be of use once `num_sampled` more tokens are known.

@@ -14,6 +14,7 @@ from leadline.engine.executor.base import Capacity
 from leadline.engine.kv_cache_manager import KVCacheManager
 from leadline.engine.kv_events import KVEventLog
 from leadline.engine.messages import EngineStats
+from leadline.engine.page_arrival import log_damage
 from leadline.engine.prefill_share import PrefillShare
 from leadline.engine.request import EngineRequest, FinishReason, RequestOutput
 from leadline.engine.request_book import RequestBook
@@ -58,6 +59,7 @@ class Scheduler:
         prefill_share: PrefillShare | None = None,
         queue_limits: QueueLimits | None = None,
         events: KVEventLog | None = None,
+        verify_pages: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
         """An empty schedule.
@@ -70,6 +72,7 @@ class Scheduler:
             prefill_share: how many prompt tokens a step takes; None for all that there is room for.
             queue_limits: how much may wait; None for no limits.
             events: told which pages are cached and given away.
+            verify_pages: have cached pages checked before a request uses them.
             now: wall-clock seconds since the epoch, for deadlines and the age of prompts.
         """
         assert max_num_batched_tokens >= capacity.max_num_seqs, "a decode row could starve"
@@ -84,6 +87,7 @@ class Scheduler:
             capacity.page_size,
             prefix_caching=prefix_caching,
             num_host_pages=capacity.num_host_pages,
+            verify_pages=verify_pages,
             events=events,
             now=now,
         )
@@ -163,8 +167,7 @@ class Scheduler:
 
     def idle_s(self) -> float | None:
         """Seconds until `sweep` may have something to end, without any step; None for never."""
-        deadline_s = self._deadlines.next_s
-        return None if deadline_s is None else max(0.0, deadline_s - self._now())
+        return self._deadlines.idle_s(self._now())
 
     def reset_prefix_cache(self) -> int:
         """Forget all cached pages; returns how many of the pool there were."""
@@ -195,9 +198,7 @@ class Scheduler:
         plan = self._planner.plan(is_ahead=is_ahead, only=only)
         if plan.rows or plan.loading or (self.book.has_released and not is_ahead):
             return self._emit(plan)
-        assert is_ahead or only or not self.book.running, (
-            "the pool is too small for the first request"
-        )
+        assert is_ahead or only or not self.book.running, "the pool is too small for the first one"
         return None
 
     def update(self, output: ModelOutput) -> list[RequestOutput]:
@@ -209,9 +210,8 @@ class Scheduler:
         if output.num_tokens:
             size = StepSize(output.num_tokens, step.size.num_pairs, output.num_draft_passes)
             self._share.cost.add(size, output.elapsed_s)
-        failed_loads = set(output.failed_loads)
-        for state in step.loading:
-            self._finish_load(state, failed_loads)
+        if step.loading:
+            self._finish_loads(step.loading, output)
         outputs = []
         for state, row, result in zip(step.states, step.plan.rows, output.rows, strict=True):
             finished = self._take(state, row, result)
@@ -224,7 +224,8 @@ class Scheduler:
         stats = collect_stats(self.book, self._kv, self._counters, self._drafts.counts)
         stats.num_preemptions = self._planner.num_preemptions
         stats.num_deferred = sum(s.status is RequestStatus.WAITING for s in self._preparing)
-        stats.predicted_step_s = max(map(self._predicted_s, self._in_flight), default=0.0)
+        sizes = (step.size for step in self._in_flight)
+        stats.predicted_step_s = max(map(self._share.cost.predict, sizes), default=0.0)
         return stats
 
     def survey(self) -> EngineSurvey:
@@ -245,15 +246,19 @@ class Scheduler:
         if not self.book.requests and not self._in_flight:
             assert self._kv.num_referenced_pages == 0, "pages are held by nobody"
 
-    def _predicted_s(self, step: PlannedStep) -> float:
-        return self._share.cost.predict(step.size)
-
-    def _finish_load(self, state: RequestState, failed_host_ids: set[int]) -> None:
-        self._kv.finish_load(state, failed_host_ids)
-        if state.status is RequestStatus.FINISHED:
-            self._kv.free(state)
-        else:
-            self.book.start(state)
+    def _finish_loads(self, states: list[RequestState], output: ModelOutput) -> None:
+        failed_loads = set(output.failed_loads)
+        damaged_ids = self._kv.drop_damaged(output.damaged_page_ids)
+        self._counters.num_corrupted_pages += len(damaged_ids) + len(failed_loads)
+        log_damage(damaged_ids, failed_loads, states)
+        for state in states:
+            is_whole = self._kv.finish_load(state, failed_loads)
+            if state.status is RequestStatus.FINISHED:
+                self._kv.free(state)
+            elif is_whole:
+                self.book.start(state)
+            else:
+                self.book.stop_loading(state)
 
     def _emit(self, plan: StepPlan) -> SchedulerOutput:
         output = SchedulerOutput(
@@ -263,6 +268,7 @@ class Scheduler:
             released_ids=self.book.take_released_ids(),
             num_tokens=self._max_num_batched_tokens - plan.num_tokens_left,
             page_moves=self._kv.take_moves(),
+            checked_page_ids=self._kv.take_checks(),
         )
         self._next_step_id += 1
         self._in_flight.append(PlannedStep(output, plan.states, plan.loading, plan.size()))

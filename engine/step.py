@@ -69,7 +69,8 @@ class PageMove(msgspec.Struct, array_like=True):
     """A copy between a page of the pool and a place in the host tier.
 
     STORE copies the page (all layers, and the kept hidden state) to the host with a checksum; LOAD
-    copies it back and verifies it.
+    copies it back and verifies it. Where pages of the pool have checksums, STORE takes that one
+    along, so that LOAD notices damage from before it.
     """
 
     kind: MoveKind
@@ -85,6 +86,7 @@ class SchedulerOutput(msgspec.Struct):
             aborted or preempted since the last one).
         num_tokens: most tokens that the step computes: the rows' `num_tokens + num_verify`.
         page_moves: copies to carry out before the rows, in this order.
+        checked_page_ids: cached pages to compare with their checksums before the rows.
     """
 
     step_id: int
@@ -93,6 +95,7 @@ class SchedulerOutput(msgspec.Struct):
     released_ids: list[str]
     num_tokens: int
     page_moves: list[PageMove] = msgspec.field(default_factory=list)
+    checked_page_ids: list[int] = msgspec.field(default_factory=list)
 
 
 class RowOutput(msgspec.Struct):
@@ -134,6 +137,7 @@ class ModelOutput(msgspec.Struct):
         num_tokens: tokens that were computed, verified drafts included.
         num_context_tokens: tokens that the rows' new tokens attended to, counted once a row.
         failed_loads: host places whose content did not match its checksum; their pages are garbage.
+        damaged_page_ids: checked pages whose content did not match their checksum.
     """
 
     step_id: int
@@ -144,3 +148,4 @@ class ModelOutput(msgspec.Struct):
     num_tokens: int = 0
     num_context_tokens: int = 0
     failed_loads: list[int] = msgspec.field(default_factory=list)
+    damaged_page_ids: list[int] = msgspec.field(default_factory=list)

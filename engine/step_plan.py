@@ -16,7 +16,7 @@ class StepPlan:
     Attributes:
         num_tokens_left: what is left of the step's token budget.
         num_prefill_tokens_left: how much of that prompts may take.
-        loading: requests whose pages come from the host tier in this step.
+        loading: requests whose pages come from the host tier, or are checked, in this step.
     """
 
     num_tokens_left: int
@@ -103,7 +103,7 @@ class PlannedStep:
 
     Attributes:
         states: the request of each row.
-        loading: requests whose pages come from the host tier.
+        loading: requests whose pages come from the host tier, or are checked.
         size: what the rows have to do.
     """
 

@@ -55,6 +55,11 @@ _COUNTERS: tuple[_Reading, ...] = (
         "Requests that failed because their logits were not finite.",
     ),
     (
+        "corrupted_pages",
+        lambda s: s.num_corrupted_pages,
+        "Cached pages that had changed since they were computed.",
+    ),
+    (
         "prefix_cache_queries",
         lambda s: s.prefix_cache_queries,
         "Prompt tokens looked up in the cache.",

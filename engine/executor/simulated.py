@@ -9,14 +9,13 @@ from itertools import accumulate
 from leadline.engine.clock import VirtualClock
 from leadline.engine.executor.base import Capacity
 from leadline.engine.executor.held_text import HeldText
+from leadline.engine.executor.simulated_pages import SimulatedPages
 from leadline.engine.executor.step_time import StepTimeModel
 from leadline.engine.request import SamplingParams
 from leadline.engine.step import (
     FOLLOWS,
     ModelOutput,
-    MoveKind,
     NewRequest,
-    PageMove,
     RowOutput,
     ScheduledRow,
     SchedulerOutput,
@@ -41,6 +40,9 @@ class SimulatedExecutor:
     sampled token is a function of the seeds and the tokens before it alone: the text is the same in
     every batch, chunking, preemption, prefix hit and draft. Every breach of the step contract is an
     AssertionError.
+
+    Attributes:
+        pages: the fake cache.
     """
 
     def __init__(
@@ -77,10 +79,7 @@ class SimulatedExecutor:
         self._fault = fault
         self._held: dict[str, HeldText] = {}
         self._num_tables: Counter[int] = Counter()
-        empty: list[int | None] = [None] * capacity.page_size
-        self._pages = [list(empty) for _ in range(capacity.num_pages)]
-        self._damage = damage
-        self._host: dict[int, list[int | None]] = {}
+        self.pages = SimulatedPages(capacity, damage)
         self._root = _mix(seed)
         self._sleep_level = 0
 
@@ -114,9 +113,7 @@ class SimulatedExecutor:
         """See `Executor.sleep`; a page counts as a byte a slot, the weights as one byte."""
         self.close()
         self._sleep_level = max(level, self._sleep_level)
-        empty: list[int | None] = [None] * self._capacity.page_size
-        self._pages = [list(empty) for _ in self._pages]
-        self._host.clear()
+        self.pages.clear()
 
     def wake_up(self) -> Future[None]:
         """See `Executor.wake_up`; the future is done on return."""
@@ -142,7 +139,8 @@ class SimulatedExecutor:
             self._release(request_id)
         for new_request in plan.new_requests:
             self._hold(new_request)
-        failed_loads = [move.host_id for move in plan.page_moves if not self._move(move)]
+        failed_loads = [move.host_id for move in plan.page_moves if not self.pages.move(move)]
+        damaged_page_ids = self.pages.find_damaged(plan.checked_page_ids)
         self._check_plan(plan)
         num_tokens = num_context_tokens = 0
         outputs = []
@@ -162,21 +160,8 @@ class SimulatedExecutor:
             num_tokens=num_tokens,
             num_context_tokens=num_context_tokens,
             failed_loads=failed_loads,
+            damaged_page_ids=damaged_page_ids,
         )
-
-    def _move(self, move: PageMove) -> bool:
-        """Copy a page; False if a load finds it damaged."""
-        assert 0 <= move.host_id < self._capacity.num_host_pages, "no such place in the host tier"
-        if move.kind is MoveKind.STORE:
-            page = self._pages[move.page_id]
-            assert None not in page, f"page {move.page_id} is stored but not full"
-            self._host[move.host_id] = list(page)
-            return True
-        assert move.host_id in self._host, f"nothing is stored at {move.host_id}"
-        is_good = not self._damage(move.host_id)
-        content = self._host[move.host_id] if is_good else [None] * self._capacity.page_size
-        self._pages[move.page_id] = list(content)
-        return is_good
 
     def _release(self, request_id: str) -> None:
         assert request_id in self._held, f"released {request_id}, which is not held"
@@ -215,22 +200,25 @@ class SimulatedExecutor:
         draft_ids = held.draft_ids[: row.num_verify]
         held.end = start + row.num_tokens + len(draft_ids)
         self._check_row(row, held, start, held.end)
-        self._check_context(held, start)
+        self.pages.check_context(held.page_ids, held.prefix_hashes[:start])
         tokens = held.token_ids[start:][: row.num_tokens] + draft_ids
         prefix = held.prefix_hashes[start - 1] if start else self._root
         hashes = self._chain(prefix, tokens)
         error = self._fault(row, start)
-        self._write(held, start, hashes if error is None else [None] * len(hashes))
+        written = hashes if error is None else [None] * len(hashes)
+        self.pages.write(held.page_ids, start, written)
         if error is not None:
             held.is_over = True
             return RowOutput(token_ids=[], error=error)
         if not row.samples:
             held.num_computed_tokens = start + row.num_tokens
+            self.pages.seal(held.page_ids, start, held.num_computed_tokens)
             return RowOutput(token_ids=[])
         verified = self._verify(held, hashes[-1 - len(draft_ids) :], draft_ids)
         sampled = held.cut(verified)
         self._append(held, sampled)
         held.num_computed_tokens = len(held.token_ids) - 1
+        self.pages.seal(held.page_ids, start, held.num_computed_tokens)
         held.draft_ids = [] if held.is_over else self._draft(held, row.num_drafts)
         return RowOutput(
             sampled,
@@ -257,19 +245,6 @@ class SimulatedExecutor:
         assert all(0 <= page_id < self._capacity.num_pages for page_id in page_ids)
         for page_id in page_ids[start // page_size : -(-end // page_size)]:
             assert self._num_tables[page_id] == 1, f"{name}: writes shared page {page_id}"
-
-    def _check_context(self, held: HeldText, num_tokens: int) -> None:
-        """Assert that the slots before a row hold what the model would have written there."""
-        page_size = self._capacity.page_size
-        for i in range(-(-num_tokens // page_size)):
-            start, end = i * page_size, min((i + 1) * page_size, num_tokens)
-            found = self._pages[held.page_ids[i]][: end - start]
-            assert found == held.prefix_hashes[start:end], f"page {held.page_ids[i]} is stale"
-
-    def _write(self, held: HeldText, start: int, values: Sequence[int | None]) -> None:
-        for position, value in enumerate(values, start):
-            page, slot = divmod(position, self._capacity.page_size)
-            self._pages[held.page_ids[page]][slot] = value
 
     def _append(self, held: HeldText, token_ids: Sequence[int]) -> None:
         prefix = held.prefix_hashes[-1] if held.prefix_hashes else self._root

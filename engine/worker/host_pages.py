@@ -1,11 +1,10 @@
 """The host tier's memory: pages evicted from the pool, each with a checksum."""
 
-import zlib
-
 import torch
 from torch import Tensor
 
 from leadline.engine.step import MoveKind, PageMove
+from leadline.engine.worker.page_checksums import PageChecksums, checksum_of
 from leadline.kernels.latent_cache import LatentCache
 
 
@@ -17,7 +16,11 @@ class HostPages:
     """
 
     def __init__(
-        self, cache: LatentCache, num_places: int, page_hidden_PD: Tensor | None = None
+        self,
+        cache: LatentCache,
+        num_places: int,
+        page_hidden_PD: Tensor | None = None,
+        checksums: PageChecksums | None = None,
     ) -> None:
         """Reserve the memory.
 
@@ -25,6 +28,7 @@ class HostPages:
             cache: whose pages are copied.
             num_places: pages that the tier holds.
             page_hidden_PD: hidden state of each page's last token, where a drafter keeps it.
+            checksums: of the pool's pages, where they are kept; they go along.
         """
         self._layers = [layer.pages for layer in cache.layers]
         shape = (num_places, len(self._layers), *self._layers[0].shape[1:])
@@ -37,6 +41,7 @@ class HostPages:
                 num_places, page_hidden_PD.shape[1], dtype=page_hidden_PD.dtype, pin_memory=pin
             )
         self._checksums = [0] * num_places
+        self._of_pool = checksums
 
     @property
     def num_bytes(self) -> int:
@@ -59,7 +64,8 @@ class HostPages:
             place.copy_(pages[page_id])
         if self._hidden is not None and self._page_hidden is not None:
             self._hidden[host_id].copy_(self._page_hidden[page_id])
-        self._checksums[host_id] = self._checksum(host_id)
+        checksum = None if self._of_pool is None else self._of_pool.get(page_id)
+        self._checksums[host_id] = self._checksum(host_id) if checksum is None else checksum
 
     def _load(self, page_id: int, host_id: int) -> bool:
         if self._checksum(host_id) != self._checksums[host_id]:
@@ -68,16 +74,11 @@ class HostPages:
             pages[page_id].copy_(place)
         if self._hidden is not None and self._page_hidden is not None:
             self._page_hidden[page_id].copy_(self._hidden[host_id])
+        if self._of_pool is not None:
+            self._of_pool.set(page_id, self._checksums[host_id])
         return True
 
     def _checksum(self, host_id: int) -> int:
-        """CRC-32 of a place's bytes; the number of the place does not enter it."""
-        checksum = zlib.crc32(_bytes_of(self._pages[host_id]))
-        if self._hidden is not None:
-            checksum = zlib.crc32(_bytes_of(self._hidden[host_id]), checksum)
-        return checksum
-
-
-def _bytes_of(tensor: Tensor) -> bytes:
-    data: bytes = tensor.view(torch.uint8).numpy().tobytes()
-    return data
+        """Of a place's bytes; the number of the place does not enter it."""
+        hidden = [] if self._hidden is None else [self._hidden[host_id]]
+        return checksum_of([*self._pages[host_id], *hidden])

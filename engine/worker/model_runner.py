@@ -12,6 +12,7 @@ from leadline.engine.worker.drafter import Drafter, DraftRow
 from leadline.engine.worker.grammar_path import Grammars
 from leadline.engine.worker.host_pages import HostPages
 from leadline.engine.worker.input_batch import ForwardBatch, make_batch
+from leadline.engine.worker.page_checksums import PageChecksums
 from leadline.engine.worker.prompt_logprobs import prompt_logprobs
 from leadline.engine.worker.requests import HeldRequests, LiveRow
 from leadline.engine.worker.sampler import Sampler, SampleSpan
@@ -37,6 +38,7 @@ class ModelRunner:
         vocab_size: int,
         drafter: Drafter | None = None,
         host_pages: HostPages | None = None,
+        checksums: PageChecksums | None = None,
         grammars: Grammars | None = None,
         logprobs_mode: str = "raw",
     ) -> None:
@@ -50,6 +52,7 @@ class ModelRunner:
             vocab_size: width of the logits.
             drafter: proposes drafts; None for no speculation.
             host_pages: where evicted pages go; None if the plans move none.
+            checksums: of the pages; None if the plans check none.
             grammars: compiled ones; None if the requests have none.
             logprobs_mode: `raw` or `processed` logits for the log-probabilities of output tokens.
         """
@@ -60,6 +63,7 @@ class ModelRunner:
         self._vocab_size = vocab_size
         self._drafter = drafter
         self._host_pages = host_pages
+        self._checksums = checksums
         self._held = HeldRequests(vocab_size=vocab_size, grammars=grammars)
         self._sampler = Sampler(kernels, self._held.table, logprobs_mode=logprobs_mode)
 
@@ -71,6 +75,10 @@ class ModelRunner:
         if plan.page_moves:
             assert self._host_pages is not None, "there is no host tier"
             failed_loads = self._host_pages.apply(plan.page_moves)
+        damaged_page_ids = []
+        if plan.checked_page_ids:
+            assert self._checksums is not None, "pages have no checksums"
+            damaged_page_ids = self._checksums.find_damaged(plan.checked_page_ids)
         self._held.apply(plan)
         results = [RowOutput(token_ids=[], is_skipped=True) for _ in plan.rows]
         rows = self._held.live_rows(plan)
@@ -90,6 +98,7 @@ class ModelRunner:
             num_tokens=sum(row.num_tokens for row in rows),
             num_context_tokens=sum(row.start + row.num_tokens for row in rows),
             failed_loads=failed_loads,
+            damaged_page_ids=damaged_page_ids,
         )
 
     @property
@@ -135,6 +144,8 @@ class ModelRunner:
             _keep_hidden(rows, results, hidden_TD)
         for row in rows:
             _advance(row, results[row.index])
+            if self._checksums is not None:
+                self._checksums.seal(_filled_pages(row, self._page_size))
 
     def _sample(self, batch: ForwardBatch, hidden_TD: Tensor, results: list[RowOutput]) -> None:
         """The tokens of each row: accepted drafts and one of the target's own."""
@@ -218,6 +229,12 @@ def _advance(row: LiveRow, result: RowOutput) -> None:
             if request.rules.error is not None and not request.is_over:
                 result.error = request.rules.error
                 request.is_over = True
+
+
+def _filled_pages(row: LiveRow, page_size: int) -> list[int]:
+    """Pages whose last token the row has computed: nothing writes to them any more."""
+    end = row.request.num_computed_tokens or 0
+    return row.request.page_ids[row.start // page_size : end // page_size]
 
 
 def _keep_hidden(rows: list[LiveRow], results: list[RowOutput], hidden_TD: Tensor) -> None:

@@ -121,6 +121,10 @@ def test_a_seed_is_drawn_where_none_is_given() -> None:
         ({"num_threads": 0}, ["num_threads is 0"]),
         ({"dtype": "int4"}, ["dtype is 'int4'", "auto, float32, bfloat16"]),
         ({"kv_cache_dtype": "fp4"}, ["kv_cache_dtype is 'fp4'", "fp8"]),
+        (
+            {"verify_pages": True, "prefix_caching": False},
+            ["verify_pages has no effect with prefix_caching off"],
+        ),
         ({"seed": -1, "page_size": 0}, ["seed is -1", "page_size is 0"]),
     ],
 )

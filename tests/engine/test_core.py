@@ -71,6 +71,7 @@ def engines(draw: Any) -> dict[str, Any]:
         "draft_acceptance": draw(st.sampled_from([0.0, 0.5, 1.0])),
         "num_host_pages": draw(st.sampled_from([0, 0, 2, 20])),
         "max_steps": draw(st.integers(1, 2)),
+        "scheduling": {"verify_pages": draw(st.booleans())},
     }
 
 

@@ -217,6 +217,12 @@ SPECULATION = {
     "page pool too small": {"num_pages": 30},
     "chunks": {"max_num_batched_tokens": 16, "max_num_seqs": 8},
     "prefix cache": {"prefix_caching": True},
+    "verified pages": {
+        "prefix_caching": True,
+        "verify_pages": True,
+        "num_pages": 60,
+        "num_host_pages": 100,
+    },
     "larger pages": {"page_size": 8, "num_pages": 300},
 }
 
@@ -235,6 +241,7 @@ def test_drafts_never_change_a_token(
     monkeypatch.setattr(draft_policy, "MIN_TIMED_STEPS", 10**9)
     result = run(checkpoint_of("v3"), together=16, speculative_tokens=depth, **changes)
     assert result.stats.num_drafts > 100
+    assert result.stats.num_corrupted_pages == 0
     if "page_size" in changes:  # attention is reduced page by page: other pages, other last bits
         alone = run(checkpoint_of("v3"), together=1, **changes)
     assert_same(result, alone)

@@ -64,6 +64,7 @@ def test_what_the_cache_and_the_queue_did() -> None:
     stats = EngineStats(
         num_cached_pages=5,
         num_corrupted_requests=1,
+        num_corrupted_pages=2,
         prefix_cache_evictions=7,
         admission_rejections={"max_queued_requests": 2, "max_queued_tokens": 3},
         host_cache_queries=64,
@@ -74,6 +75,7 @@ def test_what_the_cache_and_the_queue_did() -> None:
     for prefix in ("leadline", "vllm"):
         assert shown[f"{prefix}:num_cached_pages{{}}"] == 5
         assert shown[f"{prefix}:corrupted_requests_total{{}}"] == 1
+        assert shown[f"{prefix}:corrupted_pages_total{{}}"] == 2
         assert shown[f"{prefix}:prefix_cache_evictions_total{{}}"] == 7
         rejections = f"{prefix}:admission_rejections_total"
         assert shown[f"{rejections}{{reason=max_queued_requests}}"] == 2
