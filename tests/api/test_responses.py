@@ -354,6 +354,14 @@ def test_tool_choices(speak: Callable[..., Any]) -> None:
     assert params_of(service).grammar is not None
     post(service, tools=TOOLS, tool_choice={"type": "function", "name": "f"})
     assert params_of(service).grammar is not None
+    for mode in ("auto", "required"):
+        choice = allowed(mode, FUNCTION)
+        response = post(service, tools=TOOLS, tool_choice=choice)
+        assert response.json()["tool_choice"] == choice
+        assert "get_time" in prompt_of(service)
+        grammar = params_of(service).grammar.text
+        assert "get_time" not in grammar
+        assert grammar.startswith("start: TEXT calls?" if mode == "auto" else "start: calls\n")
     post(service, tools=TOOLS, tool_choice="none")
     assert "get_time" not in prompt_of(service)
     assert params_of(service).grammar is None
@@ -398,6 +406,13 @@ def test_further_sampling_fields(service: Any) -> None:
     assert params.repetition_penalty == 1.5
 
 
+FUNCTION: Any = {"type": "function", "name": "f"}
+
+
+def allowed(mode: str, *tools: Any) -> Any:
+    return {"type": "allowed_tools", "mode": mode, "tools": list(tools)}
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -421,6 +436,20 @@ def test_further_sampling_fields(service: Any) -> None:
         ({"tools": TOOLS, "tool_choice": {"type": "mcp"}}, "tool_choice"),
         ({"tools": TOOLS, "tool_choice": "g"}, "tool_choice"),
         ({"tools": TOOLS, "tool_choice": {"type": "function", "name": "g"}}, "tool_choice"),
+        ({"tools": TOOLS, "tool_choice": allowed("auto")}, "tool_choice.tools"),
+        ({"tools": TOOLS, "tool_choice": allowed("all", FUNCTION)}, "tool_choice"),
+        (
+            {"tools": TOOLS, "tool_choice": allowed("auto", {"type": "mcp"})},
+            "tool_choice.tools[0].type",
+        ),
+        (
+            {"tools": TOOLS, "tool_choice": allowed("auto", {"type": "function"})},
+            "tool_choice.tools[0].name",
+        ),
+        (
+            {"tools": TOOLS, "tool_choice": allowed("auto", FUNCTION, FUNCTION | {"name": "g"})},
+            "tool_choice",
+        ),
         ({"tools": [TOOLS[1], TOOLS[1]]}, "tools[1].name"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tools": TOOLS, "text": {"format": {"type": "json_object"}}}, "text.format"),
