@@ -382,6 +382,42 @@ def test_an_answer_that_breaks_off(speak: Callable[..., Any]) -> None:
     ]
 
 
+def test_log_probabilities(speak: Callable[..., Any]) -> None:
+    """They are those of the text alone, streamed as it comes, and whole at its end."""
+    includes = {"include": ["message.output_text.logprobs"]}
+    says = "Hm.</think>I l\u00f6\u00f6k.[[((f||{}))]]\nTo it."
+    for chunk in (1, 2, 1000):
+        service = speak(says, chunk=chunk)
+        fields = {"reasoning": THINK, "tools": TOOLS} | includes
+        answers = [*both(service, **fields, top_logprobs=2), ask(service, **includes)]
+        for num, answer in zip((2, 2, 0), answers, strict=True):
+            assert answer.top_logprobs == num
+            texts = [
+                part for item in answer.output if item.type == "message" for part in item.content
+            ]
+            for part in texts:
+                told = b"".join(bytes(entry.bytes) for entry in part.logprobs)
+                assert told.decode() == part.text
+                for entry in part.logprobs:
+                    assert entry.logprob == -1.0
+                    assert len(entry.top_logprobs) == num
+        assert [len(item.content or ()) for item in answers[0].output if item.type == "message"]
+        events = events_of(service, **fields, top_logprobs=1)
+        deltas = [e for e in events if e["type"] == "response.output_text.delta"]
+        whole = [e for e in events if e["type"] == "response.output_text.done"]
+        assert [entry for e in deltas for entry in e["logprobs"]] == [
+            entry for e in whole for entry in e["logprobs"]
+        ]
+        assert whole[0]["text"] == "I l\u00f6\u00f6k."
+        assert len(whole[0]["logprobs"]) == len(whole[0]["text"].encode())
+    assert ask(service).output[0].content[0].logprobs == []
+
+
+def test_log_probabilities_end_with_the_text(speak: Callable[..., Any]) -> None:
+    (item,) = ask(speak("I look."), top_logprobs=1, extra_body={"stop": "oo"}).output
+    assert [entry.token for entry in item.content[0].logprobs] == ["I", " ", "l"]
+
+
 @pytest.mark.parametrize(("says", "text"), [("", ""), ("Hm.</think>", ""), ("</think>\n", "\n")])
 def test_there_is_always_a_message_or_a_call(
     speak: Callable[..., Any], says: str, text: str
@@ -457,9 +493,9 @@ def allowed(mode: str, *tools: Any) -> Any:
         ({"text": {"verbosity": "low"}}, "text.verbosity"),
         ({"reasoning": {"effort": "extreme"}}, "reasoning.effort"),
         ({"reasoning": {"summary": "detailed"}}, "reasoning.summary"),
-        ({"include": ["message.output_text.logprobs"]}, "include[0]"),
         ({"include": ["x"]}, "include[0]"),
-        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"top_logprobs": 3_000}, "top_logprobs"),
+        ({"top_logprobs": -1}, "top_logprobs"),
         ({"truncation": "auto"}, "truncation"),
         ({"service_tier": "flex"}, "service_tier"),
         ({"conversation": "conv_1"}, "conversation"),
