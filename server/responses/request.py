@@ -44,6 +44,10 @@ CHAT_FIELDS = (
     "user_id",
     "chat_template_kwargs",
 )
+_ADVICE = {
+    "conversation": "it keeps responses, not conversations; continue one with "
+    "'previous_response_id'",
+}
 _LABELS = ("user", "safety_identifier", "prompt_cache_key", "metadata")
 _LOGPROBS = "message.output_text.logprobs"
 # Of the others, each asks for more of an item that no answer here has, or for nothing new.
@@ -96,7 +100,12 @@ class ResponseStreamOptions(BaseModel):
 
 
 class InputTokensRequest(PlainFields):
-    """A conversation whose tokens are to be counted."""
+    """A conversation whose tokens are to be counted.
+
+    Attributes:
+        truncation: "auto" leaves out the oldest items of a conversation that is too long, but for
+            what the system and the developer say; with "disabled" it is an error.
+    """
 
     not_honoured: ClassVar[Mapping[str, IsHarmless]] = {
         "conversation": only(),
@@ -132,12 +141,7 @@ class InputTokensRequest(PlainFields):
         """
         for name, is_harmless in self.not_honoured.items():
             if not is_harmless((self.model_extra or {}).get(name)):
-                raise unsupported(name, "leave it out")
-        if self.truncation == "auto":
-            raise unsupported(
-                "truncation",
-                "it drops nothing from a conversation; shorten 'input', or leave it out",
-            )
+                raise unsupported(name, _ADVICE.get(name, "leave it out"))
         if self.text is not None:
             self.text.check()
         if self.reasoning is not None:

@@ -72,7 +72,7 @@ class Response(msgspec.Struct, kw_only=True):
     tools: list[dict[str, Any]]
     top_logprobs: int
     top_p: float
-    truncation: Literal["disabled"] = "disabled"
+    truncation: Literal["auto", "disabled"]
     usage: dict[str, Any] | None = None
     user: str | None
 
@@ -103,6 +103,7 @@ def begin(fields: ResponseRequest, generation: Generation, *, is_stored: bool) -
         tools=[tool.echo() for tool in fields.tools or ()],
         top_logprobs=fields.top_logprobs or 0,
         top_p=params.top_p,
+        truncation=fields.truncation or "disabled",
         user=fields.user,
     )
 

@@ -496,7 +496,7 @@ def allowed(mode: str, *tools: Any) -> Any:
         ({"include": ["x"]}, "include[0]"),
         ({"top_logprobs": 3_000}, "top_logprobs"),
         ({"top_logprobs": -1}, "top_logprobs"),
-        ({"truncation": "auto"}, "truncation"),
+        ({"truncation": "left"}, "truncation"),
         ({"service_tier": "flex"}, "service_tier"),
         ({"conversation": "conv_1"}, "conversation"),
         ({"prompt": {"id": "p"}}, "prompt"),
