@@ -25,11 +25,14 @@ class TokenInText:
     Attributes:
         text_offset: characters of the text that were complete before this token.
         logprobs: None if they were not asked for.
+        content_offset: characters of the content that were there before this token; None if
+            nothing of it is content, as of marks and of what ends the text.
     """
 
     token_id: int
     text_offset: int
     logprobs: TokenLogprobs | None
+    content_offset: int | None = None
 
 
 def moved(tokens: Sequence[TokenInText], num_chars: int) -> list[TokenInText]:
@@ -134,6 +137,8 @@ class ChoiceText:
         self._num_tokens = 0
         self._num_decoded_chars = 0
         self._num_held_chars = 0  # that may be, or become, part of a stop string
+        self._num_content_chars = 0
+        self._undecided: list[TokenInText] = []  # that may be, or become, content
         self._held: deque[tuple[int, TokenInText]] = deque()  # each with the end of its text
 
     def push(self, output: RequestOutput) -> Delta:
@@ -217,7 +222,7 @@ class ChoiceText:
     def _push_token(self, output: RequestOutput, place: int, *, is_shown: bool) -> list[Event]:
         """Take in one token; returns what can be passed on now."""
         token_id = output.token_ids[place]
-        text_offset = self._num_decoded_chars
+        text_offset, num_content_chars = self._num_decoded_chars, self._num_content_chars
         self._num_tokens += 1
         if self._thinking is not None:
             self._thinking.push(token_id)
@@ -225,8 +230,23 @@ class ChoiceText:
         if self._rules.keeps_tokens:
             logprobs = None if output.logprobs is None else output.logprobs[place]
             end = self._num_decoded_chars + self._detokenizer.is_within_character
-            self._held.append((end, TokenInText(token_id, text_offset, logprobs)))
+            token = TokenInText(token_id, text_offset, logprobs)
+            self._held.append((end, token))
+            if is_shown and token_id not in self._marks:
+                token.content_offset = num_content_chars
+                self._undecided.append(token)
+            self._decide(num_content_chars)
         return passed
+
+    def _decide(self, num_content_chars: int) -> None:
+        """Which tokens are content, where that is known now; `num_content_chars`: before that."""
+        if self._num_content_chars == num_content_chars:
+            reader = self._reader
+            if self._detokenizer.is_within_character or (reader and reader.may_hold_content):
+                return
+            for token in self._undecided:
+                token.content_offset = None
+        self._undecided.clear()
 
     def _read(self, token_id: int) -> list[Event]:
         mark = self._marks.get(token_id)
@@ -240,10 +260,12 @@ class ChoiceText:
     def _flush(self) -> list[Event]:
         """What is left at the end."""
         events: list[Event] = []
+        num_content_chars = self._num_content_chars
         if not self._has_ended:
             events += self._pass_on(self._events_of(self._detokenizer.flush()))
         if not self._has_ended and self._reader is not None:
             events += self._pass_on(self._reader.finish())
+        self._decide(num_content_chars)
         if held := self._matcher.flush():
             events.append(ContentText(held))
         return events
@@ -259,6 +281,7 @@ class ChoiceText:
         for event in events:
             if isinstance(event, ContentText):
                 text = event.text
+                self._num_content_chars += len(text)
                 if self._num_tokens > self._rules.min_tokens:
                     text = self._matcher.push(text)
                 self._num_held_chars += len(event.text) - len(text)

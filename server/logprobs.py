@@ -49,6 +49,10 @@ class LogprobWriter:
 
     def chat(self, tokens: Sequence[TokenInText]) -> dict[str, Any]:
         """A choice's `logprobs` in `/v1/chat/completions`."""
+        return {"content": self.entries(tokens), "refusal": None}
+
+    def entries(self, tokens: Sequence[TokenInText]) -> list[dict[str, Any]]:
+        """One for each token, with what else might have been there."""
         content = []
         for token in tokens:
             row = token.logprobs
@@ -60,7 +64,7 @@ class LogprobWriter:
                     "top_logprobs": [self._entry(top_id, logprob) for top_id, logprob in tops],
                 }
             )
-        return {"content": content, "refusal": None}
+        return content
 
     def text(self, tokens: Sequence[TokenInText]) -> dict[str, Any]:
         """A choice's `logprobs` in `/v1/completions`; null for a prompt's first token."""

@@ -80,6 +80,11 @@ class AnswerReader:
         return len(self._held)
 
     @property
+    def may_hold_content(self) -> bool:
+        """Whether any of these may yet become content."""
+        return bool(self._held) and self._state is not _State.ARGUMENTS
+
+    @property
     def kind_of_text(self) -> type[ContentText] | type[ReasoningText] | None:
         """What text becomes that comes now; None where that is not decided."""
         if self._state is _State.THINKING:

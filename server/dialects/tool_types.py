@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from leadline.server.errors import BadRequestError, invalid
+from leadline.server.errors import invalid
 
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
 ANY_CALL = ("none", "auto", "required")
@@ -87,7 +87,26 @@ class ToolUse:
     @property
     def needs_grammar(self) -> bool:
         """Whether anything is asked of the answer's form."""
-        return self.is_forced or any(tool.function.strict for tool in self.tools)
+        return (
+            self.is_forced
+            or len(self.callable) < len(self.tools)
+            or any(tool.function.strict for tool in self.tools)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Choice:
+    """`tool_choice`, but for "none".
+
+    Attributes:
+        names: of the tools that may be called; None for all.
+        is_forced: one must be called.
+        is_one: and no more than one.
+    """
+
+    names: list[str] | None = None
+    is_forced: bool = False
+    is_one: bool = False
 
 
 def tool_use_of(
@@ -98,9 +117,9 @@ def tool_use_of(
     Raises:
         BadRequestError: `tool_choice` is no choice among the tools, or a name is given twice.
     """
-    name = _named(tool_choice)
+    choice = _choice_of(tool_choice)
     if not tools:
-        if name is not None or tool_choice == "required":
+        if choice.is_forced or choice.names is not None:
             raise invalid("tool_choice", "'tool_choice' asks for a call, but there are no 'tools'")
         return None
     names: set[str] = set()
@@ -109,32 +128,61 @@ def tool_use_of(
             param = f"tools[{index}].function.name"
             raise invalid(param, f"'{param}' is that of an earlier tool: {tool.function.name!r}")
         names.add(tool.function.name)
-    if name is not None and name not in names:
-        raise invalid(
-            "tool_choice", f"'tool_choice' names {name[:64]!r}, which is none of the 'tools'"
-        )
+    for name in choice.names or ():
+        if name not in names:
+            raise invalid(
+                "tool_choice", f"'tool_choice' names {name[:64]!r}, which is none of the 'tools'"
+            )
     if tool_choice == "none":
         return None
+    is_any = choice.names is None
     return ToolUse(
         tools=tools,
-        callable=[tool for tool in tools if name in (None, tool.function.name)],
-        is_forced=name is not None or tool_choice == "required",
-        max_calls=1 if name is not None or is_parallel is False else None,
+        callable=[t for t in tools if is_any or t.function.name in (choice.names or ())],
+        is_forced=choice.is_forced,
+        max_calls=1 if choice.is_one or is_parallel is False else None,
     )
 
 
-def _named(tool_choice: str | dict[str, Any] | None) -> str | None:
-    """The function that `tool_choice` names."""
+def _choice_of(tool_choice: str | dict[str, Any] | None) -> _Choice:
     if tool_choice is None or tool_choice in ANY_CALL:
-        return None
-    if isinstance(tool_choice, dict) and tool_choice.get("type") == "function":
-        function = tool_choice.get("function")
-        name = function.get("name") if isinstance(function, dict) else None
-        if isinstance(name, str):
-            return name
-    raise BadRequestError(
-        "'tool_choice' must be 'none', 'auto', 'required' or "
-        '{"type": "function", "function": {"name": ...}}',
-        param="tool_choice",
-        code="invalid_value",
+        return _Choice(is_forced=tool_choice == "required")
+    if isinstance(tool_choice, dict):
+        if tool_choice.get("type") == "allowed_tools":
+            return _allowed(tool_choice.get("allowed_tools"))
+        if (name := _name_of(tool_choice)) is not None:
+            return _Choice(names=[name], is_forced=True, is_one=True)
+    raise invalid(
+        "tool_choice",
+        "'tool_choice' must be 'none', 'auto', 'required', "
+        '{"type": "function", "function": {"name": ...}} or '
+        '{"type": "allowed_tools", "allowed_tools": {"mode": ..., "tools": [...]}}',
     )
+
+
+def _allowed(allowed: Any) -> _Choice:
+    """The tools that may be called, among those that the model is told of."""
+    param = "tool_choice.allowed_tools"
+    mode = allowed.get("mode") if isinstance(allowed, dict) else None
+    if mode not in ("auto", "required"):
+        shown = repr(mode)[:64]
+        raise invalid(param, f"'{param}.mode' is {shown}; allowed: 'auto' and 'required'")
+    tools = allowed.get("tools")
+    names = [_name_of(tool) for tool in tools] if isinstance(tools, list) else []
+    known = [name for name in names if name is not None]
+    if not known or len(known) < len(names):
+        raise invalid(
+            param,
+            f"'{param}.tools' must be a list of one or more of "
+            '{"type": "function", "function": {"name": ...}}',
+        )
+    return _Choice(names=known, is_forced=mode == "required")
+
+
+def _name_of(tool: Any) -> str | None:
+    """The function that is named; None if there is none."""
+    if not isinstance(tool, dict) or tool.get("type") != "function":
+        return None
+    function = tool.get("function")
+    name = function.get("name") if isinstance(function, dict) else None
+    return name if isinstance(name, str) else None

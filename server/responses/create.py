@@ -7,19 +7,16 @@ from starlette.requests import Request
 from starlette.responses import Response as HttpResponse
 from starlette.types import ASGIApp
 
-from leadline.server.caller import Caller, caller_of
-from leadline.server.chat import generation_of, render
-from leadline.server.chat_types import ChatRequest
+from leadline.server.caller import caller_of
+from leadline.server.chat import generation_of
 from leadline.server.disconnect import run_until_disconnect
 from leadline.server.errors import ApiError, unsupported
 from leadline.server.limits import FLAG
-from leadline.server.prompts import encode_text
 from leadline.server.requests import read_fields
 from leadline.server.responses.background import start
 from leadline.server.responses.field_names import renamed
-from leadline.server.responses.history import History
-from leadline.server.responses.items import Item
 from leadline.server.responses.keeper import Keeper
+from leadline.server.responses.prompt import prompt_of
 from leadline.server.responses.request import InputTokensRequest, ResponseRequest
 from leadline.server.responses.response import begin
 from leadline.server.responses.run import ResponseRun
@@ -41,11 +38,13 @@ async def create_response(request: Request) -> ASGIApp:
     fields, headers = await read_fields(request, ResponseRequest)
     is_stored = _is_stored(state, fields)
     try:
-        chat, items, prompt_ids = await _prompt(state, fields, caller)
-        generation = await generation_of(state, chat, prompt_ids, caller, id_prefix="resp_")
+        prompt = await prompt_of(state, fields, caller)
+        generation = await generation_of(
+            state, prompt.chat, prompt.token_ids, caller, id_prefix="resp_"
+        )
     except ApiError as error:
         raise renamed(error) from error
-    keeper = Keeper(state.responses, caller.tenant, items)
+    keeper = Keeper(state.responses, caller.tenant, prompt.items)
     response = begin(fields, generation, is_stored=is_stored)
     if fields.background:
         await start(state, ResponseRun(response, generation, keeper.update), keeper)
@@ -66,10 +65,10 @@ async def count_input_tokens(request: Request) -> HttpResponse:
     state: ServerState = request.app.state.server
     fields, headers = await read_fields(request, InputTokensRequest)
     try:
-        _, _, prompt_ids = await _prompt(state, fields, caller_of(request.headers))
+        prompt = await prompt_of(state, fields, caller_of(request.headers))
     except ApiError as error:
         raise renamed(error) from error
-    return _json(InputTokens(input_tokens=len(prompt_ids)), headers)
+    return _json(InputTokens(input_tokens=len(prompt.token_ids)), headers)
 
 
 def _is_stored(state: ServerState, fields: ResponseRequest) -> bool:
@@ -83,18 +82,6 @@ def _is_stored(state: ServerState, fields: ResponseRequest) -> bool:
             advice = f"nothing is kept here ({FLAG} stored_responses); leave it out"
             raise unsupported(name, advice)
     return fields.store is not False and state.responses.is_enabled
-
-
-async def _prompt(
-    state: ServerState, fields: InputTokensRequest, caller: Caller
-) -> tuple[ChatRequest, list[Item], list[int]]:
-    """The chat request that asks for the same, the whole conversation, and the prompt."""
-    history = History(state.responses, caller.tenant)
-    earlier = await history.up_to(fields.previous_response_id)
-    items = [*earlier, *await history.resolved(fields.items)]
-    model = fields.model or state.model_names[0]
-    chat = fields.chat(model, items, num_earlier=len(earlier))
-    return chat, items, await encode_text(state, await render(state, chat), "messages")
 
 
 def _json(content: msgspec.Struct, headers: dict[str, str]) -> HttpResponse:

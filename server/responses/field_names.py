@@ -10,6 +10,7 @@ _NAMES = (
     (r"\bresponse_format\b", "text.format"),
     (r"\bmax_(?:completion_)?tokens\b", "max_output_tokens"),
     (r"\breasoning_effort\b", "reasoning.effort"),
+    (r"\btool_choice\.allowed_tools\b", "tool_choice"),
     (r"(?<=tools\[)(\d+)\]\.function\b", r"\1]"),
 )
 _ONLY_QUOTED = re.compile(r"'[^' ]*'|\bmax_tokens\b")

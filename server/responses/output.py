@@ -1,12 +1,13 @@
 """The items of an answer, and the events that tell of them as they come."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from leadline.engine.request import FinishReason
-from leadline.server.choice_text import Delta
+from leadline.server.choice_text import Delta, TokenInText
 from leadline.server.dialects.events import (
     CallArguments,
     CallBegin,
@@ -14,18 +15,20 @@ from leadline.server.dialects.events import (
     Event,
     ReasoningText,
 )
+from leadline.server.logprobs import LogprobWriter
 
+Logprob = dict[str, Any]
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 OutputEvent = tuple[str, dict[str, Any]]
 """An event's type and its fields, without the sequence number."""
 
 
 class OutputText(msgspec.Struct, kw_only=True, tag="output_text"):
-    """The text of a message; it has neither annotations nor log-probabilities."""
+    """The text of a message; it has no annotations, and log-probabilities if they are asked for."""
 
     text: str = ""
     annotations: list[dict[str, Any]] = []
-    logprobs: list[dict[str, Any]] = []
+    logprobs: list[Logprob] = []
 
 
 class OutputReasoning(msgspec.Struct, kw_only=True, tag="reasoning_text"):
@@ -81,16 +84,28 @@ class OutputWriter:
         items: so far; the last may be open, and has no content then.
     """
 
-    def __init__(self, response_id: str) -> None:
-        """`response_id`: the ids of the items come from it."""
+    def __init__(self, response_id: str, logprobs: LogprobWriter | None = None) -> None:
+        """Write an answer.
+
+        Args:
+            response_id: the ids of the items come from it.
+            logprobs: writes them; None if they are not told.
+        """
         self.items: list[OutputItem] = []
         self._name = response_id.partition("_")[2]
         self._is_open = False
         self._pieces: list[str] = []  # of the open item
+        self._logprobs: list[Logprob] = []  # of the open item
         self._blanks = ""
+        self._blank_logprobs: list[Logprob] = []
+        self._logprob_writer = logprobs
+        self._tokens: deque[TokenInText] = deque()  # of content that has not been told of
+        self._num_content_chars = 0
 
     def push(self, delta: Delta) -> Iterator[OutputEvent]:
         """The events of a delta, and the end of the last item if it is the last delta."""
+        if self._logprob_writer is not None:
+            self._tokens += [t for t in delta.tokens if t.content_offset is not None]
         is_text_alone = delta.text and not delta.events
         for event in (ContentText(delta.text),) if is_text_alone else delta.events:
             yield from self._on_event(event)
@@ -116,21 +131,32 @@ class OutputWriter:
                 yield self._more(text)
 
     def _on_text(self, text: str) -> Iterator[OutputEvent]:
+        self._num_content_chars += len(text)
+        logprobs = self._taken_logprobs()
         if not self._continues(MessageOutput):
-            text = self._blanks + text
+            text, logprobs = self._blanks + text, self._blank_logprobs + logprobs
             if not text or text.isspace():
-                self._blanks = text
+                self._blanks, self._blank_logprobs = text, logprobs
                 return
             yield from self._begin(MessageOutput(id=self._id("msg")))
-        yield self._more(text)
+        yield self._more(text, logprobs)
+
+    def _taken_logprobs(self) -> list[Logprob]:
+        """Of the tokens of all content so far that have not been told of yet."""
+        if self._logprob_writer is None:
+            return []
+        taken = []
+        while self._tokens and (self._tokens[0].content_offset or 0) < self._num_content_chars:
+            taken.append(self._tokens.popleft())
+        return self._logprob_writer.entries(taken)
 
     def _end(self, reason: FinishReason) -> Iterator[OutputEvent]:
         is_whole = reason is not FinishReason.LENGTH
         if is_whole and all(isinstance(item, ReasoningOutput) for item in self.items):
-            blanks = self._blanks
+            blanks, logprobs = self._blanks, self._blank_logprobs
             yield from self._begin(MessageOutput(id=self._id("msg")))
             if blanks:
-                yield self._more(blanks)
+                yield self._more(blanks, logprobs)
         yield from self._end_item("completed" if is_whole else "incomplete")
 
     def _continues(self, item_type: type[OutputItem]) -> bool:
@@ -147,16 +173,20 @@ class OutputWriter:
         if not isinstance(item, CallOutput):
             yield "response.content_part.added", self._place(item) | {"part": _part(item, "")}
 
-    def _more(self, text: str) -> OutputEvent:
+    def _more(self, text: str, logprobs: Sequence[Logprob] = ()) -> OutputEvent:
         self._pieces.append(text)
+        self._logprobs += logprobs
         item = self.items[-1]
         fields: dict[str, Any] = {"delta": text}
         if isinstance(item, MessageOutput):
-            fields["logprobs"] = []
+            fields["logprobs"] = logprobs
         return f"{_DELTAS[type(item)]}.delta", self._place(item) | fields
 
     def _end_item(self, status: ItemStatus) -> Iterator[OutputEvent]:
+        if self._continues(MessageOutput) and (late := self._taken_logprobs()):
+            yield self._more("", late)  # of a token that a stop string has cut in two
         text, self._pieces, self._blanks = "".join(self._pieces), [], ""
+        logprobs, self._logprobs, self._blank_logprobs = self._logprobs, [], []
         if not self._is_open:
             return
         self._is_open = False
@@ -167,9 +197,10 @@ class OutputWriter:
             whole = msgspec.structs.replace(item, status=status, arguments=text)
             yield done, place | {"name": item.name, "arguments": text}
         else:
-            part = _part(item, text)
+            part = _part(item, text, logprobs)
             whole = msgspec.structs.replace(item, status=status, content=[part])
-            extra: dict[str, Any] = {"logprobs": []} if isinstance(item, MessageOutput) else {}
+            is_message = isinstance(item, MessageOutput)
+            extra: dict[str, Any] = {"logprobs": logprobs} if is_message else {}
             yield done, place | {"text": text} | extra
             yield "response.content_part.done", place | {"part": part}
         self.items[-1] = whole
@@ -183,7 +214,9 @@ class OutputWriter:
         return place if isinstance(item, CallOutput) else place | {"content_index": 0}
 
 
-def _part(item: MessageOutput | ReasoningOutput, text: str) -> OutputText | OutputReasoning:
+def _part(
+    item: MessageOutput | ReasoningOutput, text: str, logprobs: Sequence[Logprob] = ()
+) -> OutputText | OutputReasoning:
     if isinstance(item, MessageOutput):
-        return OutputText(text=text)
+        return OutputText(text=text, logprobs=list(logprobs))
     return OutputReasoning(text=text)

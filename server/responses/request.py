@@ -14,7 +14,7 @@ from leadline.server.responses.conversation import chat_messages
 from leadline.server.responses.items import Item, MessageItem
 from leadline.server.responses.text_format import TextConfig
 from leadline.server.responses.tools import ResponseTool, chat_fields
-from leadline.server.sampling_types import INT64_MAX
+from leadline.server.sampling_types import INT64_MAX, NumLogprobs
 from leadline.server.thinking import Effort
 from leadline.server.unknown_fields import unknown_fields
 
@@ -44,9 +44,15 @@ CHAT_FIELDS = (
     "user_id",
     "chat_template_kwargs",
 )
+_ADVICE = {
+    "conversation": "it keeps responses, not conversations; continue one with "
+    "'previous_response_id'",
+}
 _LABELS = ("user", "safety_identifier", "prompt_cache_key", "metadata")
-# Each asks for more of an item that an answer of this server never has, or for nothing new.
+_LOGPROBS = "message.output_text.logprobs"
+# Of the others, each asks for more of an item that no answer here has, or for nothing new.
 _INCLUDABLE = (
+    _LOGPROBS,
     "reasoning.encrypted_content",
     "file_search_call.results",
     "web_search_call.results",
@@ -94,7 +100,12 @@ class ResponseStreamOptions(BaseModel):
 
 
 class InputTokensRequest(PlainFields):
-    """A conversation whose tokens are to be counted."""
+    """A conversation whose tokens are to be counted.
+
+    Attributes:
+        truncation: "auto" leaves out the oldest items of a conversation that is too long, but for
+            what the system and the developer say; with "disabled" it is an error.
+    """
 
     not_honoured: ClassVar[Mapping[str, IsHarmless]] = {
         "conversation": only(),
@@ -130,12 +141,7 @@ class InputTokensRequest(PlainFields):
         """
         for name, is_harmless in self.not_honoured.items():
             if not is_harmless((self.model_extra or {}).get(name)):
-                raise unsupported(name, "leave it out")
-        if self.truncation == "auto":
-            raise unsupported(
-                "truncation",
-                "it drops nothing from a conversation; shorten 'input', or leave it out",
-            )
+                raise unsupported(name, _ADVICE.get(name, "leave it out"))
         if self.text is not None:
             self.text.check()
         if self.reasoning is not None:
@@ -183,7 +189,8 @@ class ResponseRequest(InputTokensRequest):
         instructions: what the system says first; of this response alone, not of those that follow.
         background: answer at once, with a response that is queued; it is asked for by its id.
         store: keep the response, so that it can be asked for and continued; true if absent.
-        include: of what can be asked for, answers have all that there is anyway.
+        include: log-probabilities of the text, which `top_logprobs` above 0 asks for too; of what
+            else can be asked for, answers have all that there is anyway.
         max_tool_calls: of tools that the server runs, and there are none.
         stream_options: padding against eavesdroppers is not sent.
     """
@@ -206,7 +213,6 @@ class ResponseRequest(InputTokensRequest):
         "prompt_cache_options": only({"mode": "implicit"}),
         "prompt_cache_retention": ANY_VALUE,
         "service_tier": only("auto", "default"),
-        "top_logprobs": only(0),
         "vllm_xargs": only(),
     }
     further_fields: ClassVar[frozenset[str]] = frozenset(CHAT_FIELDS)
@@ -217,6 +223,7 @@ class ResponseRequest(InputTokensRequest):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     include: list[str] | None = None
+    top_logprobs: NumLogprobs | None = None
     background: bool | None = None
     store: bool | None = None
     stream: bool | None = None
@@ -232,8 +239,6 @@ class ResponseRequest(InputTokensRequest):
         unknown = super().check()
         for place, name in enumerate(self.include or ()):
             param = f"include[{place}]"
-            if name == "message.output_text.logprobs":
-                raise unsupported(param, f"{name!r} needs log-probabilities; leave it out")
             if name not in _INCLUDABLE:
                 allowed = ", ".join(_INCLUDABLE)
                 raise invalid(param, f"'{param}' is {name[:64]!r}; allowed: {allowed}")
@@ -245,8 +250,15 @@ class ResponseRequest(InputTokensRequest):
             raise invalid("stream_options", "'stream_options' is only allowed if 'stream' is true")
         return unknown
 
+    @property
+    def has_logprobs(self) -> bool:
+        """Whether those of the text are told."""
+        return bool(self.top_logprobs) or _LOGPROBS in (self.include or ())
+
     def _sampling(self) -> dict[str, Any]:
         return {
+            "logprobs": self.has_logprobs,
+            "top_logprobs": self.top_logprobs or None,
             "max_completion_tokens": self.max_output_tokens,
             "temperature": self.temperature,
             "top_p": self.top_p,

@@ -70,9 +70,9 @@ class Response(msgspec.Struct, kw_only=True):
     text: dict[str, Any]
     tool_choice: str | dict[str, Any]
     tools: list[dict[str, Any]]
-    top_logprobs: int = 0
+    top_logprobs: int
     top_p: float
-    truncation: Literal["disabled"] = "disabled"
+    truncation: Literal["auto", "disabled"]
     usage: dict[str, Any] | None = None
     user: str | None
 
@@ -101,7 +101,9 @@ def begin(fields: ResponseRequest, generation: Generation, *, is_stored: bool) -
         text=(fields.text or TextConfig()).echo(),
         tool_choice=fields.tool_choice or "auto",
         tools=[tool.echo() for tool in fields.tools or ()],
+        top_logprobs=fields.top_logprobs or 0,
         top_p=params.top_p,
+        truncation=fields.truncation or "disabled",
         user=fields.user,
     )
 

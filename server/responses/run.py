@@ -30,7 +30,8 @@ class ResponseRun:
         self.response = response
         self._generation = generation
         self._on_end = on_end
-        self._writer = OutputWriter(response.id)
+        logprobs = generation.writer if generation.parts.has_logprobs else None
+        self._writer = OutputWriter(response.id, logprobs)
         self._number = 0  # of the next event
 
     async def whole(self) -> Response:

@@ -82,11 +82,37 @@ def _chat_choice(choice: str | NamedChoice) -> str | dict[str, Any]:
     elif choice.get("type") == "function":
         if isinstance(name := choice.get("name"), str):
             return {"type": "function", "function": {"name": name}}
+    elif choice.get("type") == "allowed_tools":
+        allowed = {"mode": choice.get("mode"), "tools": _allowed_tools(choice.get("tools"))}
+        return {"type": "allowed_tools", "allowed_tools": allowed}
     else:
         kind = str(choice.get("type"))[:64]
-        raise unsupported("tool_choice", f"its type is {kind!r}; allowed: 'function'")
+        raise unsupported(
+            "tool_choice", f"its type is {kind!r}; allowed: 'function' and 'allowed_tools'"
+        )
     raise invalid(
         "tool_choice",
-        "'tool_choice' must be 'none', 'auto', 'required' or "
-        '{"type": "function", "name": ...}',
+        "'tool_choice' must be 'none', 'auto', 'required', "
+        '{"type": "function", "name": ...} or '
+        '{"type": "allowed_tools", "mode": ..., "tools": [...]}',
     )
+
+
+def _allowed_tools(tools: Any) -> list[dict[str, Any]]:
+    entries = tools if isinstance(tools, list) else []
+    if not entries or not all(isinstance(tool, dict) for tool in entries):
+        raise invalid(
+            "tool_choice.tools",
+            "'tool_choice.tools' must be a list of one or more of "
+            '{"type": "function", "name": ...}',
+        )
+    chosen = []
+    for place, tool in enumerate(entries):
+        param = f"tool_choice.tools[{place}]"
+        kind, name = str(tool.get("type")), tool.get("name")
+        if kind != "function":
+            raise unsupported(f"{param}.type", f"{kind[:64]!r}; allowed: 'function'")
+        if not isinstance(name, str):
+            raise invalid(f"{param}.name", f"'{param}.name' is required, and is a text")
+        chosen.append({"type": "function", "function": {"name": name}})
+    return chosen

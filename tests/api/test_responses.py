@@ -354,6 +354,14 @@ def test_tool_choices(speak: Callable[..., Any]) -> None:
     assert params_of(service).grammar is not None
     post(service, tools=TOOLS, tool_choice={"type": "function", "name": "f"})
     assert params_of(service).grammar is not None
+    for mode in ("auto", "required"):
+        choice = allowed(mode, FUNCTION)
+        response = post(service, tools=TOOLS, tool_choice=choice)
+        assert response.json()["tool_choice"] == choice
+        assert "get_time" in prompt_of(service)
+        grammar = params_of(service).grammar.text
+        assert "get_time" not in grammar
+        assert grammar.startswith("start: TEXT calls?" if mode == "auto" else "start: calls\n")
     post(service, tools=TOOLS, tool_choice="none")
     assert "get_time" not in prompt_of(service)
     assert params_of(service).grammar is None
@@ -372,6 +380,42 @@ def test_an_answer_that_breaks_off(speak: Callable[..., Any]) -> None:
         "completed",
         "incomplete",
     ]
+
+
+def test_log_probabilities(speak: Callable[..., Any]) -> None:
+    """They are those of the text alone, streamed as it comes, and whole at its end."""
+    includes = {"include": ["message.output_text.logprobs"]}
+    says = "Hm.</think>I l\u00f6\u00f6k.[[((f||{}))]]\nTo it."
+    for chunk in (1, 2, 1000):
+        service = speak(says, chunk=chunk)
+        fields = {"reasoning": THINK, "tools": TOOLS} | includes
+        answers = [*both(service, **fields, top_logprobs=2), ask(service, **includes)]
+        for num, answer in zip((2, 2, 0), answers, strict=True):
+            assert answer.top_logprobs == num
+            texts = [
+                part for item in answer.output if item.type == "message" for part in item.content
+            ]
+            for part in texts:
+                told = b"".join(bytes(entry.bytes) for entry in part.logprobs)
+                assert told.decode() == part.text
+                for entry in part.logprobs:
+                    assert entry.logprob == -1.0
+                    assert len(entry.top_logprobs) == num
+        assert [len(item.content or ()) for item in answers[0].output if item.type == "message"]
+        events = events_of(service, **fields, top_logprobs=1)
+        deltas = [e for e in events if e["type"] == "response.output_text.delta"]
+        whole = [e for e in events if e["type"] == "response.output_text.done"]
+        assert [entry for e in deltas for entry in e["logprobs"]] == [
+            entry for e in whole for entry in e["logprobs"]
+        ]
+        assert whole[0]["text"] == "I l\u00f6\u00f6k."
+        assert len(whole[0]["logprobs"]) == len(whole[0]["text"].encode())
+    assert ask(service).output[0].content[0].logprobs == []
+
+
+def test_log_probabilities_end_with_the_text(speak: Callable[..., Any]) -> None:
+    (item,) = ask(speak("I look."), top_logprobs=1, extra_body={"stop": "oo"}).output
+    assert [entry.token for entry in item.content[0].logprobs] == ["I", " ", "l"]
 
 
 @pytest.mark.parametrize(("says", "text"), [("", ""), ("Hm.</think>", ""), ("</think>\n", "\n")])
@@ -398,6 +442,13 @@ def test_further_sampling_fields(service: Any) -> None:
     assert params.repetition_penalty == 1.5
 
 
+FUNCTION: Any = {"type": "function", "name": "f"}
+
+
+def allowed(mode: str, *tools: Any) -> Any:
+    return {"type": "allowed_tools", "mode": mode, "tools": list(tools)}
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -421,6 +472,20 @@ def test_further_sampling_fields(service: Any) -> None:
         ({"tools": TOOLS, "tool_choice": {"type": "mcp"}}, "tool_choice"),
         ({"tools": TOOLS, "tool_choice": "g"}, "tool_choice"),
         ({"tools": TOOLS, "tool_choice": {"type": "function", "name": "g"}}, "tool_choice"),
+        ({"tools": TOOLS, "tool_choice": allowed("auto")}, "tool_choice.tools"),
+        ({"tools": TOOLS, "tool_choice": allowed("all", FUNCTION)}, "tool_choice"),
+        (
+            {"tools": TOOLS, "tool_choice": allowed("auto", {"type": "mcp"})},
+            "tool_choice.tools[0].type",
+        ),
+        (
+            {"tools": TOOLS, "tool_choice": allowed("auto", {"type": "function"})},
+            "tool_choice.tools[0].name",
+        ),
+        (
+            {"tools": TOOLS, "tool_choice": allowed("auto", FUNCTION, FUNCTION | {"name": "g"})},
+            "tool_choice",
+        ),
         ({"tools": [TOOLS[1], TOOLS[1]]}, "tools[1].name"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tools": TOOLS, "text": {"format": {"type": "json_object"}}}, "text.format"),
@@ -428,10 +493,10 @@ def test_further_sampling_fields(service: Any) -> None:
         ({"text": {"verbosity": "low"}}, "text.verbosity"),
         ({"reasoning": {"effort": "extreme"}}, "reasoning.effort"),
         ({"reasoning": {"summary": "detailed"}}, "reasoning.summary"),
-        ({"include": ["message.output_text.logprobs"]}, "include[0]"),
         ({"include": ["x"]}, "include[0]"),
-        ({"top_logprobs": 3}, "top_logprobs"),
-        ({"truncation": "auto"}, "truncation"),
+        ({"top_logprobs": 3_000}, "top_logprobs"),
+        ({"top_logprobs": -1}, "top_logprobs"),
+        ({"truncation": "left"}, "truncation"),
         ({"service_tier": "flex"}, "service_tier"),
         ({"conversation": "conv_1"}, "conversation"),
         ({"prompt": {"id": "p"}}, "prompt"),

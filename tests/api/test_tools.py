@@ -237,8 +237,19 @@ NAMED = {"type": "function", "function": {"name": "f"}}
 STRICT = [{"type": "function", "function": {"name": "f", "strict": True}}]
 
 
+def allowed(mode: str, *tools: Any) -> Any:
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": list(tools)}}
+
+
 @pytest.mark.parametrize(
-    "fields", [{"tool_choice": "required"}, {"tool_choice": NAMED}, {"tools": STRICT}]
+    "fields",
+    [
+        {"tool_choice": "required"},
+        {"tool_choice": NAMED},
+        {"tool_choice": allowed("auto", NAMED)},
+        {"tool_choice": allowed("required", NAMED)},
+        {"tools": STRICT},
+    ],
 )
 def test_calls_that_need_a_grammar(speak: Callable[..., Any], fields: Any) -> None:
     service = speak(Form.DEEPSEEK_V3_1, "[[((f||{}))]]")
@@ -247,6 +258,12 @@ def test_calls_that_need_a_grammar(speak: Callable[..., Any], fields: Any) -> No
     (request,) = service.engine.requests
     assert request.params.grammar.kind is GrammarKind.LARK
     assert request.params.thinking is not None  # the grammar holds after it
+
+
+def test_the_model_is_told_of_tools_that_it_may_not_call(speak: Callable[..., Any]) -> None:
+    service = speak(Form.DEEPSEEK_V3_1, "x")
+    ask(service, tool_choice=allowed("auto", NAMED))
+    assert "get_time" in prompt_of(service)
 
 
 def test_calls_that_may_come_need_none(speak: Callable[..., Any]) -> None:
@@ -284,7 +301,15 @@ JSON_FORMAT = {"type": "json_object"}
         ),
         ({"tools": TOOLS, "tool_choice": "any"}, "tool_choice"),
         ({"tools": TOOLS, "tool_choice": named("g")[0]}, "tool_choice"),
-        ({"tools": TOOLS, "tool_choice": {"type": "allowed_tools"}}, "tool_choice"),
+        (
+            {"tools": TOOLS, "tool_choice": {"type": "allowed_tools"}},
+            "tool_choice.allowed_tools",
+        ),
+        ({"tools": TOOLS, "tool_choice": allowed("auto")}, "tool_choice.allowed_tools"),
+        ({"tools": TOOLS, "tool_choice": allowed("any", NAMED)}, "tool_choice.allowed_tools"),
+        ({"tools": TOOLS, "tool_choice": allowed("auto", "f")}, "tool_choice.allowed_tools"),
+        ({"tools": TOOLS, "tool_choice": allowed("auto", *named("g"))}, "tool_choice"),
+        ({"tool_choice": allowed("auto", NAMED)}, "tool_choice"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tool_choice": NAMED}, "tool_choice"),
         ({"tools": TOOLS, "response_format": JSON_FORMAT}, "response_format"),

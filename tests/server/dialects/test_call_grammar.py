@@ -123,6 +123,29 @@ def test_what_a_grammar_allows(form: Form, is_special: bool) -> None:
     assert not model.allows(f"Hello.{strict}", STRICT, "auto")
 
 
+def allowed(mode: str, *names: str) -> Any:
+    tools = [{"type": "function", "function": {"name": name}} for name in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
+@pytest.mark.parametrize("form", Form)
+def test_only_allowed_tools_are_called(form: Form) -> None:
+    model = Model(form, is_special=False)
+    rome, two, none = (
+        call(form, "get_city", {"city": "Rome"}),
+        call(form, "get_city2", {"n": 2}),
+        call(form, "f", {}),
+    )
+    between = "\n" if form is Form.DEEPSEEK_V3 else ""
+    for mode in ("auto", "required"):
+        choice = allowed(mode, "f", "get_city")
+        assert model.allows(f"[[{between.join([none, rome, none])}]]", TOOLS, choice)
+        assert not model.allows(f"[[{two}]]", TOOLS, choice)
+        assert not model.allows(f"[[{between.join([none, rome])}]]", TOOLS, choice, False)
+        assert model.allows("Hello.", TOOLS, choice) == (mode == "auto")
+        assert model.allows(f"Hello.[[{none}]]", TOOLS, choice) == (mode == "auto")
+
+
 @pytest.mark.parametrize("form", Form)
 def test_every_name_can_be_called(form: Form) -> None:
     model = Model(form, is_special=False)
