@@ -1,0 +1,19 @@
+"""What the scripts have in common: where the servers are, and which function is to run."""
+
+import asyncio
+import inspect
+import json
+import os
+import sys
+from typing import Any
+
+SERVERS: dict[str, str] = json.loads(os.environ["LEADLINE_SERVERS"])
+MODEL = "demo"
+
+
+def main(functions: dict[str, Any]) -> None:
+    function = functions[sys.argv[1]]
+    if inspect.iscoroutinefunction(function):
+        asyncio.run(function())
+    else:
+        function()
