@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -94,12 +93,12 @@ def run(*command: str | Path, **settings: Any) -> "subprocess.CompletedProcess[s
     return done
 
 
-def tool(name: str) -> str:
+def tool(name: str, remedy: str = "install it") -> str:
     """The path of a program, or a reason to skip."""
     beside = Path(sys.executable).with_name(name)
     path = str(beside) if beside.exists() else shutil.which(name)
     if path is None:
-        pytest.skip(f"there is no {name} here")
+        pytest.skip(f"there is no {name} here: {remedy}")
     return path
 
 
@@ -110,10 +109,10 @@ def install(directory: Path, spec: dict[str, Any]) -> None:
         (directory / "package.json").write_text('{"private": true}')
         run(tool("npm"), "install", *spec["npm"], cwd=directory)
         return
-    if (uv := shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")) is None:
-        pytest.skip("there is no uv here: pip install '.[clients]'")
+    uv = tool("uv", "pip install '.[clients]'")
     overrides = directory.with_suffix(".without")
-    overrides.write_text("".join(f"{name}; python_version < '3'\n" for name in spec.get("without", ())))
+    without = spec.get("without", ())
+    overrides.write_text("".join(f"{name}; python_version < '3'\n" for name in without))
     python = directory / "bin" / "python"
     uv_settings = {name: value for name, value in os.environ.items() if name.startswith("UV_")}
     run(uv, "venv", "--python", sys.executable, directory, env=uv_settings)
@@ -186,8 +185,8 @@ processes = neighbour("api/end_to_end/conftest.py")
 TEMPLATE = (
     "{% if tools %}{{ tools | tojson }}\n{% endif %}"
     "{% for m in messages %}{{ m.role }}: {{ m.content or '' }}"
-    "{% for c in m.tool_calls or [] %}<{{ c.function.name }} {{ c.function.arguments }}>{% endfor %}"
-    "|{% endfor %}"
+    "{% for c in m.tool_calls or [] %}<{{ c.function.name }} {{ c.function.arguments }}>"
+    "{% endfor %}|{% endfor %}"
 )
 RESULT, SAID_AFTER = "21 degrees", "It is 21 degrees in Rome."
 

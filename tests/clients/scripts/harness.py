@@ -5,6 +5,7 @@ import inspect
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 SERVERS: dict[str, str] = json.loads(os.environ["LEADLINE_SERVERS"])
@@ -17,3 +18,12 @@ def main(functions: dict[str, Any]) -> None:
         asyncio.run(function())
     else:
         function()
+
+
+def error_of(kind: type[Exception], do: Callable[[], Any]) -> Any:
+    """The error that this raises, for it must raise one."""
+    try:
+        do()
+    except kind as error:
+        return error
+    raise AssertionError(f"no {kind.__name__}")
