@@ -46,7 +46,6 @@ OFFLINE = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
     "NO_PROXY": "127.0.0.1",
-    "PYTHONDONTWRITEBYTECODE": "",
 }
 
 
@@ -189,6 +188,7 @@ TEMPLATE = (
     "{% endfor %}|{% endfor %}"
 )
 RESULT, SAID_AFTER = "21 degrees", "It is 21 degrees in Rome."
+SAID_BEFORE_FAILURE = '{"days": 1'
 
 
 def weather_call() -> str:
@@ -214,7 +214,10 @@ def scripted_apps() -> dict[str, Any]:
     engines = {
         "agent": scripted.ScriptedEngine(text=say, tokenizer=tokenizer),
         "failing": scripted.ScriptedEngine(
-            text=lambda request: "abc", ends=False, failure=FinishReason.ERROR, tokenizer=tokenizer
+            text=lambda request: SAID_BEFORE_FAILURE,
+            ends=False,
+            failure=FinishReason.ERROR,
+            tokenizer=tokenizer,
         ),
         "busy": scripted.ScriptedEngine(
             refusal=QueueFullError("too many requests wait", retry_after_s=1)

@@ -8,7 +8,7 @@ from harness import MODEL, SERVERS, error_of, main
 from pydantic import BaseModel, Field
 
 
-class Weather(BaseModel):
+class Weather(BaseModel, extra="forbid"):
     """The weather of a city."""
 
     city: Literal["Rome", "Oslo"]
@@ -70,8 +70,8 @@ async def asynchronous() -> None:
 
 
 def failure_within_a_stream() -> None:
-    parts = connect(instructor.Mode.JSON, "failing").chat.completions.create_partial(**FIELDS)
-    assert "not finite" in str(error_of(Exception, lambda: list(parts)))
+    ask = connect(instructor.Mode.JSON, "failing").chat.completions.create_partial
+    assert "not finite" in str(error_of(Exception, lambda: list(ask(**FIELDS))))
 
 
 if __name__ == "__main__":

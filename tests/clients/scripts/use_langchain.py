@@ -12,7 +12,7 @@ from pydantic import BaseModel
 QUESTION = "What does itertools.chain do?"
 
 
-class Weather(BaseModel):
+class Weather(BaseModel, extra="forbid"):
     """The weather of a city."""
 
     city: Literal["Rome", "Oslo"]
@@ -105,9 +105,9 @@ def reasoning() -> None:
 
 def refusals() -> None:
     error = error_of(Exception, lambda: chat_of(model="nobody").invoke(QUESTION))
-    assert (type(error).__name__, error.status_code) == ("NotFoundError", 404)
+    assert error.status_code == 404
     error = error_of(Exception, lambda: chat_of("busy").invoke(QUESTION))
-    assert (type(error).__name__, error.status_code) == ("RateLimitError", 429)
+    assert error.status_code == 429
 
 
 def failure_within_a_stream() -> None:
@@ -115,7 +115,7 @@ def failure_within_a_stream() -> None:
     stream = chat_of("failing").stream(QUESTION)
     error = error_of(Exception, lambda: pieces.extend(chunk.text for chunk in stream))
     assert "not finite" in str(error)
-    assert "".join(pieces) == "abc"
+    assert "".join(pieces) == '{"days": 1'
 
 
 if __name__ == "__main__":

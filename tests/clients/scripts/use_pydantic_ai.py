@@ -11,7 +11,7 @@ from pydantic_ai.providers.openai import OpenAIProvider
 QUESTION = "What does itertools.chain do?"
 
 
-class Weather(BaseModel):
+class Weather(BaseModel, extra="forbid"):
     """The weather of a city."""
 
     city: Literal["Rome", "Oslo"]
@@ -88,8 +88,7 @@ async def failure_within_a_stream() -> None:
     pieces: list[str] = []
     try:
         async with agent_of("failing").run_stream(QUESTION) as result:
-            async for piece in result.stream_text(delta=True, debounce_by=None):
-                pieces.append(piece)
+            pieces += [piece async for piece in result.stream_text(delta=True)]
     except Exception as error:  # noqa: BLE001 - whatever it is, it must tell of the cause
         pieces.append(str(error))
     assert "not finite" in pieces[-1]
