@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from leadline.engine.errors import InvalidRequestError
 from leadline.engine.request import Grammar
 from leadline.loader.errors import TemplateError
 from leadline.server.answers import Answer, whole_body
@@ -17,7 +18,6 @@ from leadline.server.chunk_frames import CHAT_FORMAT, ChunkFrames
 from leadline.server.dialects.call_grammar import call_grammar
 from leadline.server.dialects.dialect import Dialect, tools_text
 from leadline.server.dialects.reading import reading_of
-from leadline.server.dialects.tool_types import ToolUse
 from leadline.server.disconnect import run_until_disconnect
 from leadline.server.errors import BadRequestError, unsupported
 from leadline.server.generation import Generation
@@ -27,6 +27,7 @@ from leadline.server.requests import read_fields
 from leadline.server.response_types import ChatChoice, ChatCompletion, ChatMessage
 from leadline.server.sse import EventStream
 from leadline.server.state import ServerState
+from leadline.server.structured_output import grammar_refusal
 from leadline.server.template_messages import Rendering
 
 
@@ -124,15 +125,23 @@ async def generation_of(
         caller,
         id_prefix=id_prefix,
         reading=reading,
-        calls=_call_grammar(dialect, use),
+        calls=_call_grammar(fields, dialect),
         echo=fields.echoed_text,
     )
 
 
-def _call_grammar(dialect: Dialect | None, use: ToolUse | None) -> Grammar | None:
-    if dialect is None or use is None or not use.needs_grammar:
+def _call_grammar(fields: ChatRequest, dialect: Dialect | None) -> Grammar | None:
+    use = fields.tool_use
+    if dialect is None or use is None:
         return None
-    return call_grammar(dialect, use)
+    text = None if use.is_forced else fields.grammar()
+    if text is None and not use.needs_grammar:
+        return None
+    try:
+        return call_grammar(dialect, use, text)
+    except InvalidRequestError as error:
+        assert text is not None
+        raise grammar_refusal(error, text, fields.response_format) from error
 
 
 def _dialect(state: ServerState) -> Dialect:

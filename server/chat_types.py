@@ -144,11 +144,11 @@ class ChatRequest(SamplingFields):
         return last.text if self.echo and last.role == "assistant" else ""
 
     @property
-    def _format_param(self) -> str | None:
-        """The field that says what the answer must match; None if none does."""
-        if self.response_format is not None and self.response_format.type != "text":
-            return "response_format"
-        names = ("structured_outputs", *OUTPUT_ALIASES)
+    def _grammar_param(self) -> str | None:
+        """The field that gives a whole grammar; None if none does."""
+        if self.structured_outputs is not None and self.structured_outputs.grammar is not None:
+            return "structured_outputs"
+        names = (name for name, form in OUTPUT_ALIASES.items() if form == "grammar")
         return next((name for name in names if getattr(self, name) is not None), None)
 
     @property
@@ -173,11 +173,12 @@ class ChatRequest(SamplingFields):
         if self.has_functions and self.tools:
             name = "functions" if self.functions else "function_call"
             raise invalid(name, f"'{name}' is the older form of 'tools'; give one of the two forms")
-        if self.tool_use is not None and (param := self._format_param) is not None:
+        use, param = self.tool_use, self._grammar_param
+        if use is not None and not use.is_forced and param is not None:
             raise invalid(
                 param,
-                f"'{param}' and 'tools' both say what the answer must match; leave one of them "
-                "out, or set 'tool_choice' to 'none'",
+                f"'{param}' has a grammar, which leaves no room for calls; ask for a JSON schema "
+                "or a regular expression, or set 'tool_choice' to 'none' or 'required'",
             )
         self._check_prefix()
         if self.thinking is not None and self.can_think and self.reasoning_effort == "none":

@@ -66,8 +66,8 @@ async def make_generation(
         default_max_tokens: where the request is silent; None for all that the model has room for.
         prefix_lens: by prompt, how many of its first tokens an echo leaves out.
         reading: what answers are made of; None if they are text alone.
-        calls: what answers must match because of the request's tools; the request has no other
-            grammar then.
+        calls: what answers must match because of the request's tools, and because of its other
+            grammar, if it has one.
         echo: text that choices begin with, where it is not that of the prompts.
         has_text: tokens become text; else there are no stop strings.
 
@@ -159,19 +159,31 @@ def _follower(leader: EngineRequest, request_id: str, choice: int) -> EngineRequ
 async def _checked_grammar(
     state: ServerState, fields: SamplingFields, calls: Grammar | None
 ) -> Grammar | None:
-    grammar = calls or fields.grammar()
-    if grammar is not None:
+    """What answers must match; the text's grammar is also tried alone, so that it can be named."""
+    text = fields.grammar()
+    if text is not None:
         try:
-            check_size(grammar, state.limits.grammar_bytes)
-            if state.grammars is not None:
-                await state.grammars.check(grammar)
+            await _check_grammar(state, text)
         except InvalidRequestError as error:
-            if grammar is calls:
-                raise tools_refusal(error) from error
-            raise grammar_refusal(error, grammar, fields.response_format) from error
-        except EngineError as error:
-            raise from_engine_error(error) from error
-    return grammar
+            raise grammar_refusal(error, text, fields.response_format) from error
+    if calls is not None:
+        try:
+            await _check_grammar(state, calls)
+        except InvalidRequestError as error:
+            raise tools_refusal(error) from error
+    return calls or text
+
+
+async def _check_grammar(state: ServerState, grammar: Grammar) -> None:
+    check_size(grammar, state.limits.grammar_bytes)
+    if state.grammars is None:
+        return
+    try:
+        await state.grammars.check(grammar)
+    except InvalidRequestError:
+        raise
+    except EngineError as error:
+        raise from_engine_error(error) from error
 
 
 def _rules(fields: SamplingFields, params: SamplingParams) -> TextRules:

@@ -72,7 +72,7 @@ def compile_grammar(grammar: Grammar, tokens: GrammarTokens) -> LLMatcher:
 def _source(grammar: Grammar) -> str:
     match grammar.kind:
         case GrammarKind.JSON_SCHEMA:
-            schema = _read_schema(grammar.text)
+            schema = read_schema(grammar.text)
             return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_JSON_OPTIONS)
         case GrammarKind.REGEX:
             return LLMatcher.grammar_from_regex(grammar.text)
@@ -80,7 +80,7 @@ def _source(grammar: Grammar) -> str:
             return LLMatcher.grammar_from_lark(to_lark(grammar.text))
 
 
-def _read_schema(text: str) -> dict[str, Any]:
+def read_schema(text: str) -> dict[str, Any]:
     """A schema as llguidance should see it.
 
     Its `$schema` is dropped: with an older draft, the keywords of a newer one would be ignored

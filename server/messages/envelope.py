@@ -63,6 +63,11 @@ def error_type(status: int) -> str:
     return _TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
 
 
+def error_event(error: ApiError, request_id: str) -> bytes:
+    """The event that tells of a failure after the stream has begun."""
+    return _event(error.fields(), request_id)
+
+
 def wire_error(error: ApiError, request_id: str) -> tuple[bytes, dict[str, str]]:
     """Body and headers of an answer to a request whose head was not read to its end."""
     body = error_body(error_type(error.status), str(error), request_id)
@@ -127,9 +132,13 @@ class _Translation:
 
     def _error_event(self, frame: bytes) -> bytes:
         error = _error_of(frame.removeprefix(b"data: ")) or {"message": "", "type": ""}
-        name = _TYPES_IN_STREAMS.get(error["type"], "api_error")
-        body = error_body(name, error["message"], self._request_id)
-        return b"event: error\ndata: " + body + b"\n\n"
+        return _event(error, self._request_id)
+
+
+def _event(error: Mapping[str, Any], request_id: str) -> bytes:
+    name = _TYPES_IN_STREAMS.get(error["type"], "api_error")
+    body = error_body(name, error["message"], request_id)
+    return b"event: error\ndata: " + body + b"\n\n"
 
 
 def _error_of(body: bytes) -> dict[str, Any] | None:

@@ -1,5 +1,7 @@
 """`POST /v1/messages` and `POST /v1/messages/count_tokens`."""
 
+from functools import partial
+
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,10 +12,12 @@ from leadline.server.chat import generation_of, render
 from leadline.server.chat_types import ChatRequest
 from leadline.server.disconnect import run_until_disconnect
 from leadline.server.errors import BadRequestError
+from leadline.server.messages.envelope import error_event
 from leadline.server.messages.frames import PING, MessageFrames
 from leadline.server.messages.message import TokenCount, whole_message
 from leadline.server.messages.request import CountTokensRequest, MessagesRequest
 from leadline.server.prompts import encode_text
+from leadline.server.request_id import REQUEST_ID
 from leadline.server.requests import read_fields
 from leadline.server.sse import EventStream
 from leadline.server.state import ServerState
@@ -40,7 +44,11 @@ async def create_message(request: Request) -> ASGIApp:
             generation, shows_thinking=shows_thinking, fills_context=fills_context
         )
         return EventStream(
-            frames.frames(), headers=headers, keep_alive_s=state.keep_alive_s, keep_alive=PING
+            frames.frames(),
+            headers=headers,
+            keep_alive_s=state.keep_alive_s,
+            keep_alive=PING,
+            on_error=partial(error_event, request_id=REQUEST_ID.get()),
         )
     message = await run_until_disconnect(
         request.receive,

@@ -17,7 +17,7 @@ from leadline.server.messages.thinking import (
     is_shown,
 )
 from leadline.server.messages.thinking import chat_fields as thinking_fields
-from leadline.server.messages.tools import NoChoice, Tool, ToolChoice, check_tools
+from leadline.server.messages.tools import Tool, ToolChoice, check_tools
 from leadline.server.messages.tools import chat_fields as tool_fields
 from leadline.server.not_honoured import ANY_VALUE, IsHarmless, only
 from leadline.server.requests import PlainFields
@@ -140,12 +140,6 @@ class CountTokensRequest(PlainFields):
         config = self.output_config or OutputConfig()
         if config.format is not None and self.output_format is not None:
             raise invalid("output_format", "give 'output_format' or 'output_config.format'")
-        if self._format is not None and self.tools and not isinstance(self.tool_choice, NoChoice):
-            raise invalid(
-                "output_config.format",
-                "'output_config.format' and 'tools' both say what the answer must match; leave one "
-                'of them out, or set \'tool_choice\' to {"type": "none"}',
-            )
         return unknown_fields(self)
 
     def chat(self, *, can_think: bool) -> ChatRequest:

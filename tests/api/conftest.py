@@ -17,7 +17,6 @@ import httpx
 import openai
 import pytest
 import pytest_asyncio
-import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
@@ -259,25 +258,6 @@ def make_state(engine: Any, **changes: Any) -> ServerState:
 
 
 @contextlib.contextmanager
-def serve_app(app: ASGIApp) -> Iterator[str]:
-    """Serve an application on a free port of this machine, in a thread; gives its URL."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        app, loop="uvloop", http="httptools", log_level="critical", lifespan="off"
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        server.force_exit = True
-        thread.join(WAIT_S)
-        listener.close()
-
-
-@contextlib.contextmanager
 def served(app: Any, limits: Limits | None = None) -> Iterator[tuple[tuple[str, int], HttpServer]]:
     """Serve an application by the product's own HTTP server; gives its address."""
     listener = socket.create_server(("127.0.0.1", 0))
@@ -367,7 +347,8 @@ def tokenizer_of() -> Callable[..., Tokenizer]:
 @pytest.fixture(scope="session")
 def switchboard() -> Iterator[Switchboard]:
     board = Switchboard()
-    with serve_app(board) as board.url:
+    with served(board) as ((host, port), _):
+        board.url = f"http://{host}:{port}"
         yield board
 
 

@@ -312,9 +312,10 @@ JSON_FORMAT = {"type": "json_object"}
         ({"tool_choice": allowed("auto", NAMED)}, "tool_choice"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tool_choice": NAMED}, "tool_choice"),
-        ({"tools": TOOLS, "response_format": JSON_FORMAT}, "response_format"),
-        ({"tools": TOOLS, "structured_outputs": {"regex": "a"}}, "structured_outputs"),
-        ({"tools": TOOLS, "guided_regex": "a"}, "guided_regex"),
+        ({"tools": TOOLS, "structured_outputs": {"grammar": "x"}}, "structured_outputs"),
+        ({"tools": TOOLS, "guided_grammar": "x"}, "guided_grammar"),
+        ({"tools": TOOLS, "ebnf": "x"}, "ebnf"),
+        ({"tools": TOOLS, "json_schema": "{"}, "structured_outputs"),
         (
             {"messages": [{"role": "user", "content": "x", "tool_calls": 3}]},
             "messages[0].tool_calls",
@@ -331,10 +332,19 @@ def test_refusals(speak: Callable[..., Any], fields: Any, param: str) -> None:
     assert not service.engine.requests
 
 
-def test_a_format_goes_with_tools_that_may_not_be_called(speak: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({"response_format": JSON_FORMAT, "tool_choice": "none"}, GrammarKind.JSON_SCHEMA),
+        ({"response_format": {"type": "text"}}, None),
+        ({"response_format": JSON_FORMAT}, GrammarKind.LARK),
+        ({"guided_regex": "a/b"}, GrammarKind.LARK),
+        ({"guided_choice": ["a", "b"], "tool_choice": "auto"}, GrammarKind.LARK),
+        ({"guided_grammar": 'start: "a"', "tool_choice": "required"}, GrammarKind.LARK),
+    ],
+)
+def test_a_format_goes_with_tools(speak: Callable[..., Any], fields: Any, kind: Any) -> None:
     service = speak(Form.DEEPSEEK_V3_1, "{}")
-    for fields in (
-        {"response_format": JSON_FORMAT, "tool_choice": "none"},
-        {"response_format": {"type": "text"}},
-    ):
-        assert service.chat(tools=TOOLS, **fields).status_code == 200
+    assert service.chat(tools=TOOLS, **fields).status_code == 200
+    grammar = service.engine.requests[0].params.grammar
+    assert (grammar and grammar.kind) == kind

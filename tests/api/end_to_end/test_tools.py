@@ -85,3 +85,19 @@ def test_reasoning(client: openai.OpenAI) -> None:
     assert 0 < answer.usage.completion_tokens_details.reasoning_tokens <= 30
     (plain,) = ask(client, max_tokens=20).choices
     assert getattr(plain.message, "reasoning_content", None) is None
+
+
+def test_a_format_beside_tools(client: openai.OpenAI) -> None:
+    """As agents ask for it: either calls, or an answer in the form."""
+    schema = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"]}
+    response_format = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    for choice in ask(client, tools=TOOLS, response_format=response_format, n=3).choices:
+        if choice.message.tool_calls:
+            assert choice.message.content is None
+        else:
+            jsonschema.validate(json.loads(choice.message.content), schema)
+    for choice in ask(
+        client, tools=TOOLS, tool_choice=NAMED, response_format=response_format, n=2
+    ).choices:
+        (call,) = choice.message.tool_calls
+        jsonschema.validate(json.loads(call.function.arguments), PARAMETERS)

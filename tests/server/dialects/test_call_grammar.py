@@ -10,6 +10,7 @@ from tokenizers import Tokenizer as Backend
 from leadline.engine.grammar.compilation import compile_grammar
 from leadline.engine.grammar.matcher import GrammarMatcher
 from leadline.engine.grammar.tokens import GrammarTokens, make_tokens
+from leadline.engine.request import Grammar, GrammarKind
 from leadline.loader.tokenizer import Tokenizer
 from leadline.server.dialects.call_grammar import call_grammar
 from leadline.server.dialects.dialect import (
@@ -61,11 +62,18 @@ class Model:
         end_ids = self.tokenizer.encode("<end>")
         self.tokens: GrammarTokens = make_tokens(self.tokenizer, self.tokenizer.vocab_size, end_ids)
 
-    def allows(self, written: str, tools: list[Any], choice: Any, is_parallel: bool = True) -> bool:
+    def allows(
+        self,
+        written: str,
+        tools: list[Any],
+        choice: Any,
+        is_parallel: bool = True,
+        text: Grammar | None = None,
+    ) -> bool:
         """Whether a request's grammar allows an answer, marks written short, and its end."""
         use = tool_use_of([Tool.model_validate(tool) for tool in tools], choice, is_parallel)
         assert use is not None
-        grammar = call_grammar(self.dialect, use)
+        grammar = call_grammar(self.dialect, use, text)
         matcher = GrammarMatcher(compile_grammar(grammar, self.tokens), self.tokens)
         for short, mark in SHORT.items():
             written = written.replace(short, self.dialect.texts[mark])
@@ -144,6 +152,25 @@ def test_only_allowed_tools_are_called(form: Form) -> None:
         assert not model.allows(f"[[{between.join([none, rome])}]]", TOOLS, choice, False)
         assert model.allows("Hello.", TOOLS, choice) == (mode == "auto")
         assert model.allows(f"Hello.[[{none}]]", TOOLS, choice) == (mode == "auto")
+
+
+@pytest.mark.parametrize("form", Form)
+def test_text_of_a_format_or_calls(form: Form) -> None:
+    model = Model(form, is_special=False)
+    calls = f"[[{call(form, 'f', {'x': 1})}]]"
+    schema = Grammar(GrammarKind.JSON_SCHEMA, json.dumps(NUMBER))
+    date = Grammar(GrammarKind.REGEX, "[0-9]+/[0-9]+\\/[0-9]|a\nb|c\\\nd|\\\\")
+    for tools in ([tool("f", {})], [tool("f", {}, strict=True)]):
+        assert model.allows(calls, tools, "auto", text=schema)
+        assert model.allows('{"n": 3}', tools, "auto", text=schema)
+        assert not model.allows('{"n": "x"}', tools, "auto", text=schema)
+        assert not model.allows("Hello.", tools, "auto", text=schema)
+        assert not model.allows('{"n": 3}' + calls, tools, "auto", text=schema)
+        assert not model.allows('{"n": 3}', tools, "required")
+        assert model.allows(calls, tools, "auto", text=date)
+        for written in ("1/2/3", "a\nb", "c\nd", "\\"):
+            assert model.allows(written, tools, "auto", text=date)
+        assert not model.allows("1-2-3", tools, "auto", text=date)
 
 
 @pytest.mark.parametrize("form", Form)
