@@ -162,9 +162,11 @@ class ServerConfig:
             problems.append(f"port is {self.port}; allowed: 0 to {MAX_PORT}")
         if not 1 <= self.api_workers <= MAX_API_WORKERS:
             problems.append(f"api_workers is {self.api_workers}; allowed: 1 to {MAX_API_WORKERS}")
-        for name in ("drain_timeout_s", "engine_timeout_s", "loading_timeout_s"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                problems.append(f"{name} is {getattr(self, name)}; allowed: at least 0")
+        problems += [
+            f"{name} is {getattr(self, name)}; allowed: at least 0"
+            for name in ("drain_timeout_s", "engine_timeout_s", "loading_timeout_s")
+            if not 0 <= getattr(self, name) < float("inf")
+        ]
         if self.deadline_s is not None and not 0 < self.deadline_s < float("inf"):
             problems.append(f"deadline_s is {self.deadline_s}; allowed: greater than 0")
         if self.max_engine_restarts < 0:

@@ -29,8 +29,6 @@ logger = logging.getLogger(__name__)
 
 _LAST_WORDS_S = 1.0
 _MAX_LINE_BYTES = 2**20
-_MAX_FAILED_STARTS = 5
-_RESTARTS = RestartPolicy()
 _STEADY_S = 60.0  # after so long a life the next restart comes at once
 
 
@@ -53,6 +51,7 @@ class WorkerProcess:
         environment: Mapping[str, str],
         on_change: Callable[["WorkerProcess"], None],
         on_death: Callable[["WorkerProcess"], None],
+        restarts: RestartPolicy | None = None,
     ) -> None:
         """Nothing is started yet.
 
@@ -62,6 +61,7 @@ class WorkerProcess:
             environment: added to this process's.
             on_change: called after each change of an attribute.
             on_death: called after each life.
+            restarts: `max_restarts` bounds starts that fail, in a row; None for the usual ones.
         """
         self.number = number
         self.num_lives = 0
@@ -69,6 +69,7 @@ class WorkerProcess:
         self._environment = dict(environment)
         self._on_change = on_change
         self._on_death = on_death
+        self._restarts = restarts or RestartPolicy()
         self._process: asyncio.subprocess.Process | None = None
         self._is_ending = False
         self._reset()
@@ -115,7 +116,7 @@ class WorkerProcess:
             is_first = self.num_lives == num_failures == 1
             if last_words is not None and is_first:  # it would say the same again
                 return last_words.message
-            if num_failures >= _MAX_FAILED_STARTS:
+            if num_failures > self._restarts.max_restarts:
                 return (
                     f"API worker {self.number} could not be started {num_failures} times in a "
                     f"row: {cause}"
@@ -123,7 +124,7 @@ class WorkerProcess:
             if loop.time() - begin_s > _STEADY_S:
                 num_restarts = 0
             logger.error("API worker %d has died and is started again: %s", self.number, cause)
-            await asyncio.sleep(_RESTARTS.delay_s(num_restarts))
+            await asyncio.sleep(self._restarts.delay_s(num_restarts))
             num_restarts += 1
             if self._is_ending:
                 await loop.create_future()
