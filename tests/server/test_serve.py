@@ -519,6 +519,8 @@ def test_a_used_port_is_noticed_first(capfd: pytest.CaptureFixture[str]) -> None
         ({"page_size": 0}, {}, "page_size is 0; allowed: 1 to"),
         ({"max_model_len": 1000}, {}, "max_model_len is 1000"),
         ({}, {"port": 70000}, "port is 70000; allowed: 0 to 65535"),
+        ({}, {"api_workers": 0}, "api_workers is 0; allowed: 1 to 256"),
+        ({}, {"api_workers": -1}, "api_workers is -1; allowed: 1 to 256"),
         ({}, {"drain_timeout_s": -1.0}, "drain_timeout_s is -1.0; allowed: at least 0"),
         ({}, {"engine_timeout_s": -1.0}, "engine_timeout_s is -1.0; allowed: at least 0"),
         ({}, {"loading_timeout_s": -1.0}, "loading_timeout_s is -1.0; allowed: at least 0"),
