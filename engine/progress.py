@@ -15,10 +15,13 @@ class Progress:
 
     Attributes:
         predicted_step_s: seconds that the longest step in flight should take; 0 while unknown.
+        others_pending_since_s: as `pending_since_s`, of the engine's other clients; told from
+            outside.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self.predicted_step_s = 0.0
+        self.others_pending_since_s: float | None = None
         self._now = now
         self._num_requests = self._num_others = 0
         self._is_paused = self._is_asleep = False
@@ -33,9 +36,14 @@ class Progress:
     @property
     def waiting_s(self) -> float:
         """Seconds for which there has been work and no step was completed; 0 without work."""
-        if self._num_pending == 0:
-            return 0.0
-        return self._now() - max(self._step_s, self._pending_since_s)
+        since_s = [self.pending_since_s, self.others_pending_since_s]
+        pending_s = [moment_s for moment_s in since_s if moment_s is not None]
+        return self._now() - max(self._step_s, min(pending_s)) if pending_s else 0.0
+
+    @property
+    def pending_since_s(self) -> float | None:
+        """Since when this client has had work for the engine, by `now`; None without any."""
+        return self._pending_since_s if self._num_pending else None
 
     @property
     def _num_pending(self) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers
 
+from leadline.server.config import ServerConfig
 from leadline.server.errors import ApiError
 from leadline.server.page_files import PAGE_PATHS
 
@@ -45,6 +46,13 @@ class Access:
     ) -> "Access":
         """From the keys themselves."""
         return cls(api=_hashes(api), admin=_hashes(admin), metrics=_hashes(metrics))
+
+    @classmethod
+    def of_config(cls, config: ServerConfig) -> "Access":
+        """As the operator wants it."""
+        return cls.of(
+            api=config.api_key, admin=config.admin_api_key, metrics=config.metrics_api_key
+        )
 
     def refusal(self, path: str, headers: Headers) -> ApiError | None:
         """What is answered to a request whose key does not open its path; None if it does."""

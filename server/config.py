@@ -13,6 +13,7 @@ from leadline.server.limits import Limits
 DEFAULT_URL = "http://127.0.0.1:8000"  # where a server with the defaults listens
 KEY_VARIABLE = "LEADLINE_API_KEY"
 MAX_PORT = 65535
+MAX_API_WORKERS = 256
 KEY_FIELDS = ("api_key", "admin_api_key", "metrics_api_key")
 
 
@@ -36,6 +37,11 @@ class ServerConfig:
 
     host: str = _option("127.0.0.1", "address to listen on; 0.0.0.0 for every network")
     port: int = _option(8000, "port; 0 for any free one")
+    api_workers: int = _option(
+        1,
+        "processes that answer requests; more than one where one is busy all the time, as with "
+        "thousands of streams",
+    )
     drain_timeout_s: float = _option(
         30.0, "seconds that running requests have to finish after a stop signal"
     )
@@ -154,14 +160,15 @@ class ServerConfig:
         problems = []
         if not 0 <= self.port <= MAX_PORT:
             problems.append(f"port is {self.port}; allowed: 0 to {MAX_PORT}")
-        if not 0 <= self.drain_timeout_s < float("inf"):
-            problems.append(f"drain_timeout_s is {self.drain_timeout_s}; allowed: at least 0")
+        if not 1 <= self.api_workers <= MAX_API_WORKERS:
+            problems.append(f"api_workers is {self.api_workers}; allowed: 1 to {MAX_API_WORKERS}")
+        problems += [
+            f"{name} is {getattr(self, name)}; allowed: at least 0"
+            for name in ("drain_timeout_s", "engine_timeout_s", "loading_timeout_s")
+            if not 0 <= getattr(self, name) < float("inf")
+        ]
         if self.deadline_s is not None and not 0 < self.deadline_s < float("inf"):
             problems.append(f"deadline_s is {self.deadline_s}; allowed: greater than 0")
-        if not 0 <= self.engine_timeout_s < float("inf"):
-            problems.append(f"engine_timeout_s is {self.engine_timeout_s}; allowed: at least 0")
-        if not 0 <= self.loading_timeout_s < float("inf"):
-            problems.append(f"loading_timeout_s is {self.loading_timeout_s}; allowed: at least 0")
         if self.max_engine_restarts < 0:
             problems.append(
                 f"max_engine_restarts is {self.max_engine_restarts}; allowed: at least 0"

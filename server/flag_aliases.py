@@ -1,6 +1,6 @@
 """Fields that have a second flag, under the name that other servers know."""
 
-from leadline.server.flags import Alias
+from leadline.server.flags import Alias, integer
 from leadline.server.speculative_config import num_speculative_tokens
 
 ALIASES = {
@@ -9,5 +9,6 @@ ALIASES = {
         num_speculative_tokens,
         "JSON",
         'the same as vLLM has it: {"method": "mtp", "num_speculative_tokens": N}',
-    )
+    ),
+    "api_workers": Alias("--api-server-count", integer, "N", "the same as vLLM has it"),
 }

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -12,7 +13,9 @@ from leadline.server.certificate import Certificate
 from leadline.server.config import ServerConfig
 from leadline.server.cors import with_cors
 from leadline.server.limits import Limits
-from leadline.server.wire import bounded_protocol
+from leadline.server.wire import BoundedProtocol, bounded_protocol
+
+logger = logging.getLogger(__name__)
 
 LAST_WORDS_S = 5  # for answers that only have to be written out
 
@@ -37,9 +40,10 @@ class HttpServer(uvicorn.Server):
             certificate: None for plain HTTP.
         """
         limits = limits or Limits()
+        self._protocol: type[BoundedProtocol] = bounded_protocol(limits)
         config = uvicorn.Config(
             app,
-            http=bounded_protocol(limits),
+            http=self._protocol,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -61,15 +65,44 @@ class HttpServer(uvicorn.Server):
         """Leave signals to the caller."""
         yield
 
-    def start(self, listener: socket.socket) -> None:
-        """Answer what comes in on a socket that listens already."""
+    def start(self, listener: socket.socket | None = None) -> None:
+        """Answer what comes in on a socket that listens already; None for what is handed over."""
         self._task = asyncio.create_task(self._serve_and_watch(listener))
 
-    async def _serve_and_watch(self, listener: socket.socket) -> None:
+    async def take(
+        self, connection: socket.socket, on_lost: Callable[[], None], *, has_room: bool
+    ) -> None:
+        """Answer what comes in on a connection that somebody else has accepted.
+
+        Args:
+            connection: closed by the server, whatever happens.
+            on_lost: called when it is gone.
+            has_room: False to answer that there are too many connections.
+        """
+        protocol = self._protocol(
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        protocol.has_room, protocol.on_lost = has_room, on_lost
+        loop, is_taken = asyncio.get_running_loop(), False
+        try:
+            connection.setblocking(False)
+            await loop.connect_accepted_socket(lambda: protocol, connection, ssl=self.config.ssl)
+            is_taken = True
+        except OSError as error:  # it is gone already, or does not speak TLS
+            logger.debug("a connection was lost before it was made: %r", error)
+        finally:
+            if not is_taken:
+                connection.close()
+                if protocol.transport is None:  # else the protocol tells
+                    on_lost()
+
+    async def _serve_and_watch(self, listener: socket.socket | None) -> None:
         async with contextlib.AsyncExitStack() as stack:
             if self._certificate is not None:
                 await stack.enter_async_context(self._certificate.watched())
-            await self.serve([listener])
+            await self.serve([] if listener is None else [listener])
 
     async def stop(self) -> None:
         """Close the socket and all connections, those that are being answered last."""

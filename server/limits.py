@@ -28,7 +28,7 @@ class Limits:
     """
 
     # A connection
-    connections: int = _limit(8192, "connections", "open at a time", 1, 1_000_000)
+    connections: int = _limit(8192, "connections", "open at a time, to all workers", 1, 1_000_000)
     head_bytes: int = _limit(
         64 * 2**10, "bytes", "request line and headers of a request", 2**10, 16 * 2**20
     )

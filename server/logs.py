@@ -14,15 +14,21 @@ logger = logging.getLogger(__name__)
 _CUT_ON_PURPOSE = "ASGI callable returned without completing response."
 
 
-def set_up_logging(config: ServerConfig) -> None:
-    """Log as the user wants it, in this process and in those that it starts."""
+def set_up_logging(config: ServerConfig, *, worker: int | None = None) -> None:
+    """Log as the user wants it, in this process and in those that it starts.
+
+    Args:
+        config: says how.
+        worker: the number of the API worker that this process is; None for no worker.
+    """
     settings = LogSettings(
         format="json" if config.log_format == "json" else "text",
         level=config.log_level,
         max_chars=config.limits.log_chars,
     )
     secrets = [key for name in KEY_FIELDS for key in getattr(config, name)]
-    settings.set_up(_RequestId(), _NoNoise(), secrets=secrets)
+    filters = [_RequestId(), _NoNoise(), *([] if worker is None else [_WorkerNumber(worker)])]
+    settings.set_up(*filters, secrets=secrets)
     settings.leave_to_children()
     # Its news of starting and stopping would only repeat ours.
     level = getattr(logging, config.log_level.upper())
@@ -34,6 +40,18 @@ class _RequestId(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.request_id = REQUEST_ID.get()
+        return True
+
+
+class _WorkerNumber(logging.Filter):
+    """Gives each record the number of the API worker whose it is."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number = number
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.fields = getattr(record, "fields", {}) | {"worker": self._number}
         return True
 
 

@@ -1,11 +1,16 @@
 """What the handlers need, from what has been read and resolved."""
 
+import contextlib
 import random
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
 
 from leadline.engine.client import EngineClient
 from leadline.engine.config import ResolvedConfig
 from leadline.engine.grammar.checker import GrammarChecker
 from leadline.engine.grammar.limits import CheckLimits
+from leadline.server.config import ServerConfig
 from leadline.server.limits import Limits
 from leadline.server.served_model import ServedModel
 from leadline.server.server_info import cache_info
@@ -15,20 +20,69 @@ from leadline.server.template_process import TemplateProcess
 _SEED_LIMIT = 2**53  # integers below it survive JavaScript
 
 
-def make_state(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What tells one process that answers requests from the others, and what they share.
+
+    Attributes:
+        name: with it no two processes draw the same seeds.
+        created_s: when the server was started, seconds since the epoch.
+        responses_directory: where responses are kept.
+    """
+
+    name: str
+    created_s: int
+    responses_directory: Path
+
+
+@contextlib.asynccontextmanager
+async def prepared_state(
+    config: ServerConfig,
     resolved: ResolvedConfig,
     served: ServedModel,
     client: EngineClient,
-    *,
-    grammars: GrammarChecker | None = None,
-    templates: TemplateProcess | None = None,
-    deadline_s: float | None = None,
-    limits: Limits | None = None,
-    is_strict: bool = False,
+    place: Place | None = None,
+) -> AsyncIterator[ServerState]:
+    """What the handlers need of a started engine, with the processes that check requests.
+
+    Args:
+        config: of the HTTP side.
+        resolved: of the engine.
+        served: what the model's files say.
+        client: of the engine; attached.
+        place: None where this process alone answers requests.
+
+    Raises:
+        LoaderError: a chat template that cannot be compiled.
+    """
+    limits = config.limits
+    grammars = GrammarChecker(served.directory, check_limits_of(limits))
+    templates = templates_of(served, limits)
+    try:
+        if templates is not None:
+            templates.start()
+        await grammars.start()
+        if templates is not None:
+            await templates.check()
+        state = make_state(config, resolved, served, client, place)
+        state.grammars, state.templates = grammars, templates
+        yield state
+    finally:
+        await grammars.close()
+        if templates is not None:
+            await templates.close()
+
+
+def make_state(
+    config: ServerConfig,
+    resolved: ResolvedConfig,
+    served: ServedModel,
+    client: EngineClient,
+    place: Place | None = None,
 ) -> ServerState:
     """What the handlers need of a started engine; see `ServerState`."""
-    seeds = random.Random(resolved.seed)
-    return ServerState(
+    seeds = random.Random(resolved.seed if place is None else f"{resolved.seed} {place.name}")
+    state = ServerState(
         engine=client,
         tokenizer=served.tokenizer,
         template=served.template,
@@ -37,14 +91,17 @@ def make_state(
         seed_source=lambda: seeds.randrange(_SEED_LIMIT),
         defaults=served.generation,
         prompt_prefix_ids=served.tokenizer.prefix_ids,
-        grammars=grammars,
-        templates=templates,
-        deadline_s=deadline_s,
+        deadline_s=config.deadline_s,
         page_size=resolved.page_size if resolved.prefix_caching else 0,
-        limits=limits or Limits(),
-        is_strict=is_strict,
+        limits=config.limits,
+        is_strict=config.strict,
         cache_info=cache_info(resolved, client.ready),
+        responses_directory=None if place is None else place.responses_directory,
+        responses_maker="" if place is None else place.name,
     )
+    if place is not None:
+        state.created_s = place.created_s
+    return state
 
 
 def templates_of(served: ServedModel, limits: Limits) -> TemplateProcess | None:

@@ -1,7 +1,6 @@
 """`leadline serve`: from the two configs to a server that has ended."""
 
 import asyncio
-import contextlib
 import logging
 import signal
 import socket
@@ -9,38 +8,33 @@ import sys
 import time
 
 import uvloop
-from starlette.types import ASGIApp
 
 from leadline.engine.client import EngineClient
 from leadline.engine.config import EngineConfig, ResolvedConfig, resolve
 from leadline.engine.config_lines import ConfigLine
 from leadline.engine.engine_process import EngineProcess, RestartPolicy
 from leadline.engine.errors import EngineError
-from leadline.engine.grammar.checker import GrammarChecker
 from leadline.engine.messages import Ready
 from leadline.engine.platform_facts import cpu_facts
 from leadline.loader.errors import LoaderError
 from leadline.loader.hub import resolve_model
-from leadline.server.access import Access
-from leadline.server.app import create_app
 from leadline.server.config import ServerConfig
 from leadline.server.console import make_console
-from leadline.server.doorway import Doorway
 from leadline.server.engine_life import cause_of_death, start_engine
-from leadline.server.garbage import settle
+from leadline.server.front import Front, FrontError, unless_failed
 from leadline.server.health import StallLimits
-from leadline.server.http_server import LAST_WORDS_S, make_http_server
+from leadline.server.http_server import LAST_WORDS_S
 from leadline.server.listener import bind, listen, url_of
 from leadline.server.logs import set_up_logging
-from leadline.server.make_state import check_limits_of, make_state, templates_of
+from leadline.server.own_front import OwnFront
 from leadline.server.reporters import Reporter, reporters_of
 from leadline.server.served_model import ServedModel, read_served_model
 from leadline.server.server_info import rows_of, server_info_of
 from leadline.server.start_times import StartTimes
 from leadline.server.startup_screen import print_ready, stages
-from leadline.server.state import ServerState
 from leadline.server.stats_log import log_stats
 from leadline.server.stop_signal import StopSignal
+from leadline.server.workers.front import WorkersFront
 
 logger = logging.getLogger(__name__)
 
@@ -117,8 +111,6 @@ class _Run:
         self._lines = lines
         self._listener = listener
         self._times = times
-        self._doorway = Doorway()
-        self._server = make_http_server(self._doorway, config)
         self._console = make_console()
 
     async def run(self, builder: str) -> int:
@@ -128,11 +120,10 @@ class _Run:
             EngineError: the start failed.
         """
         listen(self._listener)
-        restarts = RestartPolicy(max_restarts=self._config.max_engine_restarts)
         engine = EngineProcess(
             self._resolved,
             builder=builder,
-            restarts=restarts,
+            restarts=RestartPolicy(max_restarts=self._config.max_engine_restarts),
             loading_timeout_s=self._config.loading_timeout_s,
         )
         client = EngineClient(
@@ -142,15 +133,16 @@ class _Run:
         )
         stop = StopSignal()
         try:
+            front = self._front(engine, client)
             with stop:
-                self._server.start(self._listener)
+                front.start(self._listener)
                 try:
-                    return await self._load_and_serve(engine, client, stop)
+                    return await self._load_and_serve(front, engine, client, stop)
                 except asyncio.CancelledError:
-                    self._server.force_exit = True
+                    front.abandon()
                     raise
                 finally:
-                    await self._server.stop()
+                    await front.stop()
         except asyncio.CancelledError:
             if stop.number is None:
                 raise
@@ -161,8 +153,27 @@ class _Run:
             await client.close()
             await engine.shutdown(timeout_s=0)
 
+    def _front(self, engine: EngineProcess, client: EngineClient) -> Front:
+        if self._config.api_workers > 1:
+            return WorkersFront(
+                self._config,
+                self._resolved,
+                str(self._served.directory),
+                engine.address,
+                client.progress,
+                stall_limits=self.stall_limits,
+            )
+        return OwnFront(
+            self._config,
+            self._resolved,
+            self._served,
+            client,
+            reporters=self.reporters,
+            stall_limits=self.stall_limits,
+        )
+
     async def _load_and_serve(
-        self, engine: EngineProcess, client: EngineClient, stop: StopSignal
+        self, front: Front, engine: EngineProcess, client: EngineClient, stop: StopSignal
     ) -> int:
         with stages(self._console) as on_stage:
 
@@ -170,47 +181,27 @@ class _Run:
                 self._times.begin_stage(stage)
                 on_stage(stage)
 
-            ready = await stop.run_until(start_engine(engine, client, show))
+            start = unless_failed(front, start_engine(engine, client, show))
+            ready = await stop.run_until(start)
         if ready is None:
             return stop.status
         self._times.end_stage()
-        grammars = GrammarChecker(self._served.directory, check_limits_of(self._config.limits))
-        templates = templates_of(self._served, self._config.limits)
         log = asyncio.create_task(log_stats(lambda: client.stats))
         try:
-            if templates is not None:
-                templates.start()
-            await grammars.start()
-            if templates is not None:
-                await templates.check()
-            state = make_state(
-                self._resolved,
-                self._served,
-                client,
-                grammars=grammars,
-                templates=templates,
-                deadline_s=self._config.deadline_s,
-                limits=self._config.limits,
-                is_strict=self._config.strict,
-            )
-            state.reporters += self.reporters
-            state.info = server_info_of(
-                self._config, self._lines, ready, str(self._served.directory), state.model_names
-            )
-            return await self._serve(state, engine, stop, ready)
+            await unless_failed(front, front.prepare())
+            await self._open(front, ready)
+            return await self._serve(front, engine, client, stop)
         finally:
             log.cancel()
-            await grammars.close()
-            if templates is not None:
-                await templates.close()
 
-    async def _serve(
-        self, state: ServerState, engine: EngineProcess, stop: StopSignal, ready: Ready
-    ) -> int:
-        self._times.end("checks of requests")
-        state.info.start_up_s = self._times.parts_s
-        self._doorway.open(self._app(state))
-        settle()
+    async def _open(self, front: Front, ready: Ready) -> None:
+        """Let requests in, and say so."""
+        self._times.end(front.preparation)
+        directory = str(self._served.directory)
+        names = (self._resolved.served_model_name, *self._resolved.other_model_names)
+        info = server_info_of(self._config, self._lines, ready, directory, names)
+        info.start_up_s = self._times.parts_s
+        await front.open(info)
         print_ready(
             self._console,
             url=url_of(self._listener, scheme=self._config.scheme),
@@ -222,41 +213,38 @@ class _Run:
             started_in_s=sum(self._times.parts_s.values()),
             needs_key=bool(self._config.api_key),
         )
-        cause = await stop.run_until(
-            cause_of_death(engine, state.engine, self._config.engine_timeout_s)
-        )
+
+    async def _serve(
+        self, front: Front, engine: EngineProcess, client: EngineClient, stop: StopSignal
+    ) -> int:
+        """Wait for the end, whatever brings it, and let what runs end well."""
+        death = cause_of_death(engine, client, self._config.engine_timeout_s)
+        failure: str | None = None
+        try:
+            cause = await stop.run_until(unless_failed(front, death))
+        except FrontError as error:
+            cause, failure = None, str(error)
         if cause is None:
-            await self._drain(state)
+            await self._drain(front)
             await engine.shutdown()
-        await _wait_until_idle(state, LAST_WORDS_S)
-        return 0 if cause is None else _fail(f"the engine has ended: {cause}; start again")
+        else:
+            failure = f"the engine has ended: {cause}; start again"
+        await front.wait_until_idle(LAST_WORDS_S)
+        return 0 if failure is None else _fail(failure)
 
-    def _app(self, state: ServerState) -> ASGIApp:
-        config = self._config
-        access = Access.of(
-            api=config.api_key, admin=config.admin_api_key, metrics=config.metrics_api_key
-        )
-        return create_app(state, access=access, stall_limits=self.stall_limits)
-
-    async def _drain(self, state: ServerState) -> None:
+    async def _drain(self, front: Front) -> None:
         """Let running requests finish; those that do not are aborted by the engine's end."""
-        state.draining = True
+        await front.drain()
         timeout_s = self._config.drain_timeout_s
-        if state.in_flight.count:
+        if front.num_in_flight:
             self._console.print(
-                f"Stopping: running requests ({state.in_flight.count}) have {timeout_s:g} s to "
+                f"Stopping: running requests ({front.num_in_flight}) have {timeout_s:g} s to "
                 "finish; a second signal ends them at once.",
                 soft_wrap=True,
             )
-        await _wait_until_idle(state, timeout_s)
-        if state.in_flight.count:
-            logger.warning("requests that did not finish in time: %d", state.in_flight.count)
-
-
-async def _wait_until_idle(state: ServerState, timeout_s: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            await state.in_flight.wait_until_idle()
+        await front.wait_until_idle(timeout_s)
+        if front.num_in_flight:
+            logger.warning("requests that did not finish in time: %d", front.num_in_flight)
 
 
 def _fail(message: str) -> int:

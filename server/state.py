@@ -1,10 +1,12 @@
 """What every handler needs: the engine, the tokenizer, and what is served under which names."""
 
 import asyncio
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from leadline.engine.grammar.checker import GrammarChecker
 from leadline.engine.request import ThinkingLimit
@@ -45,9 +47,10 @@ class InFlight:
         if self._count == 0:
             self._idle.set()
 
-    async def wait_until_idle(self) -> None:
-        """Return when no request is being answered."""
-        await self._idle.wait()
+    async def wait_until_idle(self, timeout_s: float | None = None) -> None:
+        """Return when no request is being answered, or after so many seconds; None for any."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,6 +74,8 @@ class ServerState:
         limits: how large requests may be, and how long things may take.
         is_strict: a field that nobody knows is refused, where it is ignored otherwise.
         background: responses that are being made without a client that waits.
+        responses_directory: where other processes keep theirs too; None for a place of its own.
+        responses_maker: names this process among them.
         responses: those of /v1/responses that can be asked for again.
         cache_info: what metrics tell of the engine's cache, by label.
         reporters: are told of each request whose answer has ended.
@@ -100,6 +105,8 @@ class ServerState:
     cache_info: Mapping[str, str] = field(default_factory=dict)
     reporters: list[Callable[[RequestRecord], None]] = field(default_factory=list)
     background: set[asyncio.Task[None]] = field(default_factory=set)
+    responses_directory: Path | None = None
+    responses_maker: str = ""
     info: ServerInfo = field(default_factory=ServerInfo)
     metrics: Metrics = field(init=False)
     responses: ResponseStore = field(init=False)
@@ -111,7 +118,10 @@ class ServerState:
         served = f"{version()} {self.model_names} {self.max_model_len}"
         self.fingerprint = f"fp_{hashlib.sha256(served.encode()).hexdigest()[:12]}"
         self.responses = ResponseStore(
-            max_responses=self.limits.stored_responses, max_bytes=self.limits.stored_response_bytes
+            self.responses_directory,
+            maker=self.responses_maker,
+            max_responses=self.limits.stored_responses,
+            max_bytes=self.limits.stored_response_bytes,
         )
         self.thinking = find_thinking_tokens(self.tokenizer)
         template_source = "" if self.template is None else self.template.source

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -24,10 +25,17 @@ _REASONS = {
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol with limits; what is beyond them is answered once, and cut."""
+    """uvicorn's protocol with limits; what is beyond them is answered once, and cut.
+
+    Attributes:
+        has_room: whether the connection is within its limit; None to count those of this process.
+        on_lost: called when the connection is gone.
+    """
 
     url = b""  # until a request has begun
     limits: ClassVar[Limits] = Limits()
+    has_room: bool | None = None
+    on_lost: Callable[[], None] | None = None
 
     _timer: asyncio.TimerHandle | None = None  # for the head
     _write_timer: asyncio.TimerHandle | None = None
@@ -41,7 +49,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=self.limits.unread_bytes)
         most = self.limits.connections
-        if len(self.connections) > most:
+        has_room = len(self.connections) <= most if self.has_room is None else self.has_room
+        if not has_room:
             message = f"there are {most} connections already; try again later"
             headers = {"Retry-After": "1"}
             self._refuse(ApiError(503, message, code="too_many_connections", headers=headers))
@@ -53,6 +62,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_timer()
         self.resume_writing()
         super().connection_lost(exc)
+        if self.on_lost is not None:
+            self.on_lost()
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come; a head is not kept beyond its limit, even where it has no end."""

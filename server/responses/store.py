@@ -13,8 +13,8 @@ RUNNING = ("queued", "in_progress")
 """States of a response that has not ended."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS responses (
-    id TEXT PRIMARY KEY, owner TEXT NOT NULL, status TEXT NOT NULL, body BLOB NOT NULL,
-    items BLOB NOT NULL, is_cancelled INTEGER NOT NULL DEFAULT 0,
+    id TEXT PRIMARY KEY, owner TEXT NOT NULL, maker TEXT NOT NULL, status TEXT NOT NULL,
+    body BLOB NOT NULL, items BLOB NOT NULL, is_cancelled INTEGER NOT NULL DEFAULT 0,
     num_bytes INTEGER NOT NULL, last_use INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS by_use ON responses (last_use, status, num_bytes, id);
@@ -53,17 +53,24 @@ class ResponseStore:
     """
 
     def __init__(
-        self, directory: Path | None = None, *, max_responses: int, max_bytes: int
+        self,
+        directory: Path | None = None,
+        *,
+        maker: str = "",
+        max_responses: int,
+        max_bytes: int,
     ) -> None:
         """Keep responses.
 
         Args:
             directory: another process's, which removes it; None for one of this store's own, which
                 `close` removes, and the end of this process.
+            maker: the process that keeps its responses here, as `running_of` is asked for it.
             max_responses: most that are kept.
             max_bytes: most bytes of bodies and items together.
         """
         self._directory = directory
+        self._maker = maker
         self._max_responses = max_responses
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
@@ -83,15 +90,23 @@ class ResponseStore:
             assert self._directory is not None
             return self._directory
 
+    def open(self) -> None:
+        """Make the file, where it would be made by its first use."""
+        with self._lock:
+            self._open()
+
     def put(self, response: StoredResponse) -> None:
         """Keep a new response."""
         size = len(response.body) + len(response.items)
         with self._lock, self._open() as connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(
-                "INSERT INTO responses (id, owner, status, body, items, num_bytes, last_use) "
-                f"VALUES (?, ?, ?, ?, ?, ?, {_NEXT_USE})",
-                (response.id, response.owner, response.status, response.body, response.items, size),
+                "INSERT INTO responses (id, owner, maker, status, body, items, num_bytes, last_use)"
+                f" VALUES (?, ?, ?, ?, ?, ?, ?, {_NEXT_USE})",
+                (
+                    *(response.id, response.owner, self._maker, response.status),
+                    *(response.body, response.items, size),
+                ),
             )
             self._evict(connection)
 
@@ -132,6 +147,17 @@ class ResponseStore:
         return self._change(
             "UPDATE responses SET is_cancelled = 1 WHERE id = ? AND owner = ?", response_id, owner
         )
+
+    def running_of(self, maker: str) -> list[StoredResponse]:
+        """The responses of a process that have not ended."""
+        with self._lock, self._open() as connection:
+            rows = connection.execute(
+                "SELECT id, owner, status, body, items FROM responses "
+                "WHERE maker = ? AND status IN (?, ?)",
+                (maker, *RUNNING),
+            ).fetchall()
+        names = ("id", "owner", "status", "body", "items")
+        return [StoredResponse(**dict(zip(names, row, strict=True))) for row in rows]
 
     def is_cancelled(self, response_id: str) -> bool:
         """Whether somebody wants a response ended, or has deleted it."""

@@ -20,6 +20,24 @@ class Clock:
         return self.now_s
 
 
+def test_work_of_other_clients_is_waited_for_too() -> None:
+    clock = Clock()
+    progress = Progress(clock)
+    assert progress.pending_since_s is None
+    progress.others_pending_since_s = clock.now_s + 1
+    clock.now_s += 4
+    assert progress.waiting_s == 3
+    assert progress.pending_since_s is None, "it is not this client's"
+    progress.ask()
+    assert (progress.waiting_s, progress.pending_since_s) == (3, clock.now_s)
+    progress.hear(EngineStats(num_steps=1))
+    clock.now_s += 1
+    assert progress.waiting_s == 1
+    progress.others_pending_since_s = None
+    progress.answer()
+    assert progress.waiting_s == 0
+
+
 def test_waiting_begins_with_the_work_and_anew_with_each_step() -> None:
     clock = Clock()
     progress = Progress(clock)

@@ -71,6 +71,12 @@ def test_switches_go_both_ways() -> None:
     assert server == ServerConfig(access_log=False, drain_timeout_s=0)
 
 
+@pytest.mark.parametrize("flag", ["--api-workers", "--api-server-count"])
+def test_the_number_of_workers_has_vllm_s_flag_too(flag: str) -> None:
+    _, server = configs_of(flag, "4")
+    assert server == ServerConfig(api_workers=4)
+
+
 @pytest.mark.parametrize("method", ["mtp", "deepseek_mtp"])
 def test_vllm_s_way_to_ask_for_drafts(method: str) -> None:
     text = json.dumps({"method": method, "num_speculative_tokens": 3})

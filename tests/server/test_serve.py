@@ -18,15 +18,12 @@ from typing import Any
 
 import httpx
 import pytest
-import tokenizers
 import trustme
-from tokenizers import decoders, models, pre_tokenizers
 
 from leadline.engine.config import EngineConfig
 from leadline.server.config import ServerConfig
 from leadline.server.serve import serve
 
-TESTS = Path(__file__).parent.parent
 PROGRAM = """
 import json
 import sys
@@ -41,64 +38,10 @@ server = ServerConfig(**options)
 limits = StallLimits(min_s=0.3)
 sys.exit(serve(engine, server, builder="paced_builder:" + sys.argv[2], stall_limits=limits))
 """
-CONFIG = {
-    "architectures": ["DeepseekV3ForCausalLM"],
-    "model_type": "deepseek_v3",
-    "vocab_size": 512,
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_nextn_predict_layers": 0,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 4,
-    "q_lora_rank": 32,
-    "kv_lora_rank": 32,
-    "qk_nope_head_dim": 16,
-    "qk_rope_head_dim": 16,
-    "v_head_dim": 16,
-    "intermediate_size": 128,
-    "moe_intermediate_size": 32,
-    "n_routed_experts": 16,
-    "n_shared_experts": 1,
-    "num_experts_per_tok": 4,
-    "n_group": 4,
-    "topk_group": 2,
-    "first_k_dense_replace": 1,
-    "moe_layer_freq": 1,
-    "scoring_func": "sigmoid",
-    "topk_method": "noaux_tc",
-    "norm_topk_prob": True,
-    "routed_scaling_factor": 2.5,
-    "hidden_act": "silu",
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 10000,
-    "max_position_embeddings": 400,
-    "bos_token_id": 300,
-    "eos_token_id": 301,
-}
 CHAT = {"model": "it's", "messages": [{"role": "user", "content": "Hi"}]}
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint's directory without weights: a token a byte, and a template."""
-    directory = tmp_path_factory.mktemp("model")
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {character: index for index, character in enumerate(alphabet)}
-    backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.save(str(directory / "tokenizer.json"))
-    (directory / "config.json").write_text(json.dumps(CONFIG))
-    template = "{% for message in messages %}{{ message.content }}{% endfor %}"
-    (directory / "chat_template.jinja").write_text(template)
-    return directory
-
-
-@pytest.fixture(autouse=True)
-def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets other processes import the product and the builders."""
-    paths = [str(TESTS / "server"), str(TESTS / "engine"), *filter(None, sys.path)]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+pytestmark = pytest.mark.usefixtures("importable")
 
 
 class Server:
@@ -576,6 +519,8 @@ def test_a_used_port_is_noticed_first(capfd: pytest.CaptureFixture[str]) -> None
         ({"page_size": 0}, {}, "page_size is 0; allowed: 1 to"),
         ({"max_model_len": 1000}, {}, "max_model_len is 1000"),
         ({}, {"port": 70000}, "port is 70000; allowed: 0 to 65535"),
+        ({}, {"api_workers": 0}, "api_workers is 0; allowed: 1 to 256"),
+        ({}, {"api_workers": -1}, "api_workers is -1; allowed: 1 to 256"),
         ({}, {"drain_timeout_s": -1.0}, "drain_timeout_s is -1.0; allowed: at least 0"),
         ({}, {"engine_timeout_s": -1.0}, "engine_timeout_s is -1.0; allowed: at least 0"),
         ({}, {"loading_timeout_s": -1.0}, "loading_timeout_s is -1.0; allowed: at least 0"),

@@ -1,11 +1,14 @@
 """The store of responses: bounded, shared between processes, closed to other callers."""
 
+import json
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from leadline.server.responses.orphans import end_orphans
 from leadline.server.responses.store import ResponseStore, StoredResponse
 
 
@@ -77,6 +80,24 @@ def test_another_process_finds_it_and_may_cancel(store: ResponseStore) -> None:
     assert store.is_cancelled("r")
     other.close()
     assert store.get("r", "a") is not None  # the directory is not the other's to remove
+
+
+def test_what_a_dead_process_made_fails(store: ResponseStore) -> None:
+    dead = ResponseStore(store.directory, maker="1.1", max_responses=3, max_bytes=1000)
+    dead.put(replace(response("runs", status="in_progress"), body=b'{"status":"in_progress"}'))
+    dead.put(response("has_ended"))
+    store.put(response("another's", status="in_progress"))
+    end_orphans(store, "1.1")
+    failed = store.get("runs", "a")
+    assert failed is not None
+    assert failed.status == "failed"
+    body = json.loads(failed.body)
+    assert body["status"] == "failed"
+    assert body["error"]["code"] == "server_error"
+    assert store.get("has_ended", "a") == response("has_ended")
+    assert store.get("another's", "a") == response("another's", status="in_progress")
+    assert store.running_of("1.1") == []
+    dead.close()
 
 
 def test_the_directory_is_private_and_goes(store: ResponseStore) -> None:

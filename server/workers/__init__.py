@@ -1,0 +1,1 @@
+"""Several processes that answer requests, in front of one engine (`--api-workers`)."""

@@ -1,0 +1,224 @@
+"""An API worker as its parent sees it: start it, notice its death, start it again."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from leadline.engine.engine_process import RestartPolicy
+from leadline.server.workers.messages import (
+    BEYOND_LIMIT,
+    WITHIN_LIMIT,
+    Failed,
+    FromWorker,
+    Launch,
+    Others,
+    Prepared,
+    Report,
+    Stop,
+    ToWorker,
+)
+
+logger = logging.getLogger(__name__)
+
+_LAST_WORDS_S = 1.0
+_MAX_LINE_BYTES = 2**20
+_STEADY_S = 60.0  # after so long a life the next restart comes at once
+
+
+class WorkerProcess:
+    """Owns one worker, one life after the other; for use within one event loop.
+
+    Attributes:
+        number: from 1 on.
+        num_lives: that have begun.
+        is_prepared: it could answer requests.
+        is_open: it has been told to.
+        report: what it has told of itself last.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        launch: Callable[["WorkerProcess", int], Launch],
+        *,
+        environment: Mapping[str, str],
+        on_change: Callable[["WorkerProcess"], None],
+        on_death: Callable[["WorkerProcess"], None],
+        restarts: RestartPolicy | None = None,
+    ) -> None:
+        """Nothing is started yet.
+
+        Args:
+            number: its own.
+            launch: makes its first message, given the descriptor on which connections come.
+            environment: added to this process's.
+            on_change: called after each change of an attribute.
+            on_death: called after each life.
+            restarts: `max_restarts` bounds starts that fail, in a row; None for the usual ones.
+        """
+        self.number = number
+        self.num_lives = 0
+        self._launch = launch
+        self._environment = dict(environment)
+        self._on_change = on_change
+        self._on_death = on_death
+        self._restarts = restarts or RestartPolicy()
+        self._process: asyncio.subprocess.Process | None = None
+        self._is_ending = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self.is_prepared = self.is_open = False
+        self.report = Report()
+        self._num_handed = 0
+        self._shared: Others | None = None
+        self._last_words: Failed | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._connections: socket.socket | None = None
+
+    @property
+    def process_id(self) -> int | None:
+        """Of the process that runs; None without one."""
+        is_running = self._process is not None and self._process.returncode is None
+        return self._process.pid if is_running and self._process is not None else None
+
+    @property
+    def name(self) -> str:
+        """Of its present life, or of the last one."""
+        return f"{self.number}.{self.num_lives}"
+
+    @property
+    def num_connections(self) -> int:
+        """Connections that were handed to it, and are not known to be gone."""
+        return self._num_handed - self.report.num_closed
+
+    async def live(self) -> str:
+        """Start it, again and again; returns why it cannot be started any more."""
+        loop, num_failures, num_restarts = asyncio.get_running_loop(), 0, 0
+        while True:
+            begin_s, was_prepared = loop.time(), False
+            try:
+                cause = await self._one_life()
+            finally:
+                was_prepared, last_words = self.is_prepared, self._last_words
+                self._reset()
+                self._on_death(self)
+            if self._is_ending or (last_words is not None and last_words.is_engines):
+                await loop.create_future()  # the server is about to end
+            num_failures = 0 if was_prepared else num_failures + 1
+            is_first = self.num_lives == num_failures == 1
+            if last_words is not None and is_first:  # it would say the same again
+                return last_words.message
+            if num_failures > self._restarts.max_restarts:
+                return (
+                    f"API worker {self.number} could not be started {num_failures} times in a "
+                    f"row: {cause}"
+                )
+            if loop.time() - begin_s > _STEADY_S:
+                num_restarts = 0
+            logger.error("API worker %d has died and is started again: %s", self.number, cause)
+            await asyncio.sleep(self._restarts.delay_s(num_restarts))
+            num_restarts += 1
+            if self._is_ending:
+                await loop.create_future()
+
+    def tell(self, message: ToWorker) -> None:
+        """Say something to it; without effect if it does not run."""
+        if self._writer is not None:
+            self._writer.write(msgspec.json.encode(message) + b"\n")
+
+    def share(self, message: Others) -> None:
+        """Tell it of the others' work, if that has changed."""
+        if self.is_open and message != self._shared:
+            self._shared = message
+            self.tell(message)
+
+    def hand_over(self, connection: socket.socket, *, has_room: bool) -> bool:
+        """Let it answer on a connection; False if it does not take any at the moment.
+
+        Args:
+            connection: stays the caller's to close.
+            has_room: False to let it answer that there are too many.
+        """
+        if self._connections is None:
+            return False
+        mark = WITHIN_LIMIT if has_room else BEYOND_LIMIT
+        try:
+            socket.send_fds(self._connections, [mark], [connection.fileno()])
+        except OSError:  # it hangs, or it is gone, which will be noticed
+            return False
+        self._num_handed += 1
+        return True
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal; without effect if it does not run."""
+        if self.process_id is not None:
+            os.kill(self.process_id, number)
+
+    async def end(self, timeout_s: float) -> None:
+        """Let it end for good; after `timeout_s` seconds it is killed."""
+        self._is_ending = True
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        if timeout_s > 0:
+            self.tell(Stop())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), timeout_s)
+        self.send_signal(signal.SIGKILL)
+        await process.wait()
+
+    async def _one_life(self) -> str:
+        """Start a process and wait for its end; returns the cause."""
+        control, its_control = socket.socketpair()
+        connections, its_connections = socket.socketpair()
+        connections.setblocking(False)
+        with its_control, its_connections:
+            self.num_lives += 1
+            launch = self._launch(self, its_connections.fileno())
+            # -P: the working directory must not hide installed packages.
+            self._process = process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "leadline.server.workers.worker"),
+                stdin=its_control.fileno(),
+                pass_fds=(its_connections.fileno(),),
+                env=os.environ | self._environment,
+            )
+        reader, self._writer = await asyncio.open_unix_connection(
+            sock=control, limit=_MAX_LINE_BYTES
+        )
+        self._writer.write(msgspec.json.encode(launch) + b"\n")
+        self._connections = connections
+        listener = asyncio.create_task(self._listen(reader))
+        try:
+            exit_code = await process.wait()
+            await asyncio.wait((listener,), timeout=_LAST_WORDS_S)
+        except asyncio.CancelledError:
+            self.send_signal(signal.SIGKILL)
+            raise
+        finally:
+            listener.cancel()
+            self._writer.close()
+            connections.close()
+        if self._last_words is not None:
+            return self._last_words.message
+        return f"its process ended unexpectedly with exit code {exit_code}"
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        decoder = msgspec.json.Decoder(FromWorker)
+        with contextlib.suppress(ConnectionError):
+            while line := await reader.readline():
+                match message := decoder.decode(line):
+                    case Prepared():
+                        self.is_prepared = True
+                    case Failed():
+                        self._last_words = message
+                    case Report():
+                        self.report = message
+                self._on_change(self)

@@ -1,0 +1,75 @@
+"""A worker that cannot be started is given up, with the reason."""
+
+from pathlib import Path
+
+import pytest
+
+from leadline.engine.config import EngineConfig, resolve
+from leadline.engine.engine_process import RestartPolicy
+from leadline.engine.platform_facts import cpu_facts
+from leadline.loader.model_config import read_model_config
+from leadline.server.config import ServerConfig
+from leadline.server.workers.messages import Launch
+from leadline.server.workers.worker_process import WorkerProcess
+
+AT_ONCE = RestartPolicy(max_restarts=1, first_delay_s=0.0)
+
+
+def worker_of(model: Path, directory: Path, environment: dict[str, str]) -> WorkerProcess:
+    """One that is to serve a directory which may not be there."""
+    resolved, _ = resolve(
+        EngineConfig(), read_model_config(model), cpu_facts(), model_path=str(directory)
+    )
+
+    def launch(worker: WorkerProcess, connections_fd: int) -> Launch:
+        return Launch(
+            number=worker.number,
+            name=worker.name,
+            config=ServerConfig(api_key=("sk-secret-1",)),
+            resolved=resolved,
+            directory=str(directory),
+            engine_address="ipc:///nowhere",
+            responses_directory="/nowhere",
+            created_s=0,
+            connections_fd=connections_fd,
+            stall_limits=None,
+        )
+
+    return WorkerProcess(
+        3,
+        launch,
+        environment=environment,
+        on_change=lambda worker: None,
+        on_death=deaths.append,
+        restarts=AT_ONCE,
+    )
+
+
+deaths: list[WorkerProcess] = []
+
+
+@pytest.fixture(autouse=True)
+def _no_deaths() -> None:
+    deaths.clear()
+
+
+async def test_a_reason_that_stays_is_told_at_once(
+    model: Path, importable: None, tmp_path: Path
+) -> None:
+    worker = worker_of(model, tmp_path / "nothing", {})
+    cause = await worker.live()
+    assert str(tmp_path / "nothing") in cause
+    assert deaths == [worker]
+    assert worker.process_id is None
+
+
+async def test_one_that_keeps_dying_is_given_up(
+    model: Path, importable: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # An interpreter that does not find its own library ends before anything of ours has run.
+    worker = worker_of(model, model, {"PYTHONHOME": str(tmp_path)})
+    cause = await worker.live()
+    assert cause.startswith("API worker 3 could not be started 2 times in a row: ")
+    assert "exit code 1" in cause
+    assert len(deaths) == worker.num_lives == 2
+    assert caplog.text.count("API worker 3 has died and is started again") == 1
