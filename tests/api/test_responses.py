@@ -488,7 +488,6 @@ def allowed(mode: str, *tools: Any) -> Any:
         ),
         ({"tools": [TOOLS[1], TOOLS[1]]}, "tools[1].name"),
         ({"tool_choice": "required"}, "tool_choice"),
-        ({"tools": TOOLS, "text": {"format": {"type": "json_object"}}}, "text.format"),
         ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
         ({"text": {"verbosity": "low"}}, "text.verbosity"),
         ({"reasoning": {"effort": "extreme"}}, "reasoning.effort"),
