@@ -158,7 +158,8 @@ def test_an_operator_reaches_all(server: Any) -> None:
             assert next(lines).startswith("data: ")
             aborted = other.post("/abort_requests", json={"request_ids": ["to-abort"]}).json()
             assert len(aborted["request_ids"]) == 1
-            assert sum(1 for _ in lines) < 700
+            with pytest.raises(httpx.RemoteProtocolError):  # cut, not ended
+                list(lines)
         assert other.post("/pause").status_code == 200
         server.wait_until(lambda: one.get("/is_paused").json()["is_paused"], "the pause")
         assert one.get("/readyz").json()["status"] == "paused"

@@ -1,5 +1,6 @@
 """A worker that cannot be started is given up, with the reason."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -66,10 +67,11 @@ async def test_a_reason_that_stays_is_told_at_once(
 async def test_one_that_keeps_dying_is_given_up(
     model: Path, importable: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # An interpreter that does not find its own library ends before anything of ours has run.
-    worker = worker_of(model, model, {"PYTHONHOME": str(tmp_path)})
+    (tmp_path / "uvloop.py").write_text("raise SystemExit(9)")
+    path = os.pathsep.join((str(tmp_path), os.environ["PYTHONPATH"]))
+    worker = worker_of(model, model, {"PYTHONPATH": path})
     cause = await worker.live()
     assert cause.startswith("API worker 3 could not be started 2 times in a row: ")
-    assert "exit code 1" in cause
+    assert "exit code 9" in cause
     assert len(deaths) == worker.num_lives == 2
     assert caplog.text.count("API worker 3 has died and is started again") == 1
