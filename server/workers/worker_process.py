@@ -12,12 +12,14 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from leadline.engine.engine_process import RestartPolicy
+from leadline.server.server_info import ServerInfo
 from leadline.server.workers.messages import (
     BEYOND_LIMIT,
     WITHIN_LIMIT,
     Failed,
     FromWorker,
     Launch,
+    Open,
     Others,
     Prepared,
     Report,
@@ -30,6 +32,7 @@ logger = logging.getLogger(__name__)
 _LAST_WORDS_S = 1.0
 _MAX_LINE_BYTES = 2**20
 _STEADY_S = 60.0  # after so long a life the next restart comes at once
+_NUM_LATE = 3  # checks in a row: perhaps this process was stopped, and news will be here soon
 
 
 class WorkerProcess:
@@ -52,6 +55,8 @@ class WorkerProcess:
         on_change: Callable[["WorkerProcess"], None],
         on_death: Callable[["WorkerProcess"], None],
         restarts: RestartPolicy | None = None,
+        silent_s: float = 5.0,
+        hung_s: float = 60.0,
     ) -> None:
         """Nothing is started yet.
 
@@ -62,6 +67,8 @@ class WorkerProcess:
             on_change: called after each change of an attribute.
             on_death: called after each life.
             restarts: `max_restarts` bounds starts that fail, in a row; None for the usual ones.
+            silent_s: where it has told of nothing for so long, it gets no new connections.
+            hung_s: and is killed, after so long.
         """
         self.number = number
         self.num_lives = 0
@@ -70,6 +77,8 @@ class WorkerProcess:
         self._on_change = on_change
         self._on_death = on_death
         self._restarts = restarts or RestartPolicy()
+        self._silent_s = silent_s
+        self._hung_s = hung_s
         self._process: asyncio.subprocess.Process | None = None
         self._is_ending = False
         self._reset()
@@ -78,6 +87,8 @@ class WorkerProcess:
         self.is_prepared = self.is_open = False
         self.report = Report()
         self._num_handed = 0
+        self._heard_s = 0.0
+        self._is_silent = self._is_hung = False
         self._shared: Others | None = None
         self._last_words: Failed | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -93,6 +104,11 @@ class WorkerProcess:
     def name(self) -> str:
         """Of its present life, or of the last one."""
         return f"{self.number}.{self.num_lives}"
+
+    @property
+    def takes_connections(self) -> bool:
+        """Whether it is open, and not known to hang."""
+        return self.is_open and not self._is_silent
 
     @property
     def num_connections(self) -> int:
@@ -128,6 +144,12 @@ class WorkerProcess:
             num_restarts += 1
             if self._is_ending:
                 await loop.create_future()
+
+    def open(self, info: ServerInfo) -> None:
+        """Let it answer requests; it is prepared."""
+        self._heard_s = asyncio.get_running_loop().time()
+        self.tell(Open(info))
+        self.is_open = True
 
     def tell(self, message: ToWorker) -> None:
         """Say something to it; without effect if it does not run."""
@@ -196,6 +218,7 @@ class WorkerProcess:
         self._writer.write(msgspec.json.encode(launch) + b"\n")
         self._connections = connections
         listener = asyncio.create_task(self._listen(reader))
+        watcher = asyncio.create_task(self._watch())
         try:
             exit_code = await process.wait()
             await asyncio.wait((listener,), timeout=_LAST_WORDS_S)
@@ -204,16 +227,20 @@ class WorkerProcess:
             raise
         finally:
             listener.cancel()
+            watcher.cancel()
             self._writer.close()
             connections.close()
         if self._last_words is not None:
             return self._last_words.message
+        if self._is_hung:
+            return f"it told of nothing for {self._hung_s:g} s, and was killed"
         return f"its process ended unexpectedly with exit code {exit_code}"
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         decoder = msgspec.json.Decoder(FromWorker)
         with contextlib.suppress(ConnectionError):
             while line := await reader.readline():
+                self._heard_s, self._is_silent = asyncio.get_running_loop().time(), False
                 match message := decoder.decode(line):
                     case Prepared():
                         self.is_prepared = True
@@ -222,3 +249,21 @@ class WorkerProcess:
                     case Report():
                         self.report = message
                 self._on_change(self)
+
+    async def _watch(self) -> None:
+        """Notice that it hangs: an open worker tells of itself every second, if only that it is."""
+        num_late = 0
+        while True:
+            await asyncio.sleep(self._silent_s / 5)
+            quiet_s = asyncio.get_running_loop().time() - self._heard_s
+            num_late = num_late + 1 if self.is_open and quiet_s > self._silent_s else 0
+            if num_late < _NUM_LATE:
+                continue
+            if not self._is_silent:
+                self._is_silent = True
+                logger.warning("API worker %d tells of nothing; it gets no more", self.number)
+                self._on_change(self)
+            if quiet_s > self._hung_s:
+                self._is_hung = True
+                self.send_signal(signal.SIGKILL)
+                return
