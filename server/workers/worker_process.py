@@ -153,7 +153,7 @@ class WorkerProcess:
 
     def tell(self, message: ToWorker) -> None:
         """Say something to it; without effect if it does not run."""
-        if self._writer is not None:
+        if self._writer is not None and not self._writer.is_closing():
             self._writer.write(msgspec.json.encode(message) + b"\n")
 
     def share(self, message: Others) -> None:
