@@ -122,6 +122,8 @@ class WorkerProcess:
             begin_s, was_prepared = loop.time(), False
             try:
                 cause = await self._one_life()
+            except OSError as error:  # no room for a process or its files, at the moment
+                cause = f"its process could not be started: {error}"
             finally:
                 was_prepared, last_words = self.is_prepared, self._last_words
                 self._reset()
@@ -199,10 +201,14 @@ class WorkerProcess:
 
     async def _one_life(self) -> str:
         """Start a process and wait for its end; returns the cause."""
-        control, its_control = socket.socketpair()
-        connections, its_connections = socket.socketpair()
-        connections.setblocking(False)
-        with its_control, its_connections:
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+            control, its_control = socket.socketpair()
+            ours.enter_context(control)
+            theirs.enter_context(its_control)
+            connections, its_connections = socket.socketpair()
+            ours.enter_context(connections)
+            theirs.enter_context(its_connections)
+            connections.setblocking(False)
             self.num_lives += 1
             launch = self._launch(self, its_connections.fileno())
             # -P: the working directory must not hide installed packages.
@@ -212,6 +218,7 @@ class WorkerProcess:
                 pass_fds=(its_connections.fileno(),),
                 env=os.environ | self._environment,
             )
+            ours.pop_all()  # open for as long as it lives
         reader, self._writer = await asyncio.open_unix_connection(
             sock=control, limit=_MAX_LINE_BYTES
         )

@@ -108,6 +108,12 @@ def test_all_say_the_same(server: Any, path: str) -> None:
     assert first.content == second.content
 
 
+def test_the_number_of_workers_is_told(server: Any) -> None:
+    with server.client() as client:
+        assert client.get("/server_info").json()["api_workers"] == 2
+    assert "\nAPI workers  " in server.head
+
+
 def test_seeds_are_drawn_apart(server: Any) -> None:
     body = {"model": "m", "input": "Hi", "max_output_tokens": 1, "store": False}
     with server.clients() as clients:

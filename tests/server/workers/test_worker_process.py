@@ -1,6 +1,7 @@
 """A worker that cannot be started is given up, with the reason."""
 
 import asyncio
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,18 @@ async def test_one_that_keeps_dying_is_given_up(
     assert "exit code 9" in cause
     assert len(deaths) == worker.num_lives == 2
     assert caplog.text.count("API worker 3 has died and is started again") == 1
+
+
+async def test_a_machine_without_room_for_it_counts_as_a_failure(
+    model: Path, importable: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*arguments: object, **options: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse)
+    cause = await worker_of(model, model, {}).live()
+    assert cause.startswith("API worker 3 could not be started 2 times in a row: ")
+    assert "Resource temporarily unavailable" in cause
 
 
 SILENT = """
