@@ -87,8 +87,11 @@ class ClientLink:
 
     def send(self, client: bytes, message: FromEngine) -> None:
         """Send to one client; one that has gone is remembered as such."""
+        self._send_encoded(client, self._encoder.encode(message))
+
+    def _send_encoded(self, client: bytes, data: bytes) -> None:
         try:
-            self._socket.send_multipart([client, self._encoder.encode(message)])
+            self._socket.send_multipart([client, data])
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
@@ -146,8 +149,12 @@ class ClientLink:
             if output.finish_reason is not None:
                 del self._owners[output.request_id]
         stats = core.stats()
+        news = self._encoder.encode(StepOutputs([], stats)) if self._clients else b""
         for client in self._clients:
-            self.send(client, StepOutputs(by_client.get(client, []), stats))
+            if own := by_client.get(client):
+                self.send(client, StepOutputs(own, stats))
+            else:
+                self._send_encoded(client, news)
 
 
 def serve(core: EngineCore, link: ClientLink, ready: Ready) -> None:

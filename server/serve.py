@@ -188,7 +188,8 @@ class _Run:
         self._times.end_stage()
         log = asyncio.create_task(log_stats(lambda: client.stats))
         try:
-            await unless_failed(front, front.prepare())
+            if not await stop.run_until(unless_failed(front, _prepared(front))):
+                return stop.status
             await self._open(front, ready)
             return await self._serve(front, engine, client, stop)
         finally:
@@ -245,6 +246,11 @@ class _Run:
         await front.wait_until_idle(timeout_s)
         if front.num_in_flight:
             logger.warning("requests that did not finish in time: %d", front.num_in_flight)
+
+
+async def _prepared(front: Front) -> bool:
+    await front.prepare()
+    return True
 
 
 def _fail(message: str) -> int:

@@ -32,6 +32,7 @@ class ServerInfo(msgspec.Struct, kw_only=True):
         limits: what `--limit` sets.
         keys: which keys there are.
         start_up_s: seconds of each part of the start.
+        api_workers: processes that answer requests.
     """
 
     version: str = msgspec.field(default_factory=version)
@@ -43,6 +44,7 @@ class ServerInfo(msgspec.Struct, kw_only=True):
     limits: dict[str, float] = msgspec.field(default_factory=dict)
     keys: dict[str, bool] = msgspec.field(default_factory=dict)
     start_up_s: dict[str, float] = msgspec.field(default_factory=dict)
+    api_workers: int = 1
 
 
 def server_info_of(
@@ -61,11 +63,12 @@ def server_info_of(
         config={line.name: Setting(line.value, line.reason) for line in lines},
         limits=dataclasses.asdict(config.limits),
         keys={name: bool(getattr(config, name)) for name in KEY_FIELDS},
+        api_workers=config.api_workers,
     )
 
 
 def rows_of(config: ServerConfig) -> list[tuple[str, str]]:
-    """Keys and limits, as the start-up table has them."""
+    """Keys, limits and workers, as the start-up table has them."""
     words = {
         "API": "on" if config.api_key else "off: everybody is let in",
         "administration": "on" if config.admin_api_key else "as the API's",
@@ -80,6 +83,7 @@ def rows_of(config: ServerConfig) -> list[tuple[str, str]]:
     return [
         ("keys", "; ".join(f"{what} {word}" for what, word in words.items())),
         ("limits", ", ".join(changed) or "the usual ones (GET /server_info lists them)"),
+        *([("API workers", str(config.api_workers))] if config.api_workers > 1 else []),
     ]
 
 

@@ -17,8 +17,8 @@ class Taker(Protocol):
     """Answers on connections (`worker_process.WorkerProcess`)."""
 
     @property
-    def is_open(self) -> bool:
-        """Whether it takes any."""
+    def takes_connections(self) -> bool:
+        """Whether it is worth trying."""
         ...
 
     @property
@@ -77,15 +77,15 @@ class Door:
     def update(self) -> None:
         """Look again at who takes connections: to be called where that has changed."""
         loop = asyncio.get_running_loop()
-        may_accept = not self._is_closed and self._timer is None and bool(self._open_takers())
+        may_accept = not self._is_closed and self._timer is None and bool(self._ready_takers())
         if may_accept and not self._is_watching:
             loop.add_reader(self._listener, self._accept)
         elif self._is_watching and not may_accept:
             loop.remove_reader(self._listener)
         self._is_watching = may_accept
 
-    def _open_takers(self) -> list[Taker]:
-        return [taker for taker in self._takers if taker.is_open]
+    def _ready_takers(self) -> list[Taker]:
+        return [taker for taker in self._takers if taker.takes_connections]
 
     def _accept(self) -> None:
         for _ in range(_BATCH):
@@ -108,7 +108,7 @@ class Door:
         has_room = num_connections < self._max_connections
         first = self._next
         turns = [*range(first, len(self._takers)), *range(first)]
-        candidates = [index for index in turns if self._takers[index].is_open]
+        candidates = [index for index in turns if self._takers[index].takes_connections]
         for index in sorted(candidates, key=lambda index: self._takers[index].num_connections):
             if self._takers[index].hand_over(connection, has_room=has_room):
                 connection.close()  # it has its own descriptor

@@ -23,7 +23,7 @@ from leadline.server.responses.orphans import end_orphans
 from leadline.server.responses.store import ResponseStore
 from leadline.server.server_info import ServerInfo
 from leadline.server.workers.door import Door
-from leadline.server.workers.messages import Drain, Launch, Open, Others
+from leadline.server.workers.messages import Drain, Launch, Others
 from leadline.server.workers.worker_process import WorkerProcess
 
 logger = logging.getLogger(__name__)
@@ -179,13 +179,14 @@ class WorkersFront:
         assert self._door is not None, "workers are opened after the front"
         if self._is_draining:
             worker.tell(Drain())
-        worker.tell(Open(self._info))
-        worker.is_open = True
+        worker.open(self._info)
         self._door.update()
 
     def _on_change(self, worker: WorkerProcess) -> None:
         if self._door is not None and worker.is_prepared and not worker.is_open:
             self._open(worker)
+        if self._door is not None:
+            self._door.update()
         self._share_progress()
         self._news.set()
 

@@ -75,7 +75,7 @@ class Failed(msgspec.Struct, tag="failed"):
 
 
 class Report(msgspec.Struct, tag="report"):
-    """Worker -> parent, whenever something of it has changed.
+    """Worker -> parent, once it is open: whenever something has changed, and every `BEAT_S`.
 
     Attributes:
         num_closed: connections that were handed over and are gone, since its start.
@@ -95,3 +95,4 @@ FromWorker = Prepared | Failed | Report
 
 WITHIN_LIMIT, BEYOND_LIMIT = b"+", b"-"
 """The byte that comes with a connection: whether there are not too many of them already."""
+BEAT_S = 1.0

@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import uvloop
@@ -30,6 +31,7 @@ from leadline.server.server_info import ServerInfo
 from leadline.server.state import ServerState
 from leadline.server.workers.handed_connections import HandedConnections
 from leadline.server.workers.messages import (
+    BEAT_S,
     Drain,
     Failed,
     Launch,
@@ -60,7 +62,7 @@ class Worker:
         self._is_draining = False
         self._state: ServerState | None = None
         self._connections: HandedConnections | None = None
-        self._told = Report()
+        self._told, self._told_s = Report(), 0.0
         config = launch.config
         self._client = EngineClient(
             launch.engine_address,
@@ -136,8 +138,10 @@ class Worker:
             num_in_flight=0 if self._state is None else self._state.in_flight.count,
             is_draining=self._is_draining,
         )
-        if report != self._told and self._parent.tell(report):
-            self._told = report
+        now_s = time.monotonic()
+        is_news = report != self._told or now_s - self._told_s >= BEAT_S
+        if is_news and self._parent.tell(report):
+            self._told, self._told_s = report, now_s
 
 
 async def _run(parent: Parent, launch: Launch, reporters: list[Reporter]) -> None:

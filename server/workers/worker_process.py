@@ -12,12 +12,14 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from leadline.engine.engine_process import RestartPolicy
+from leadline.server.server_info import ServerInfo
 from leadline.server.workers.messages import (
     BEYOND_LIMIT,
     WITHIN_LIMIT,
     Failed,
     FromWorker,
     Launch,
+    Open,
     Others,
     Prepared,
     Report,
@@ -30,6 +32,7 @@ logger = logging.getLogger(__name__)
 _LAST_WORDS_S = 1.0
 _MAX_LINE_BYTES = 2**20
 _STEADY_S = 60.0  # after so long a life the next restart comes at once
+_NUM_LATE = 3  # checks in a row: perhaps this process was stopped, and news will be here soon
 
 
 class WorkerProcess:
@@ -52,6 +55,8 @@ class WorkerProcess:
         on_change: Callable[["WorkerProcess"], None],
         on_death: Callable[["WorkerProcess"], None],
         restarts: RestartPolicy | None = None,
+        silent_s: float = 5.0,
+        hung_s: float = 60.0,
     ) -> None:
         """Nothing is started yet.
 
@@ -62,6 +67,8 @@ class WorkerProcess:
             on_change: called after each change of an attribute.
             on_death: called after each life.
             restarts: `max_restarts` bounds starts that fail, in a row; None for the usual ones.
+            silent_s: where it has told of nothing for so long, it gets no new connections.
+            hung_s: and is killed, after so long.
         """
         self.number = number
         self.num_lives = 0
@@ -70,6 +77,8 @@ class WorkerProcess:
         self._on_change = on_change
         self._on_death = on_death
         self._restarts = restarts or RestartPolicy()
+        self._silent_s = silent_s
+        self._hung_s = hung_s
         self._process: asyncio.subprocess.Process | None = None
         self._is_ending = False
         self._reset()
@@ -78,6 +87,8 @@ class WorkerProcess:
         self.is_prepared = self.is_open = False
         self.report = Report()
         self._num_handed = 0
+        self._heard_s = 0.0
+        self._is_silent = self._is_hung = False
         self._shared: Others | None = None
         self._last_words: Failed | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -95,6 +106,11 @@ class WorkerProcess:
         return f"{self.number}.{self.num_lives}"
 
     @property
+    def takes_connections(self) -> bool:
+        """Whether it is open, and not known to hang."""
+        return self.is_open and not self._is_silent
+
+    @property
     def num_connections(self) -> int:
         """Connections that were handed to it, and are not known to be gone."""
         return self._num_handed - self.report.num_closed
@@ -106,6 +122,8 @@ class WorkerProcess:
             begin_s, was_prepared = loop.time(), False
             try:
                 cause = await self._one_life()
+            except OSError as error:  # no room for a process or its files, at the moment
+                cause = f"its process could not be started: {error}"
             finally:
                 was_prepared, last_words = self.is_prepared, self._last_words
                 self._reset()
@@ -129,9 +147,15 @@ class WorkerProcess:
             if self._is_ending:
                 await loop.create_future()
 
+    def open(self, info: ServerInfo) -> None:
+        """Let it answer requests; it is prepared."""
+        self._heard_s = asyncio.get_running_loop().time()
+        self.tell(Open(info))
+        self.is_open = True
+
     def tell(self, message: ToWorker) -> None:
         """Say something to it; without effect if it does not run."""
-        if self._writer is not None:
+        if self._writer is not None and not self._writer.is_closing():
             self._writer.write(msgspec.json.encode(message) + b"\n")
 
     def share(self, message: Others) -> None:
@@ -177,10 +201,14 @@ class WorkerProcess:
 
     async def _one_life(self) -> str:
         """Start a process and wait for its end; returns the cause."""
-        control, its_control = socket.socketpair()
-        connections, its_connections = socket.socketpair()
-        connections.setblocking(False)
-        with its_control, its_connections:
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+            control, its_control = socket.socketpair()
+            ours.enter_context(control)
+            theirs.enter_context(its_control)
+            connections, its_connections = socket.socketpair()
+            ours.enter_context(connections)
+            theirs.enter_context(its_connections)
+            connections.setblocking(False)
             self.num_lives += 1
             launch = self._launch(self, its_connections.fileno())
             # -P: the working directory must not hide installed packages.
@@ -190,12 +218,14 @@ class WorkerProcess:
                 pass_fds=(its_connections.fileno(),),
                 env=os.environ | self._environment,
             )
+            ours.pop_all()  # open for as long as it lives
         reader, self._writer = await asyncio.open_unix_connection(
             sock=control, limit=_MAX_LINE_BYTES
         )
         self._writer.write(msgspec.json.encode(launch) + b"\n")
         self._connections = connections
         listener = asyncio.create_task(self._listen(reader))
+        watcher = asyncio.create_task(self._watch())
         try:
             exit_code = await process.wait()
             await asyncio.wait((listener,), timeout=_LAST_WORDS_S)
@@ -204,16 +234,20 @@ class WorkerProcess:
             raise
         finally:
             listener.cancel()
+            watcher.cancel()
             self._writer.close()
             connections.close()
         if self._last_words is not None:
             return self._last_words.message
+        if self._is_hung:
+            return f"it told of nothing for {self._hung_s:g} s, and was killed"
         return f"its process ended unexpectedly with exit code {exit_code}"
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         decoder = msgspec.json.Decoder(FromWorker)
         with contextlib.suppress(ConnectionError):
             while line := await reader.readline():
+                self._heard_s, self._is_silent = asyncio.get_running_loop().time(), False
                 match message := decoder.decode(line):
                     case Prepared():
                         self.is_prepared = True
@@ -222,3 +256,21 @@ class WorkerProcess:
                     case Report():
                         self.report = message
                 self._on_change(self)
+
+    async def _watch(self) -> None:
+        """Notice that it hangs: an open worker tells of itself every second, if only that it is."""
+        num_late = 0
+        while True:
+            await asyncio.sleep(self._silent_s / 5)
+            quiet_s = asyncio.get_running_loop().time() - self._heard_s
+            num_late = num_late + 1 if self.is_open and quiet_s > self._silent_s else 0
+            if num_late < _NUM_LATE:
+                continue
+            if not self._is_silent:
+                self._is_silent = True
+                logger.warning("API worker %d tells of nothing; it gets no more", self.number)
+                self._on_change(self)
+            if quiet_s > self._hung_s:
+                self._is_hung = True
+                self.send_signal(signal.SIGKILL)
+                return

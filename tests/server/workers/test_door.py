@@ -19,8 +19,8 @@ class Taker:
         taken: for each connection, whether there was room.
     """
 
-    def __init__(self, *, is_open: bool = True, num_connections: int = 0) -> None:
-        self.is_open = is_open
+    def __init__(self, *, takes_connections: bool = True, num_connections: int = 0) -> None:
+        self.takes_connections = takes_connections
         self.takes = True
         self.num_others = num_connections
         self.taken: list[bool] = []
@@ -76,7 +76,7 @@ async def test_who_has_the_fewest_is_next() -> None:
 
 
 async def test_who_is_closed_or_does_not_take_is_passed_over() -> None:
-    takers = [Taker(is_open=False), Taker(), Taker()]
+    takers = [Taker(takes_connections=False), Taker(), Taker()]
     takers[1].takes = False
     async with clients(takers, 3):
         await eventually(takers, 3)
@@ -91,10 +91,10 @@ async def test_those_beyond_the_limit_are_marked() -> None:
 
 
 async def test_connections_wait_until_somebody_is_open() -> None:
-    takers = [Taker(is_open=False)]
+    takers = [Taker(takes_connections=False)]
     async with clients(takers, 3) as door:
         await asyncio.sleep(0)
-        takers[0].is_open = True
+        takers[0].takes_connections = True
         door.update()
         await eventually(takers, 3)
 

@@ -108,6 +108,12 @@ def test_all_say_the_same(server: Any, path: str) -> None:
     assert first.content == second.content
 
 
+def test_the_number_of_workers_is_told(server: Any) -> None:
+    with server.client() as client:
+        assert client.get("/server_info").json()["api_workers"] == 2
+    assert "\nAPI workers  " in server.head
+
+
 def test_seeds_are_drawn_apart(server: Any) -> None:
     body = {"model": "m", "input": "Hi", "max_output_tokens": 1, "store": False}
     with server.clients() as clients:
@@ -158,7 +164,8 @@ def test_an_operator_reaches_all(server: Any) -> None:
             assert next(lines).startswith("data: ")
             aborted = other.post("/abort_requests", json={"request_ids": ["to-abort"]}).json()
             assert len(aborted["request_ids"]) == 1
-            assert sum(1 for _ in lines) < 700
+            with pytest.raises(httpx.RemoteProtocolError):  # cut, not ended
+                list(lines)
         assert other.post("/pause").status_code == 200
         server.wait_until(lambda: one.get("/is_paused").json()["is_paused"], "the pause")
         assert one.get("/readyz").json()["status"] == "paused"
