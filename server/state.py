@@ -16,6 +16,7 @@ from leadline.server.engine_protocol import Engine
 from leadline.server.limits import Limits
 from leadline.server.metrics import Metrics
 from leadline.server.request_record import RequestRecord
+from leadline.server.responses.running import RunningResponses
 from leadline.server.responses.store import ResponseStore
 from leadline.server.server_info import ServerInfo
 from leadline.server.template_process import TemplateProcess
@@ -99,10 +100,10 @@ class ServerState:
     in_flight: InFlight = field(default_factory=InFlight)
     cache_info: Mapping[str, str] = field(default_factory=dict)
     reporters: list[Callable[[RequestRecord], None]] = field(default_factory=list)
-    background: set[asyncio.Task[None]] = field(default_factory=set)
     info: ServerInfo = field(default_factory=ServerInfo)
     metrics: Metrics = field(init=False)
     responses: ResponseStore = field(init=False)
+    background: RunningResponses = field(init=False)
     fingerprint: str = field(init=False)
     thinking: ThinkingLimit | None = field(init=False)
     dialect: Dialect | None = field(init=False)
@@ -113,6 +114,7 @@ class ServerState:
         self.responses = ResponseStore(
             max_responses=self.limits.stored_responses, max_bytes=self.limits.stored_response_bytes
         )
+        self.background = RunningResponses(self.responses)
         self.thinking = find_thinking_tokens(self.tokenizer)
         template_source = "" if self.template is None else self.template.source
         self.dialect = find_dialect(self.tokenizer, template_source)
