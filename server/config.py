@@ -112,8 +112,8 @@ class ServerConfig:
     )
     otlp_traces_endpoint: str | None = _option(
         None,
-        "URL of an OpenTelemetry receiver (OTLP over HTTP) that gets a span for each request "
-        "(default: none)",
+        "URL of an OpenTelemetry receiver that gets a span for each request, http://HOST:4318 "
+        "(OTLP over HTTP) or grpc://HOST:4317 (default: none)",
     )
     access_log: bool = _option(False, "a log line for each HTTP request")
 

@@ -97,7 +97,6 @@ def make_state(
         is_strict=config.strict,
         cache_info=cache_info(resolved, client.ready),
         responses_directory=None if place is None else place.responses_directory,
-        responses_maker="" if place is None else place.name,
     )
     if place is not None:
         state.created_s = place.created_s

@@ -90,6 +90,8 @@ class EventStream:
             return  # the body has no end: the HTTP server cuts the connection
         finally:
             timer.cancel()
+        if not self._is_open:  # there was nothing to tell
+            await self._write(send, b"")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _keep_alive(self, send: Send) -> None:

@@ -18,6 +18,7 @@ from leadline.server.engine_protocol import Engine
 from leadline.server.limits import Limits
 from leadline.server.metrics import Metrics
 from leadline.server.request_record import RequestRecord
+from leadline.server.responses.running import RunningResponses
 from leadline.server.responses.store import ResponseStore
 from leadline.server.server_info import ServerInfo
 from leadline.server.template_process import TemplateProcess
@@ -75,7 +76,6 @@ class ServerState:
         is_strict: a field that nobody knows is refused, where it is ignored otherwise.
         background: responses that are being made without a client that waits.
         responses_directory: where other processes keep theirs too; None for a place of its own.
-        responses_maker: names this process among them.
         responses: those of /v1/responses that can be asked for again.
         cache_info: what metrics tell of the engine's cache, by label.
         reporters: are told of each request whose answer has ended.
@@ -104,12 +104,11 @@ class ServerState:
     in_flight: InFlight = field(default_factory=InFlight)
     cache_info: Mapping[str, str] = field(default_factory=dict)
     reporters: list[Callable[[RequestRecord], None]] = field(default_factory=list)
-    background: set[asyncio.Task[None]] = field(default_factory=set)
     responses_directory: Path | None = None
-    responses_maker: str = ""
     info: ServerInfo = field(default_factory=ServerInfo)
     metrics: Metrics = field(init=False)
     responses: ResponseStore = field(init=False)
+    background: RunningResponses = field(init=False)
     fingerprint: str = field(init=False)
     thinking: ThinkingLimit | None = field(init=False)
     dialect: Dialect | None = field(init=False)
@@ -119,10 +118,10 @@ class ServerState:
         self.fingerprint = f"fp_{hashlib.sha256(served.encode()).hexdigest()[:12]}"
         self.responses = ResponseStore(
             self.responses_directory,
-            maker=self.responses_maker,
             max_responses=self.limits.stored_responses,
             max_bytes=self.limits.stored_response_bytes,
         )
+        self.background = RunningResponses(self.responses)
         self.thinking = find_thinking_tokens(self.tokenizer)
         template_source = "" if self.template is None else self.template.source
         self.dialect = find_dialect(self.tokenizer, template_source)

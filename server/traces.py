@@ -4,50 +4,36 @@ import os
 import threading
 import time
 from typing import Any
-from urllib.parse import urlsplit
 
-from leadline.engine.errors import ConfigError
 from leadline.server.request_record import RequestRecord
+from leadline.server.trace_exporter import make_exporter
 from leadline.server.version import version
 
 _SPAN_NAME = "llm_request"
-_PATH = "/v1/traces"
-_PROTOCOL_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-_PROTOCOL = "http/protobuf"
 CLOSE_S = 2.0
 
 
 class Traces:
-    """Makes spans with the attributes that vLLM's have; needs the extra `traces`."""
+    """Makes spans with the attributes that vLLM's have; needs an extra, as `make_exporter` does."""
 
     def __init__(self, endpoint: str) -> None:
-        """Export to an OTLP receiver over HTTP.
+        """Export to an OTLP receiver.
 
         Args:
-            endpoint: its URL; without a path, the usual one is meant.
+            endpoint: as `make_exporter` takes it.
 
         Raises:
-            ConfigError: it is no such URL, another protocol is asked for, or OpenTelemetry is not
-                installed.
+            ConfigError: as `make_exporter`.
         """
-        url = _url(endpoint)
-        try:
-            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-            from opentelemetry.sdk.resources import SERVICE_NAME, Resource
-            from opentelemetry.sdk.trace import TracerProvider
-            from opentelemetry.sdk.trace.export import BatchSpanProcessor
-            from opentelemetry.trace.propagation.tracecontext import (
-                TraceContextTextMapPropagator,
-            )
-        except ImportError as error:
-            raise ConfigError(
-                f"--otlp-traces-endpoint needs OpenTelemetry ({error}); install it with "
-                "pip install 'leadline[traces]'"
-            ) from error
+        self._exporter = make_exporter(endpoint)
+        from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
         is_named = "OTEL_SERVICE_NAME" in os.environ
         resource = Resource.create({} if is_named else {SERVICE_NAME: "leadline"})
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._exporter = OTLPSpanExporter(endpoint=url)
         self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("leadline", version())
         self._propagator = TraceContextTextMapPropagator()
@@ -75,7 +61,7 @@ class Traces:
         closing.start()
         closing.join(CLOSE_S)
         if closing.is_alive():  # the receiver is away; it would be tried again and again
-            self._exporter.shutdown()  # type: ignore[no-untyped-call]
+            self._exporter.shutdown()
 
 
 def attributes_of(record: RequestRecord) -> dict[str, Any]:
@@ -111,21 +97,3 @@ def attributes_of(record: RequestRecord) -> dict[str, Any]:
 
 def _nanoseconds(duration_s: float) -> int:
     return int(duration_s * 1e9)
-
-
-def _url(endpoint: str) -> str:
-    """The URL to post to.
-
-    Raises:
-        ConfigError: see `Traces`.
-    """
-    parts = urlsplit(endpoint)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ConfigError(
-            f"otlp_traces_endpoint is {endpoint[:200]!r}; allowed: a URL, as "
-            f"http://localhost:4318{_PATH}"
-        )
-    for name in _PROTOCOL_VARIABLES:
-        if os.environ.get(name, _PROTOCOL) != _PROTOCOL:
-            raise ConfigError(f"{name} is {os.environ[name]!r}; allowed: {_PROTOCOL}")
-    return endpoint if parts.path.strip("/") else endpoint.rstrip("/") + _PATH

@@ -43,6 +43,10 @@ _PAGE = {
     "order": "`asc` or `desc`, which is the default.",
     "after": "The id of the last item of the page before.",
 }
+_REPLAY = {
+    "stream": "`true` for the events of a response that was made with `background` and `stream`.",
+    "starting_after": "The number of the last event that is not wanted again.",
+}
 _TOKENS = {"token_ids": [1, 2, 3], "sampling_params": {"max_tokens": 16}}
 _TEXT = {"prompt": "itertools.chain", "max_tokens": 16}
 
@@ -53,7 +57,9 @@ OPERATIONS: Mapping[str, Operation] = {
     "POST /v1/responses/input_tokens": takes(
         "responses", InputTokensRequest, InputTokens, example=_RESPONSE
     ),
-    "GET /v1/responses/{response_id}": reads("responses", Response, errors=(400, 404)),
+    "GET /v1/responses/{response_id}": reads(
+        "responses", Response, errors=(400, 404), query=_REPLAY, streams=True
+    ),
     "DELETE /v1/responses/{response_id}": reads("responses", DeletedResponse, errors=(404,)),
     "POST /v1/responses/{response_id}/cancel": reads("responses", Response, errors=(400, 404)),
     "GET /v1/responses/{response_id}/input_items": reads(

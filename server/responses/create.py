@@ -14,12 +14,14 @@ from leadline.server.errors import ApiError, unsupported
 from leadline.server.limits import FLAG
 from leadline.server.requests import read_fields
 from leadline.server.responses.background import start
+from leadline.server.responses.event_log import Replay
 from leadline.server.responses.field_names import renamed
 from leadline.server.responses.keeper import Keeper
 from leadline.server.responses.prompt import prompt_of
 from leadline.server.responses.request import InputTokensRequest, ResponseRequest
 from leadline.server.responses.response import begin
 from leadline.server.responses.run import ResponseRun
+from leadline.server.responses.stored import replay_stream
 from leadline.server.sse import EventStream
 from leadline.server.state import ServerState
 
@@ -47,8 +49,11 @@ async def create_response(request: Request) -> ASGIApp:
     keeper = Keeper(state.responses, caller.tenant, prompt.items)
     response = begin(fields, generation, is_stored=is_stored)
     if fields.background:
-        await start(state, ResponseRun(response, generation, keeper.update), keeper)
-        return _json(response, headers)
+        run = ResponseRun(response, generation, keeper.update)
+        log = await start(state, run, keeper, has_log=bool(fields.stream))
+        if log is None:
+            return _json(response, headers)
+        return replay_stream(state, Replay(state.responses, response.id, news=log.news), headers)
     run = ResponseRun(response, generation, keeper.try_to_add if is_stored else None)
     if fields.stream:
         return EventStream(

@@ -10,7 +10,8 @@ from pydantic import TypeAdapter
 
 from leadline.server.errors import ApiError, BadRequestError
 from leadline.server.responses.items import Item, MessageItem, ReferenceItem
-from leadline.server.responses.store import ResponseStore, StoredResponse
+from leadline.server.responses.records import StoredResponse
+from leadline.server.responses.store import ResponseStore
 
 _ITEMS: TypeAdapter[list[Item]] = TypeAdapter(list[Item])
 _PREFIXES = {

@@ -9,8 +9,9 @@ import msgspec
 
 from leadline.server.responses.history import items_json
 from leadline.server.responses.items import Item
+from leadline.server.responses.records import LogState, StoredResponse
 from leadline.server.responses.response import Response
-from leadline.server.responses.store import ResponseStore, StoredResponse
+from leadline.server.responses.store import ResponseStore
 
 logger = logging.getLogger(__name__)
 
@@ -30,13 +31,17 @@ class Keeper:
         self._owner = owner
         self._items = items
 
-    async def add(self, response: Response) -> None:
+    async def add(self, response: Response, *, log: LogState | None = None) -> None:
         """Keep it.
+
+        Args:
+            response: as it stands.
+            log: "open" if its events are to be kept.
 
         Raises:
             sqlite3.Error: it cannot be kept.
         """
-        await asyncio.to_thread(self._add, response)
+        await asyncio.to_thread(self._add, response, log)
 
     async def try_to_add(self, response: Response) -> None:
         """Keep it. An answer is not lost where that fails: it says that it is not kept."""
@@ -51,12 +56,13 @@ class Keeper:
         body = msgspec.json.encode(response)
         await asyncio.to_thread(self._store.update, response.id, response.status, body)
 
-    def _add(self, response: Response) -> None:
+    def _add(self, response: Response, log: LogState | None) -> None:
         stored = StoredResponse(
             id=response.id,
             owner=self._owner,
             status=response.status,
             body=msgspec.json.encode(response),
             items=items_json(self._items, response.id),
+            log=log,
         )
         self._store.put(stored)

@@ -122,6 +122,7 @@ class OutputWriter:
             case ContentText(text):
                 yield from self._on_text(text)
             case ReasoningText(text):
+                self._blanks, self._blank_logprobs = "", []
                 if not self._continues(ReasoningOutput):
                     yield from self._begin(ReasoningOutput(id=self._id("rs")))
                 yield self._more(text)

@@ -188,6 +188,7 @@ class ResponseRequest(InputTokensRequest):
     Attributes:
         instructions: what the system says first; of this response alone, not of those that follow.
         background: answer at once, with a response that is queued; it is asked for by its id.
+            With `stream` its events are kept too, so that a client that has left can go on.
         store: keep the response, so that it can be asked for and continued; true if absent.
         include: log-probabilities of the text, which `top_logprobs` above 0 asks for too; of what
             else can be asked for, answers have all that there is anyway.
@@ -244,8 +245,6 @@ class ResponseRequest(InputTokensRequest):
                 raise invalid(param, f"'{param}' is {name[:64]!r}; allowed: {allowed}")
         if self.background and self.store is False:
             raise invalid("background", "'background' is only allowed if 'store' is not false")
-        if self.background and self.stream:
-            raise unsupported("background", "leave out 'stream', and ask for it by its id")
         if self.stream_options is not None and not self.stream:
             raise invalid("stream_options", "'stream_options' is only allowed if 'stream' is true")
         return unknown

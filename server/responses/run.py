@@ -4,14 +4,14 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
-from leadline.server.chunk_frames import encode_line
 from leadline.server.errors import ApiError
 from leadline.server.generation import Generation
 from leadline.server.responses import response as responses
+from leadline.server.responses.event_log import error_fields, event_frame
 from leadline.server.responses.field_names import renamed
 from leadline.server.responses.output import OutputEvent, OutputWriter
+from leadline.server.responses.records import RUNNING
 from leadline.server.responses.response import Response
-from leadline.server.responses.store import RUNNING
 
 OnEnd = Callable[[Response], Awaitable[None]]
 
@@ -53,7 +53,7 @@ class ResponseRun:
         """
         async with aclosing(self.events()) as events:
             async for event, fields in events:
-                yield self._frame(event, fields)
+                yield self.frame(event, fields)
 
     def cancel(self) -> None:
         """Say that no more is wanted of the answer, unless it has ended."""
@@ -64,10 +64,14 @@ class ResponseRun:
 
     def failure(self, error: ApiError) -> bytes:
         """The last frames of a stream that breaks off."""
-        told = {"code": error.code or "server_error", "message": str(error), "param": error.param}
-        return self._frame("response.failed", {"response": self.response}) + self._frame(
-            "error", told
-        )
+        failed = self.frame("response.failed", {"response": self.response})
+        return failed + self.frame("error", error_fields(error))
+
+    def frame(self, event: str, fields: dict[str, Any]) -> bytes:
+        """The next event as it is sent."""
+        frame = event_frame(event, self._number, fields)
+        self._number += 1
+        return frame
 
     async def events(self) -> AsyncGenerator[OutputEvent, None]:
         """What happens, as it does; the first event comes with the first delta.
@@ -100,8 +104,3 @@ class ResponseRun:
         self.response.output = self._writer.items
         if self._on_end is not None:
             await self._on_end(self.response)
-
-    def _frame(self, event: str, fields: dict[str, Any]) -> bytes:
-        data = encode_line({"type": event, "sequence_number": self._number, **fields})
-        self._number += 1
-        return b"event: %s\ndata: %s\n\n" % (event.encode(), data)

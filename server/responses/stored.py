@@ -2,21 +2,31 @@
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import msgspec
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response as HttpResponse
+from starlette.types import ASGIApp
 
 from leadline.server.caller import caller_of
 from leadline.server.errors import ApiError, BadRequestError, invalid, unsupported
-from leadline.server.responses.store import StoredResponse
+from leadline.server.responses.event_log import LOST, Replay, event_frame
+from leadline.server.responses.records import StoredResponse
+from leadline.server.responses.response import ResponseError
+from leadline.server.responses.store import ResponseStore
+from leadline.server.sse import EventStream
 from leadline.server.state import ServerState
 
 _MAX_ITEMS = 100
+_MAX_NUMBER = 2**31 - 1  # of events
 _DEFAULT_ITEMS = 20
 _CANCEL_S = 10.0  # the process that makes it may be busy, or gone
 _LOOK_S = 0.05
+_LOST = ResponseError("server_error", LOST)
 
 
 class DeletedResponse(msgspec.Struct, kw_only=True):
@@ -37,20 +47,37 @@ class InputItems(msgspec.Struct, kw_only=True):
     has_more: bool
 
 
-async def one_response(request: Request) -> HttpResponse:
-    """Tell a response, or forget it."""
-    if request.method == "DELETE":
-        return await delete_response(request)
-    return await get_response(request)
-
-
-async def get_response(request: Request) -> HttpResponse:
-    """A response that is kept."""
-    for name in ("stream", "starting_after"):
-        if request.query_params.get(name, "false") != "false":
-            raise unsupported(name, "leave it out, and ask for the whole response")
+async def get_response(request: Request) -> ASGIApp:
+    """A response that is kept, or the events of one that is, or was, streamed in the background."""
+    state: ServerState = request.app.state.server
+    query = request.query_params
+    is_stream, after = _flag(query, "stream"), query.get("starting_after")
+    if _flag(query, "include_obfuscation"):
+        raise unsupported("include_obfuscation", "no padding is sent; leave it out")
+    if after is not None and not is_stream:
+        raise invalid("starting_after", "'starting_after' is only allowed if 'stream' is true")
     stored = await find(request)
-    return HttpResponse(stored.body, media_type="application/json")
+    if not is_stream:
+        return HttpResponse(stored.body, media_type="application/json")
+    if stored.log is None:
+        raise BadRequestError(
+            "only responses that were made with 'background' and 'stream' can be streamed again; "
+            "leave out 'stream', and ask for the whole response",
+            param="stream",
+            code="invalid_value",
+        )
+    number = -1 if after is None else _number(after, "starting_after", 0, _MAX_NUMBER)
+    return replay_stream(state, Replay(state.responses, stored.id, after=number), {})
+
+
+def replay_stream(state: ServerState, replay: Replay, headers: Mapping[str, str]) -> EventStream:
+    """The answer that a reader of a log sends."""
+    return EventStream(
+        replay.frames(),
+        headers=headers,
+        keep_alive_s=state.keep_alive_s,
+        on_error=replay.failure,
+    )
 
 
 async def delete_response(request: Request) -> HttpResponse:
@@ -81,7 +108,7 @@ async def list_input_items(request: Request) -> HttpResponse:
     """What a response has answered, item by item, the last first."""
     query = request.query_params
     order, after = query.get("order", "desc"), query.get("after")
-    num_items = _num_items(query.get("limit", str(_DEFAULT_ITEMS)))
+    num_items = _number(query.get("limit", str(_DEFAULT_ITEMS)), "limit", 1, _MAX_ITEMS)
     if order not in ("asc", "desc"):
         raise invalid("order", f"'order' is {order[:40]!r}; allowed: 'asc' and 'desc'")
     items: list[dict[str, Any]] = msgspec.json.decode((await find(request)).items)
@@ -115,13 +142,34 @@ async def find(request: Request) -> StoredResponse:
     stored = await asyncio.to_thread(state.responses.get, response_id, owner)
     if stored is None:
         raise _not_found(response_id)
-    return stored
+    return await _without_end(state.responses, stored) if stored.is_lost else stored
 
 
-def _num_items(text: str) -> int:
-    if text.isdecimal() and len(text) <= len(str(_MAX_ITEMS)) and 1 <= int(text) <= _MAX_ITEMS:
+async def _without_end(store: ResponseStore, stored: StoredResponse) -> StoredResponse:
+    """A response whose process is gone, after that has been said of it."""
+    body = msgspec.json.decode(stored.body)
+    body["status"], body["error"] = "failed", msgspec.to_builtins(_LOST)
+    failed = replace(stored, status="failed", body=msgspec.json.encode(body), is_lost=False)
+    await asyncio.to_thread(store.update, failed.id, failed.status, failed.body)
+    number = await asyncio.to_thread(store.num_events, failed.id)
+    frame = event_frame("response.failed", number, {"response": body})
+    await asyncio.to_thread(store.add_events, failed.id, number, [frame])
+    await asyncio.to_thread(store.close_log, failed.id)
+    return failed
+
+
+def _flag(query: QueryParams, name: str) -> bool:
+    text = query.get(name, "false")
+    if text in ("true", "false"):
+        return text == "true"
+    raise invalid(name, f"'{name}' is {text[:40]!r}; allowed: 'true' and 'false'")
+
+
+def _number(text: str, name: str, least: int, most: int) -> int:
+    is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(most))
+    if is_number and least <= int(text) <= most:
         return int(text)
-    raise invalid("limit", f"'limit' is {text[:40]!r}; allowed: 1 to {_MAX_ITEMS}")
+    raise invalid(name, f"'{name}' is {text[:40]!r}; allowed: {least} to {most}")
 
 
 def _id_of(request: Request) -> str:

@@ -19,7 +19,6 @@ from leadline.server.doorway import Doorway
 from leadline.server.front import FrontError
 from leadline.server.health import StallLimits
 from leadline.server.http_server import LAST_WORDS_S, make_http_server
-from leadline.server.responses.orphans import end_orphans
 from leadline.server.responses.store import ResponseStore
 from leadline.server.server_info import ServerInfo
 from leadline.server.workers.door import Door
@@ -94,7 +93,6 @@ class WorkersFront:
             for number in range(1, config.api_workers + 1)
         ]
         self._lives: list[asyncio.Task[str]] = []
-        self._ending: list[asyncio.Task[None]] = []
         self._listener: socket.socket | None = None
         self._door: Door | None = None
         self._info: ServerInfo | None = None
@@ -165,7 +163,7 @@ class WorkersFront:
         await asyncio.gather(*map(self._end, self._workers))
         for life in self._lives:
             life.cancel()
-        await asyncio.gather(*self._lives, *self._ending, return_exceptions=True)
+        await asyncio.gather(*self._lives, return_exceptions=True)
         self._responses.close()
         shutil.rmtree(self._shared, ignore_errors=True)
 
@@ -193,10 +191,6 @@ class WorkersFront:
     def _on_death(self, worker: WorkerProcess) -> None:
         if self._door is not None:
             self._door.update()
-        if self._responses.is_enabled:
-            self._ending.append(
-                asyncio.create_task(asyncio.to_thread(end_orphans, self._responses, worker.name))
-            )
         self._share_progress()
         self._news.set()
 

@@ -42,7 +42,7 @@ def test_it_is_made_without_its_client(serve: Callable[..., Any]) -> None:
         model="tiny", input="x", previous_response_id=queued.id
     )
     assert goes_on.status == "completed"
-    assert not service.state.background
+    assert not service.state.background.tasks
     assert service.state.in_flight.count == 0
 
 

@@ -499,7 +499,6 @@ def allowed(mode: str, *tools: Any) -> Any:
         ({"service_tier": "flex"}, "service_tier"),
         ({"conversation": "conv_1"}, "conversation"),
         ({"prompt": {"id": "p"}}, "prompt"),
-        ({"background": True, "stream": True}, "background"),
         ({"background": True, "store": False}, "background"),
         ({"stream_options": {"include_obfuscation": False}}, "stream_options"),
         ({"stream": True, "stream_options": {"include_obfuscation": True}}, None),

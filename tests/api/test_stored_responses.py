@@ -192,7 +192,9 @@ def test_a_failed_one_is_not_continued(serve: Callable[..., Any]) -> None:
     ("path", "param"),
     [
         ("?stream=true", "stream"),
+        ("?stream=yes", "stream"),
         ("?starting_after=3", "starting_after"),
+        ("?include_obfuscation=true", "include_obfuscation"),
         ("/input_items?limit=0", "limit"),
         ("/input_items?limit=x", "limit"),
         ("/input_items?order=up", "order"),

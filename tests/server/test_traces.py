@@ -4,12 +4,20 @@ import contextlib
 import importlib
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
+import grpc
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
+    add_TraceServiceServicer_to_server,
+)
 
 from leadline.engine.errors import ConfigError
 from leadline.engine.request import EngineRequest, FinishReason, RequestTiming, SamplingParams
@@ -17,6 +25,7 @@ from leadline.server import traces
 from leadline.server.config import ServerConfig
 from leadline.server.reporters import reporters_of
 from leadline.server.request_record import ChoiceRecord, RequestRecord
+from leadline.server.traces import attributes_of
 
 TRACE_ID, PARENT_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -34,13 +43,7 @@ class Receiver(HTTPServer):
 
     @property
     def spans(self) -> list[Any]:
-        return [
-            span
-            for _, post in self.posts
-            for resource in post.resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
-        ]
+        return spans_of(post for _, post in self.posts)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -58,6 +61,47 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *args: Any) -> None:
         pass
+
+
+class GrpcReceiver:
+    """A collector that speaks gRPC, and keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.posts: list[ExportTraceServiceRequest] = []
+        self._server = grpc.server(ThreadPoolExecutor(1))
+        add_TraceServiceServicer_to_server(self, self._server)
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        self._server.start()
+
+    def Export(
+        self, request: ExportTraceServiceRequest, context: grpc.ServicerContext
+    ) -> ExportTraceServiceResponse:
+        self.posts.append(request)
+        return ExportTraceServiceResponse()
+
+    @property
+    def spans(self) -> list[Any]:
+        return spans_of(self.posts)
+
+    def close(self) -> None:
+        self._server.stop(None).wait()
+
+
+def spans_of(posts: Iterable[ExportTraceServiceRequest]) -> list[Any]:
+    return [
+        span
+        for post in posts
+        for resource in post.resource_spans
+        for scope in resource.scope_spans
+        for span in scope.spans
+    ]
+
+
+@pytest.fixture
+def grpc_receiver() -> Iterator[GrpcReceiver]:
+    receiver = GrpcReceiver()
+    yield receiver
+    receiver.close()
 
 
 @pytest.fixture
@@ -167,7 +211,7 @@ def test_a_receiver_that_is_away_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
         report(record())
 
 
-@pytest.mark.parametrize("endpoint", ["", "localhost:4317", "grpc://x", "http://"])
+@pytest.mark.parametrize("endpoint", ["", "localhost:4317", "ftp://x", "http://", "grpc://"])
 def test_what_is_no_url(endpoint: str) -> None:
     with (
         pytest.raises(ConfigError, match="allowed: a URL"),
@@ -176,22 +220,74 @@ def test_what_is_no_url(endpoint: str) -> None:
         pass
 
 
-def test_another_protocol_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+@pytest.mark.parametrize(
+    ("scheme", "variable"),
+    [
+        ("http", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"),
+        ("http", "OTEL_EXPORTER_OTLP_PROTOCOL"),
+        ("grpc", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"),
+        ("grpc", ""),
+    ],
+)
+def test_spans_over_grpc(
+    grpc_receiver: GrpcReceiver, monkeypatch: pytest.MonkeyPatch, scheme: str, variable: str
+) -> None:
+    """Those that a receiver over HTTP gets; "grpc" is with TLS unless it is told otherwise."""
+    if variable:
+        monkeypatch.setenv(variable, "grpc")
+    if scheme == "grpc":
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_INSECURE", "true")
+    endpoint = f"{scheme}://127.0.0.1:{grpc_receiver.port}"
+    with reporters_of(ServerConfig(otlp_traces_endpoint=endpoint)) as [report]:
+        report(record(traceparent=f"00-{TRACE_ID}-{PARENT_ID}-01"))
+    [span] = grpc_receiver.spans
+    assert (span.name, span.trace_id.hex()) == ("llm_request", TRACE_ID)
+    assert attributes(span) == attributes_of(record())
+
+
+def test_a_grpc_receiver_that_is_away_is_given_up(
+    grpc_receiver: GrpcReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(traces, "CLOSE_S", 0.05)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_INSECURE", "true")
+    grpc_receiver.close()
+    endpoint = f"grpc://127.0.0.1:{grpc_receiver.port}"
+    with reporters_of(ServerConfig(otlp_traces_endpoint=endpoint)) as [report]:
+        report(record())
+
+
+@pytest.mark.parametrize(
+    ("protocol", "endpoint", "message"),
+    [
+        ("http/json", "http://localhost:4318", "PROTOCOL is 'http/json'; allowed: http/protobuf"),
+        ("http/protobuf", "grpc://localhost:4317", "allowed: a URL"),
+        ("grpc", "http://localhost:4318/v1/traces", "over grpc it has no path"),
+        ("grpc", "localhost:4317", "allowed: a URL"),
+    ],
+)
+def test_what_does_not_go_with_a_protocol(
+    monkeypatch: pytest.MonkeyPatch, protocol: str, endpoint: str, message: str
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
     with (
-        pytest.raises(ConfigError, match="OTEL_EXPORTER_OTLP_PROTOCOL is 'grpc'"),
-        reporters_of(ServerConfig(otlp_traces_endpoint="http://localhost:4318")),
+        pytest.raises(ConfigError, match=message),
+        reporters_of(ServerConfig(otlp_traces_endpoint=endpoint)),
     ):
         pass
 
 
+@pytest.mark.parametrize(
+    ("protocol", "endpoint", "extra"),
+    [("http", "http://localhost:4318", "traces"), ("grpc", "grpc://localhost:4317", "traces-grpc")],
+)
 def test_without_opentelemetry_it_is_said_what_to_install(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, protocol: str, endpoint: str, extra: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    module = f"opentelemetry.exporter.otlp.proto.{protocol}.trace_exporter"
+    monkeypatch.setitem(sys.modules, module, None)
     with (
-        pytest.raises(ConfigError, match=r"pip install 'leadline\[traces\]'"),
-        reporters_of(ServerConfig(otlp_traces_endpoint="http://localhost:4318")),
+        pytest.raises(ConfigError, match=rf"pip install 'leadline\[{extra}\]'"),
+        reporters_of(ServerConfig(otlp_traces_endpoint=endpoint)),
     ):
         pass
 

@@ -148,3 +148,9 @@ def test_an_answer_that_breaks_off_has_what_there_was() -> None:
         ("completed", "a"),
         ("incomplete", "b"),
     ]
+
+
+def test_blanks_between_reasoning_belong_to_nothing() -> None:
+    events = [ReasoningText("a"), ContentText(" "), ReasoningText("b"), ContentText("c")]
+    writer, _ = written([delta(events, FinishReason.STOP)])
+    assert [item.content[0].text for item in writer.items] == ["ab", "c"]  # type: ignore[union-attr]

@@ -1,21 +1,22 @@
 """The store of responses: bounded, shared between processes, closed to other callers."""
 
-import json
 import stat
+import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from leadline.server.responses.orphans import end_orphans
-from leadline.server.responses.store import ResponseStore, StoredResponse
+from leadline.server.responses.records import LOST_S, StoredResponse
+from leadline.server.responses.store import ResponseStore
 
 
 def response(
-    id_: str, owner: str = "a", status: str = "completed", size: int = 1
+    id_: str, owner: str = "a", status: str = "completed", size: int = 1, **more: Any
 ) -> StoredResponse:
-    return StoredResponse(id=id_, owner=owner, status=status, body=b"x" * size, items=b"")
+    body = b"x" * size
+    return StoredResponse(id=id_, owner=owner, status=status, body=body, items=b"", **more)
 
 
 @pytest.fixture
@@ -32,11 +33,11 @@ def test_only_the_owner_has_it(store: ResponseStore) -> None:
     assert store.get("r", "b") is None
     assert not store.delete("r", "b")
     assert not store.request_cancel("r", "b")
-    assert not store.is_cancelled("r")
+    assert store.unwanted(["r"]) == []
     assert store.delete("r", "a")
     assert not store.delete("r", "a")
     assert store.get("r", "a") is None
-    assert store.is_cancelled("r")
+    assert store.unwanted(["r"]) == ["r"]
 
 
 def test_the_least_recently_used_goes_first(store: ResponseStore) -> None:
@@ -77,27 +78,10 @@ def test_another_process_finds_it_and_may_cancel(store: ResponseStore) -> None:
     other = ResponseStore(store.directory, max_responses=3, max_bytes=100)
     assert other.get("r", "a") == response("r", status="in_progress")
     assert other.request_cancel("r", "a")
-    assert store.is_cancelled("r")
+    store.put(response("s", status="queued"))
+    assert store.unwanted(["r", "s"]) == ["r"]
     other.close()
     assert store.get("r", "a") is not None  # the directory is not the other's to remove
-
-
-def test_what_a_dead_process_made_fails(store: ResponseStore) -> None:
-    dead = ResponseStore(store.directory, maker="1.1", max_responses=3, max_bytes=1000)
-    dead.put(replace(response("runs", status="in_progress"), body=b'{"status":"in_progress"}'))
-    dead.put(response("has_ended"))
-    store.put(response("another's", status="in_progress"))
-    end_orphans(store, "1.1")
-    failed = store.get("runs", "a")
-    assert failed is not None
-    assert failed.status == "failed"
-    body = json.loads(failed.body)
-    assert body["status"] == "failed"
-    assert body["error"]["code"] == "server_error"
-    assert store.get("has_ended", "a") == response("has_ended")
-    assert store.get("another's", "a") == response("another's", status="in_progress")
-    assert store.running_of("1.1") == []
-    dead.close()
 
 
 def test_the_directory_is_private_and_goes(store: ResponseStore) -> None:
@@ -106,3 +90,87 @@ def test_the_directory_is_private_and_goes(store: ResponseStore) -> None:
     store.close()
     store.close()
     assert not directory.exists()
+
+
+def frames_of(store: ResponseStore, after: int = -1) -> list[tuple[int, bytes]]:
+    page = store.events("r", after)
+    assert page is not None
+    return page.frames
+
+
+def test_events_are_kept_in_order(store: ResponseStore) -> None:
+    store.put(response("r", status="queued", log="open"))
+    assert store.add_events("r", 0, [b"a", b"b"])
+    other = ResponseStore(store.directory, max_responses=3, max_bytes=100)
+    assert other.add_events("r", 2, [b"c"])
+    assert frames_of(store) == [(0, b"a"), (1, b"b"), (2, b"c")]
+    assert frames_of(other, 1) == [(2, b"c")]
+    assert frames_of(other, 2) == []
+    other.close_log("r")
+    assert not store.add_events("r", 3, [b"d"])
+    page = store.events("r", 2)
+    assert page is not None
+    assert (page.frames, page.log) == ([], "closed")
+    assert store.delete("r", "a")
+    assert store.events("r", -1) is None
+    other.close()
+
+
+def test_a_response_without_a_log(store: ResponseStore) -> None:
+    store.put(response("r", status="queued"))
+    assert not store.add_events("r", 0, [b"a"])
+    assert store.events("r", -1) is None
+
+
+def test_events_count_as_part_of_a_response_and_go_before_it(store: ResponseStore) -> None:
+    store.put(response("1", size=40))
+    store.put(response("r", status="queued", size=10, log="open"))
+    assert store.add_events("r", 0, [b"x" * 45])
+    assert store.add_events("r", 1, [b"x" * 10])
+    assert store.get("1", "a") is None
+    store.close_log("r")
+    assert store.num_events("r") == 2
+    store.update("r", "completed", b"x" * 46)
+    kept = store.get("r", "a")
+    assert kept is not None
+    assert kept.log == "dropped"
+    assert frames_of(store) == []
+    store.put(response("2", size=60))
+    assert store.get("r", "a") is None
+    assert store.events("r", -1) is None
+
+
+def test_too_many_events_are_dropped_and_nothing_else(store: ResponseStore) -> None:
+    store.put(response("1", status="in_progress", size=40))
+    store.put(response("r", status="in_progress", size=10, log="open"))
+    assert store.add_events("r", 0, [b"x" * 50])
+    assert not store.add_events("r", 1, [b"x"])
+    page = store.events("r", -1)
+    assert page is not None
+    assert (page.frames, page.log) == ([], "dropped")
+    assert not store.add_events("r", 2, [b"x"])
+    assert store.get("1", "a") is not None
+    store.update("r", "completed", b"x" * 60)
+    assert store.get("r", "a") is not None  # the room is free again
+
+
+def test_whose_process_is_gone_is_lost(
+    store: ResponseStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.monotonic()
+    for name in ("r", "s"):
+        store.put(response(name, status="in_progress", log="open"))
+    store.put(response("t"))
+    monkeypatch.setattr(time, "monotonic", lambda: now + LOST_S + 1)
+    assert store.unwanted(["s"]) == []
+    found = [store.get(name, "a") for name in "rst"]
+    assert [each is not None and each.is_lost for each in found] == [True, False, False]
+    page = store.events("r", -1)
+    assert page is not None
+    assert page.is_lost
+    store.get("r", "a")
+    store.put(response("4"))
+    store.put(response("5"))
+    assert store.get("s", "a") is not None
+    store.put(response("6"))
+    assert store.get("r", "a") is None  # it goes like others

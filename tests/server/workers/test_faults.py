@@ -56,12 +56,10 @@ def metric(server: Any, name: str) -> float:
 
 def test_a_worker_that_dies(start: Any) -> None:
     background = CHAT | {"max_tokens": 1}
-    response = {"model": "m", "input": "Hi", "max_output_tokens": 390, "background": True}
     with start() as server:
         with server.clients() as (one, _):
             assert one.post("/v1/chat/completions", json=background).status_code == 200
         with server.clients() as clients:
-            made = clients[0].post("/v1/responses", json=response)
             one, other = [Stream(server, client, 200) for client in clients]
             dead = one.worker
             os.kill(dead, signal.SIGKILL)
@@ -75,11 +73,7 @@ def test_a_worker_that_dies(start: Any) -> None:
         assert dead not in server.workers
         assert len(server.workers) == 2
         with server.clients() as clients:
-            path = f"/v1/responses/{made.json()['id']}"
-            orphans = [client.get(path).json() for client in clients]
             answers = [client.post("/v1/chat/completions", json=background) for client in clients]
-        assert [orphan["status"] for orphan in orphans] == ["failed"] * 2
-        assert "died" in orphans[0]["error"]["message"]
         assert [answer.status_code for answer in answers] == [200, 200]
         # The stream that was cut was never counted; what the dead one had counted still is.
         assert metric(server, "leadline:request_generation_tokens_count") == 4
