@@ -76,9 +76,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def run(
-    *command: str | Path, stdin: Path | None = None, **settings: Any
+    *command: str | Path,
+    stdin: Path | None = None,
+    allowed: tuple[int, ...] = (0,),
+    **settings: Any,
 ) -> "subprocess.CompletedProcess[str]":
-    """Run to the end; what it has printed is in the failure."""
+    """Run to the end; what it has printed is in the failure, which any other exit status is."""
     environment = {name: os.environ[name] for name in KEPT if name in os.environ}
     done = subprocess.run(
         [str(part) for part in command],
@@ -91,7 +94,7 @@ def run(
         cwd=settings.get("cwd"),
         env=environment | OFFLINE | settings.get("env", {}),
     )
-    if done.returncode != 0:
+    if done.returncode not in allowed:
         pytest.fail(f"{command[0]} gave {done.returncode}\n{done.stdout}\n{done.stderr}", False)
     return done
 

@@ -56,7 +56,6 @@ def test_local_completions(evaluate: Any) -> None:
     assert perplexity > 1
     for sample in samples["modules_say"]:
         ((answer,),) = sample["resps"]
-        assert answer
         assert "\n" not in answer
 
 
