@@ -36,7 +36,7 @@ from leadline.server.responses.stored import (
 )
 from leadline.server.server_info import show_server_info
 from leadline.server.state import ServerState
-from leadline.server.tokenize import detokenize, tokenize
+from leadline.server.tokenize import detokenize, show_tokenizer_info, tokenize
 from leadline.server.version import version
 
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
@@ -73,6 +73,7 @@ def create_app(
             Route("/v1/models/{name:path}", get_model),
             Route("/tokenize", tokenize, methods=["POST"]),
             Route("/detokenize", detokenize, methods=["POST"]),
+            Route("/tokenizer_info", show_tokenizer_info),
             Route("/reset_prefix_cache", reset_prefix_cache, methods=["POST"]),
             *operator_routes(),
             *probe_routes(),

@@ -1,4 +1,4 @@
-"""`POST /tokenize` and `POST /detokenize`: text or messages to token ids, and back."""
+"""`POST /tokenize` and `/detokenize`, text to token ids and back; `GET /tokenizer_info`."""
 
 import asyncio
 from typing import Any
@@ -89,6 +89,22 @@ class Text(msgspec.Struct, kw_only=True):
     prompt: str
 
 
+class TokenizerInfo(msgspec.Struct, kw_only=True):
+    """The answer of `/tokenizer_info`: what a client needs to write prompts by itself.
+
+    Attributes:
+        chat_template: in jinja; null if there is none.
+    """
+
+    bos_token: str | None
+    eos_token: str | None
+    pad_token: str | None
+    unk_token: str | None
+    vocab_size: int
+    model_max_length: int
+    chat_template: str | None
+
+
 async def tokenize(request: Request) -> Response:
     """The token ids that a text or a conversation has as a prompt."""
     state: ServerState = request.app.state.server
@@ -125,6 +141,22 @@ async def detokenize(request: Request) -> Response:
             raise invalid(param, f"'{param}' is {token_id}; allowed: 0 to {vocab_size - 1}")
     text = await _off_the_loop(len(fields.tokens), _text, state, fields.tokens)
     return _json(Text(prompt=text), headers)
+
+
+async def show_tokenizer_info(request: Request) -> Response:
+    """The special tokens and the chat template."""
+    state: ServerState = request.app.state.server
+    names = state.tokenizer.special_tokens
+    info = TokenizerInfo(
+        bos_token=names.get("bos_token"),
+        eos_token=names.get("eos_token"),
+        pad_token=names.get("pad_token"),
+        unk_token=names.get("unk_token"),
+        vocab_size=state.tokenizer.vocab_size,
+        model_max_length=state.max_model_len,
+        chat_template=None if state.template is None else state.template.sources["default"],
+    )
+    return _json(info, {})
 
 
 def _text(state: ServerState, token_ids: list[int]) -> str:

@@ -33,7 +33,7 @@ from leadline.server.responses.request import InputTokensRequest, ResponseReques
 from leadline.server.responses.response import Response
 from leadline.server.responses.stored import DeletedResponse, InputItems
 from leadline.server.server_info import ServerInfo
-from leadline.server.tokenize import DetokenizeRequest, Text, TokenizeRequest, Tokens
+from leadline.server.tokenize import DetokenizeRequest, Text, TokenizeRequest, TokenizerInfo, Tokens
 
 _CHAT = {"messages": [{"role": "user", "content": "What does itertools.chain do?"}]}
 _MESSAGES = {**_CHAT, "max_tokens": 64}
@@ -78,6 +78,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "GET /v1/models/{name}": reads("models", Model, errors=(404,)),
     "POST /tokenize": takes("tokens", TokenizeRequest, Tokens, example={"prompt": "Hello"}),
     "POST /detokenize": takes("tokens", DetokenizeRequest, Text, example={"tokens": [1, 2, 3]}),
+    "GET /tokenizer_info": reads("tokens", TokenizerInfo),
     "POST /reset_prefix_cache": acts(DroppedPages),
     "POST /abort_requests": replace(
         acts(Aborted), request=AbortFields, example={"request_ids": ["chatcmpl-1"]}

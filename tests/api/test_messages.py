@@ -367,6 +367,8 @@ def test_a_format(speak: Any) -> None:
     schema = {"type": "object"}
     post(service, output_format={"type": "json_schema", "schema": schema})
     assert json.loads(service.engine.requests[1].params.grammar.text) == schema
+    post(service, output_format={"type": "json_schema", "schema": schema}, tools=TOOLS)
+    assert service.engine.requests[2].params.grammar.kind is GrammarKind.LARK  # text or calls
 
 
 def test_how_tokens_are_chosen(speak: Any) -> None:

@@ -564,6 +564,13 @@ def test_a_failure_within_the_stream(serve: Callable[..., Any]) -> None:
     assert post(service).status_code == 500
 
 
+def test_a_format_beside_tools(speak: Callable[..., Any]) -> None:
+    service = speak("{}")
+    post(service, tools=TOOLS, text={"format": {"type": "json_object"}})
+    assert params_of(service).grammar.kind is GrammarKind.LARK
+    assert "text: %json" in params_of(service).grammar.text
+
+
 def test_the_client_leaves(serve: Callable[..., Any]) -> None:
     service = serve(step_s=0.01, text=lambda request: "x" * 150)
     with ask(service, stream=True) as stream:

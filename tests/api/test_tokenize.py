@@ -1,5 +1,6 @@
 """`/tokenize` and `/detokenize`."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -114,6 +115,18 @@ def test_models_and_unknown_fields(service: Any) -> None:
         response = service.post(path, body | {"colour": 1})
         assert response.headers["x-ignored-fields"] == "colour"
         assert service.http.get(path).status_code == 405
+
+
+def test_what_a_client_writes_prompts_with(service: Any, serve: Callable[..., Any]) -> None:
+    info = service.http.get("/tokenizer_info").json()
+    assert info["bos_token"] == "<bos>"
+    assert info["eos_token"] == "<eos>"
+    assert info["pad_token"] is None
+    assert info["vocab_size"] == service.state.tokenizer.vocab_size
+    assert info["model_max_length"] == 200
+    assert "add_generation_prompt" in info["chat_template"]
+    bare = serve(state={"template": None})
+    assert bare.http.get("/tokenizer_info").json()["chat_template"] is None
 
 
 def test_nothing_needs_the_engine(service: Any) -> None:

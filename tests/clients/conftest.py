@@ -25,6 +25,7 @@ import pytest
 from leadline.engine.errors import QueueFullError
 from leadline.engine.request import EngineRequest, FinishReason
 from leadline.loader.chat_template import ChatTemplate
+from leadline.loader.hub import resolve_model
 from leadline.server.app import create_app
 from leadline.server.dialects.dialect import DEEPSEEK_TEXTS, Mark
 
@@ -74,12 +75,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 # Environments
 
 
-def run(*command: str | Path, **settings: Any) -> "subprocess.CompletedProcess[str]":
-    """Run to the end; what it has printed is in the failure."""
+def run(
+    *command: str | Path,
+    stdin: Path | None = None,
+    allowed: tuple[int, ...] = (0,),
+    **settings: Any,
+) -> "subprocess.CompletedProcess[str]":
+    """Run to the end; what it has printed is in the failure, which any other exit status is."""
     environment = {name: os.environ[name] for name in KEPT if name in os.environ}
     done = subprocess.run(
         [str(part) for part in command],
-        stdin=subprocess.DEVNULL,
+        input=None if stdin is None else stdin.read_text(),
+        stdin=subprocess.DEVNULL if stdin is None else None,
         capture_output=True,
         text=True,
         timeout=WAIT_S,
@@ -87,7 +94,7 @@ def run(*command: str | Path, **settings: Any) -> "subprocess.CompletedProcess[s
         cwd=settings.get("cwd"),
         env=environment | OFFLINE | settings.get("env", {}),
     )
-    if done.returncode != 0:
+    if done.returncode not in allowed:
         pytest.fail(f"{command[0]} gave {done.returncode}\n{done.stdout}\n{done.stderr}", False)
     return done
 
@@ -115,11 +122,16 @@ def install(directory: Path, spec: dict[str, Any]) -> None:
     python = directory / "bin" / "python"
     uv_settings = {name: value for name, value in os.environ.items() if name.startswith("UV_")}
     run(uv, "venv", "--python", sys.executable, directory, env=uv_settings)
-    run(
-        *(uv, "pip", "install", "--python", python, "--overrides", overrides, *spec["requires"]),
-        *(["--no-deps"] if spec.get("alone") else []),
-        env=uv_settings,
-    )
+    pip = (uv, "pip", "install", "--python", python)
+    run(*pip, "--overrides", overrides, *spec["requires"], env=uv_settings)
+    if "alone" in spec:
+        run(*pip, "--no-deps", *spec["alone"], env=uv_settings)
+    if spec.get("shares_torch"):
+        torch = importlib.util.find_spec("torch")
+        assert torch is not None
+        assert torch.origin is not None
+        (site_packages,) = directory.glob("lib/python*/site-packages")
+        (site_packages / "shared_torch.pth").write_text(str(Path(torch.origin).parents[1]))
 
 
 @pytest.fixture(scope="session")
@@ -141,6 +153,18 @@ def environment() -> Callable[[str], Path]:
         return directory
 
     return make
+
+
+@pytest.fixture(name="run", scope="session")
+def _run() -> Callable[..., Any]:
+    """Runs a command to its end."""
+    return run
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Path:
+    """The directory of the built-in model, whose tokenizer clients count with."""
+    return resolve_model("leadline-demo")
 
 
 @pytest.fixture(scope="session")

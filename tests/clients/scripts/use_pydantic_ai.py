@@ -47,6 +47,17 @@ def output_by_schema() -> None:
     assert isinstance(agent.run_sync(QUESTION).output, Weather)
 
 
+def output_by_schema_beside_tools() -> None:
+    agent = agent_of(output_type=NativeOutput(Weather))
+
+    @agent.tool_plain(strict=True)
+    def clock() -> str:
+        """The time."""
+        return "12:00"
+
+    assert isinstance(agent.run_sync(QUESTION).output, Weather)
+
+
 def with_weather(kind: Any) -> tuple[Any, list[str]]:
     agent, asked = agent_of("agent", kind), []
 
