@@ -5,6 +5,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from leadline.kernels.api import KernelSet
+from leadline.kernels.native import library
+from leadline.kernels.native import linear as native_linear
+from leadline.kernels.native import moe as native_moe
 from leadline.kernels.reference import (
     cache,
     linear,
@@ -81,6 +84,16 @@ def _tiled(function: Callable[..., Any], *, formats: str = "") -> Implementation
     return Implementation("tiled", function, batch_invariant=True, formats=formats)
 
 
+def _reject_native(platform: Platform) -> str | None:
+    if platform.device != "cpu":
+        return f"computes on a CPU, not on {platform.device}"
+    return library.MISSING if library.LIBRARY is None else None
+
+
+def _native(function: Callable[..., Any], *, formats: str = "") -> Implementation:
+    return Implementation("native", function, True, _reject_native, formats)
+
+
 def implementations() -> dict[str, list[Implementation]]:
     """Every implementation of every operation, the preferred first."""
     fp8_formats = "activations as they are"
@@ -89,22 +102,26 @@ def implementations() -> dict[str, list[Implementation]]:
         "add_rms_norm": [_reference(norm.add_rms_norm)],
         "apply_rope": [_reference(rope.apply_rope)],
         "linear": [
+            _native(native_linear.linear),
             _reference(linear.linear, batch_invariant=False),
             _tiled(tiled.linear_tiled),
         ],
         "linear_fp8": [
+            _native(native_linear.linear, formats=fp8_formats),
             _reference(linear.linear_fp8, batch_invariant=False, formats=fp8_formats),
             _tiled(tiled.linear_fp8_tiled, formats=fp8_formats),
         ],
         "quantize_fp8": [_reference(quant.quantize_fp8)],
         "swiglu": [_reference(moe.swiglu)],
         "router_logits": [
+            _native(native_linear.router_logits),
             _reference(linear.router_logits, batch_invariant=False),
             _tiled(tiled.router_logits_tiled),
         ],
         "route": [_reference(moe.route)],
         "permute": [_reference(moe.permute)],
         "grouped_mlp": [
+            _native(native_moe.grouped_mlp),
             _reference(moe.GroupedMLP(), batch_invariant=False),
             _tiled(tiled.TiledGroupedMLP()),
         ],

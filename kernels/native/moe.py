@@ -1,0 +1,60 @@
+"""The experts' MLPs over the rows that there are."""
+
+import torch
+from torch import Tensor
+
+from leadline.kernels.native.library import FORMATS, LIBRARY, check_rows, pack_weight
+from leadline.kernels.types import QuantTensor
+
+
+def grouped_mlp(
+    x_RD: Tensor,
+    counts: Tensor,
+    gate_up_E2FD: Tensor | QuantTensor,
+    down_EDF: Tensor | QuantTensor,
+) -> Tensor:
+    """See `api.GroupedMLP`; the hidden values are not rounded to the dtype of x."""
+    check_rows(x_RD)
+    num_rows, depth = x_RD.shape
+    num_experts, num_hidden, gate_up_depth = gate_up_E2FD.shape
+    if depth != gate_up_depth or down_EDF.shape != (num_experts, depth, num_hidden // 2):
+        raise ValueError(
+            f"x has {depth} columns, gate_up the shape {tuple(gate_up_E2FD.shape)}, down "
+            f"{tuple(down_EDF.shape)}: they are [R, D], [E, 2F, D], [E, D, F]"
+        )
+    if counts.dtype != torch.int64 or len(counts) != num_experts:
+        raise ValueError(f"counts are {len(counts)} of {counts.dtype}, not {num_experts} of int64")
+    counts = counts.contiguous()
+    y_RD = torch.empty(num_rows, depth, dtype=x_RD.dtype)
+    assert LIBRARY is not None
+    LIBRARY.grouped_mlp(
+        x_RD.data_ptr(),
+        FORMATS[x_RD.dtype],
+        num_rows,
+        x_RD.stride(0),
+        counts.data_ptr(),
+        num_experts,
+        _pack_stack(gate_up_E2FD),
+        _scales_apart(gate_up_E2FD),
+        _pack_stack(down_EDF),
+        _scales_apart(down_EDF),
+        y_RD.data_ptr(),
+        torch.get_num_threads(),
+    )
+    return y_RD
+
+
+def _pack_stack(weights: Tensor | QuantTensor) -> bytes:
+    """The first expert's weight; the others' follow it without a gap."""
+    data = weights.data if isinstance(weights, QuantTensor) else weights
+    if not data.is_contiguous():
+        raise ValueError(
+            f"the experts' weights of shape {tuple(data.shape)} have strides {data.stride()}: they "
+            "have to be contiguous"
+        )
+    return pack_weight(weights)
+
+
+def _scales_apart(weights: Tensor | QuantTensor) -> int:
+    """Scales from one expert's first to the next one's."""
+    return weights.scale.stride(0) if isinstance(weights, QuantTensor) else 0
