@@ -1,4 +1,4 @@
-"""The native kernels for the CPU, built where there is a C++ compiler; all else is in pyproject.toml."""
+"""The native kernels, built where there is a C++ compiler; all else is in pyproject.toml."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ setup(
                 "-Wno-maybe-uninitialized",
             ],
             extra_link_args=["-pthread"],
-            optional=True,  # without it the kernels in torch are used, and `leadline kernels` says so
+            optional=True,  # without it torch computes, and `leadline kernels` says why
         )
     ]
 )

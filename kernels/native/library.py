@@ -3,6 +3,7 @@
 import ctypes
 import struct
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,27 +20,41 @@ HOW_TO_BUILD = (
 
 _POINTER, _INT, _FORMAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
 _ROWS = (_POINTER, _FORMAT, _INT, _INT)  # data, format, number of rows, elements from row to row
-_WEIGHT = ctypes.c_char_p  # see `pack_weight`
+_PACKED = ctypes.c_char_p  # a C struct, packed by `struct`
 _THREADS = ctypes.c_int
-_SIGNATURES: dict[str, tuple[object, ...]] = {
-    "linear": (*_ROWS, _WEIGHT, _INT, _POINTER, _FORMAT, _THREADS),
-    "grouped_mlp": (*_ROWS, _POINTER, _INT, _WEIGHT, _INT, _WEIGHT, _INT, _POINTER, _THREADS),
+_SIGNATURES: dict[str, tuple[Any, ...]] = {
+    "linear": (*_ROWS, _PACKED, _INT, _POINTER, _FORMAT, _THREADS),
+    "grouped_mlp": (*_ROWS, _POINTER, _INT, _PACKED, _INT, _PACKED, _INT, _POINTER, _THREADS),
+    "rms_norm": (
+        *(*_ROWS, _POINTER, _INT, _POINTER, _FORMAT, _INT),
+        *(ctypes.c_double, _POINTER, _POINTER, _THREADS),
+    ),
+    "rope": (*_ROWS, _INT, _INT, _INT, _POINTER, _INT, _POINTER, _INT, _POINTER, _THREADS),
+    "swiglu": (*_ROWS, _INT, _POINTER, _THREADS),
+    "route": (_POINTER, _INT, _INT, _INT, _POINTER, _PACKED, _POINTER, _POINTER),
+    "permute": (_POINTER, _INT, _INT, _POINTER, _INT, _INT, _INT, _POINTER, _POINTER, _POINTER),
+    "unpermute": (*_ROWS, _INT, _POINTER, _POINTER, _INT, _POINTER),
+    "write_latent": (
+        *(*_ROWS, _INT, _POINTER, _INT, _INT),
+        *(_POINTER, _INT, _POINTER, _FORMAT, _INT),
+    ),
+    "mla": (_PACKED, _THREADS),
 }
 _pack = struct.Struct("=QqqqQqqq").pack
 
 
 class Library:
-    """Functions of the library, with their argument types; without a return value each."""
+    """The library's functions by name; each returns 0, or 1 for values that it cannot take."""
 
     def __init__(self, path: Path) -> None:
-        """Raises OSError where it cannot be loaded."""
+        """Raises OSError or AttributeError where it cannot be used."""
         self._library = ctypes.CDLL(str(path))
         self._library.leadline_instructions.restype = ctypes.c_char_p
         if self._library.leadline_abi_version() != ABI_VERSION:
             raise OSError("it was built from another version of the sources")
         for name, arguments in _SIGNATURES.items():
             function = getattr(self._library, f"leadline_{name}")
-            function.argtypes, function.restype = arguments, None
+            function.argtypes = arguments
             setattr(self, name, function)
 
     @property
@@ -52,7 +67,8 @@ class Library:
         """For tests: 0 portable, 1 up to AVX2, 2 the best that the machine has."""
         self._library.leadline_limit_instructions(level)
 
-    def __getattr__(self, name: str) -> "ctypes._NamedFuncPointer":
+    def __getattr__(self, name: str) -> Any:
+        """Of a name that is no function of the library; says so to type checkers as well."""
         raise AttributeError(name)
 
 
@@ -70,12 +86,18 @@ def load(folder: Path) -> tuple[Library | None, str]:
 LIBRARY, MISSING = load(Path(__file__).parent)
 
 
+def library() -> Library:
+    """The library; who calls a kernel has seen that it is not rejected."""
+    assert LIBRARY is not None, MISSING
+    return LIBRARY
+
+
 def pack_weight(weight: Tensor | QuantTensor) -> bytes:
     """The C struct `Weight` of the last two dimensions of a weight."""
     if isinstance(weight, QuantTensor):
         data, scale = weight.data, weight.scale
-        _check_columns(data, "weight")
-        _check_columns(scale, "scale")
+        check_columns(data, "weight")
+        check_columns(scale, "scale")
         return _pack(
             data.data_ptr(),
             FP8_FORMAT,
@@ -86,13 +108,14 @@ def pack_weight(weight: Tensor | QuantTensor) -> bytes:
             weight.row_offset,
             weight.col_offset,
         )
-    _check_columns(weight, "weight")
+    check_columns(weight, "weight")
     return _pack(
         weight.data_ptr(), FORMATS[weight.dtype], weight.shape[-1], weight.stride(-2), 0, 0, 0, 0
     )
 
 
-def _check_columns(tensor: Tensor, name: str) -> None:
+def check_columns(tensor: Tensor, name: str) -> None:
+    """Raises ValueError unless the last dimension is contiguous."""
     if tensor.stride(-1) != 1 and tensor.shape[-1] != 1:
         raise ValueError(
             f"{name} of shape {tuple(tensor.shape)} has strides {tensor.stride()}: the last "
@@ -112,4 +135,4 @@ def check_rows(x: Tensor, name: str = "x") -> None:
         )
     if x.requires_grad:
         raise ValueError(f"{name} wants a gradient; only the reference kernels have one")
-    _check_columns(x, name)
+    check_columns(x, name)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from leadline.kernels.native.library import FORMATS, LIBRARY, check_rows, pack_weight
+from leadline.kernels.native.library import FORMATS, check_rows, library, pack_weight
 from leadline.kernels.types import QuantTensor
 
 
@@ -24,8 +24,7 @@ def _product(x_TK: Tensor, weight_NK: Tensor | QuantTensor, dtype: torch.dtype) 
     if depth != weight_depth:
         raise ValueError(f"x has {depth} columns, the weight {weight_depth}")
     y_TN = torch.empty(num_rows, num_columns, dtype=dtype)
-    assert LIBRARY is not None
-    LIBRARY.linear(
+    library().linear(
         x_TK.data_ptr(),
         FORMATS[x_TK.dtype],
         num_rows,

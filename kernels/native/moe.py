@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from leadline.kernels.native.library import FORMATS, LIBRARY, check_rows, pack_weight
+from leadline.kernels.native.library import FORMATS, check_rows, library, pack_weight
 from leadline.kernels.types import QuantTensor
 
 
@@ -26,8 +26,7 @@ def grouped_mlp(
         raise ValueError(f"counts are {len(counts)} of {counts.dtype}, not {num_experts} of int64")
     counts = counts.contiguous()
     y_RD = torch.empty(num_rows, depth, dtype=x_RD.dtype)
-    assert LIBRARY is not None
-    LIBRARY.grouped_mlp(
+    failed = library().grouped_mlp(
         x_RD.data_ptr(),
         FORMATS[x_RD.dtype],
         num_rows,
@@ -41,6 +40,8 @@ def grouped_mlp(
         y_RD.data_ptr(),
         torch.get_num_threads(),
     )
+    if failed:
+        raise ValueError(f"counts {counts.tolist()} do not add up to {num_rows} rows")
     return y_RD
 
 
@@ -58,3 +59,22 @@ def _pack_stack(weights: Tensor | QuantTensor) -> bytes:
 def _scales_apart(weights: Tensor | QuantTensor) -> int:
     """Scales from one expert's first to the next one's."""
     return weights.scale.stride(0) if isinstance(weights, QuantTensor) else 0
+
+
+def swiglu(gate_up_T2F: Tensor) -> Tensor:
+    """See `api.Swiglu`."""
+    check_rows(gate_up_T2F)
+    num_rows, width = gate_up_T2F.shape
+    if width % 2:
+        raise ValueError(f"gate and up together have {width} columns, an odd number")
+    y_TF = torch.empty(num_rows, width // 2, dtype=gate_up_T2F.dtype)
+    library().swiglu(
+        gate_up_T2F.data_ptr(),
+        FORMATS[gate_up_T2F.dtype],
+        num_rows,
+        gate_up_T2F.stride(0),
+        width // 2,
+        y_TF.data_ptr(),
+        torch.get_num_threads(),
+    )
+    return y_TF

@@ -20,7 +20,7 @@ from leadline.kernels.reference.linear import (
     linear_fp8_1x128_ue8m0,
 )
 from leadline.kernels.reference.moe import GroupedMLP
-from leadline.kernels.select import Platform, select_kernels
+from leadline.kernels.select import reference_kernels
 from leadline.kernels.types import QuantTensor
 from leadline.loader.checkpoint import Checkpoint
 from leadline.loader.load import load_weights
@@ -34,7 +34,7 @@ OpenModel = Callable[..., Any]
 
 def with_linear_fp8(function: LinearFP8) -> KernelSet:
     """Reference kernels whose every FP8 product, those of the experts included, is `function`."""
-    kernels, _ = select_kernels(Platform())
+    kernels = reference_kernels()
     experts = GroupedMLP(linear, function)
     return dataclasses.replace(kernels, linear_fp8=function, grouped_mlp=experts)
 

@@ -56,3 +56,37 @@ static void swiglu_row(const float* gate, const float* up, int64_t columns, floa
   int64_t left = columns - k;
   if (left > 0) store_some(out + k, silu(load_some(gate + k, left)) * load_some(up + k, left), left);
 }
+
+// x / rms(x) * weight; may be in place.
+static void norm_row(const float* x, const float* weight, int64_t columns, float eps, float* out) {
+  Lanes squares = zero();
+  int64_t k = 0;
+  for (; k + kLanes <= columns; k += kLanes) squares = fma(load(x + k), load(x + k), squares);
+  const int64_t left = columns - k;
+  if (left > 0) squares = fma(load_some(x + k, left), load_some(x + k, left), squares);
+  const Lanes factor = all(1.0f / __builtin_sqrtf(fold(squares) / static_cast<float>(columns) + eps));
+  for (k = 0; k + kLanes <= columns; k += kLanes) store(out + k, load(x + k) * factor * load(weight + k));
+  if (left > 0) store_some(out + k, load_some(x + k, left) * factor * load_some(weight + k, left), left);
+}
+
+static void sigmoid_row(const float* x, int64_t columns, float* out) {
+  for (int64_t k = 0; k < columns; k += kLanes) {
+    int64_t count = columns - k < kLanes ? columns - k : kLanes;
+    store_some(out + k, all(1.0f) / (all(1.0f) + exponential(zero() - load_some(x + k, count))), count);
+  }
+}
+
+static void softmax_row(const float* x, int64_t columns, float* out) {
+  float most = -__builtin_inff();
+  for (int64_t k = 0; k < columns; ++k) most = x[k] > most ? x[k] : most;
+  Lanes sum = zero();
+  for (int64_t k = 0; k < columns; k += kLanes) {
+    int64_t count = columns - k < kLanes ? columns - k : kLanes;
+    float powers[kLanes] = {};
+    store_some(powers, exponential(load_some(x + k, count) - all(most)), count);
+    sum = sum + load(powers);
+    store_some(out + k, load(powers), count);
+  }
+  const float total = fold(sum);
+  for (int64_t k = 0; k < columns; ++k) out[k] /= total;
+}

@@ -6,4 +6,7 @@
 #include "elementwise.h"
 #include "product.h"
 
-static constexpr Kernels kTable = {kName, product_block, widen_row, narrow_row, swiglu_row};
+#include "attention.h"
+
+static constexpr Kernels kTable = {kName,       product_block, widen_row,   narrow_row,  swiglu_row,     norm_row,
+                                   sigmoid_row, softmax_row,   combine,     attend_page, widen_fp8_entry};

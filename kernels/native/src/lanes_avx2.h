@@ -77,18 +77,22 @@ static inline Lanes load_bfloat16_some(const uint16_t* p, int64_t n) {
   return load_bfloat16(copy);
 }
 
+constexpr float kFp8Factor = 256.0f;  // on what `load_fp8` makes of a value
+constexpr bool kFp8KeepsNan = false;
+
 // e4m3 has the fields of float16 with one exponent bit less: moved to float16's places it is the value
-// over 2^8, subnormals included. Its NaN becomes 480 / 2^8: see `fp8_scale`.
+// over 2^8, subnormals included, and its NaN is 480 / 2^8.
 static inline Lanes load_fp8(const uint8_t* p) {
   __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   __m256i high = _mm256_slli_epi16(_mm256_cvtepu8_epi16(bytes), 8);
   __m256i halves = _mm256_and_si256(_mm256_srai_epi16(high, 1), _mm256_set1_epi16(static_cast<short>(0xBFFF)));
   return {_mm256_cvtph_ps(_mm256_castsi256_si128(halves)), _mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1))};
 }
-static inline Lanes load_fp8_some(const uint8_t* p, int64_t n) {
-  uint8_t copy[16] = {};
-  std::memcpy(copy, p, n);
-  return load_fp8(copy);
+// `count` values of at most 64 from p on, zeros after them.
+static inline void load_fp8(const uint8_t* p, int64_t count, Lanes* out) {
+  uint8_t copy[64] = {};
+  if (count < 64) p = static_cast<const uint8_t*>(std::memcpy(copy, p, count));
+  for (int i = 0; i < 4; ++i) out[i] = load_fp8(p + 16 * i);
 }
 static inline bool any_fp8_nan(const uint8_t* p, int64_t n) {
   const __m256i sign = _mm256_set1_epi8(static_cast<char>(0x80)), ones = _mm256_set1_epi8(-1);

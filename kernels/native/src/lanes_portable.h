@@ -61,19 +61,19 @@ static inline Lanes load_bfloat16_some(const uint16_t* p, int64_t n) {
 }
 static inline Lanes load_bfloat16(const uint16_t* p) { return load_bfloat16_some(p, 16); }
 
-// The value of an e4m3 byte over 2^8, as in the other builds; a NaN becomes 480 / 2^8: see `fp8_scale`.
+constexpr float kFp8Factor = 1.0f;  // on what `load_fp8` makes of a value
+constexpr bool kFp8KeepsNan = false;
+
 static inline float fp8_value(uint8_t byte) {
   int32_t exponent = byte >> 3 & 15, mantissa = byte & 7;
-  float value = exponent == 0 ? static_cast<float>(mantissa) * 0x1p-17f
-                              : static_cast<float>(8 + mantissa) * 0x1p-18f * static_cast<float>(1 << exponent);
+  float value = exponent == 0 ? static_cast<float>(mantissa) * 0x1p-9f
+                              : static_cast<float>(8 + mantissa) * 0x1p-10f * static_cast<float>(1 << exponent);
   return byte & 0x80 ? -value : value;
 }
-static inline Lanes load_fp8_some(const uint8_t* p, int64_t n) {
-  Lanes a = zero();
-  for (int64_t i = 0; i < n; ++i) a.v[i] = fp8_value(p[i]);
-  return a;
+// `count` values of at most 64 from p on, zeros after them; NaN becomes 480.
+static inline void load_fp8(const uint8_t* p, int64_t count, Lanes* out) {
+  for (int i = 0; i < 64; ++i) out[i / 16].v[i % 16] = i < count ? fp8_value(p[i]) : 0.0f;
 }
-static inline Lanes load_fp8(const uint8_t* p) { return load_fp8_some(p, 16); }
 static inline bool any_fp8_nan(const uint8_t* p, int64_t n) {
   bool any = false;
   for (int64_t i = 0; i < n; ++i) any |= (p[i] | 0x80) == 0xFF;

@@ -4,10 +4,8 @@
 // for every number of rows and columns and for every way the weight is read. So a row's bits do not
 // depend on the rows beside it. (The build switches the compiler's own contraction of a * b + c off.)
 
-// How a weight's values are read, sixteen of row n from column k on. FP8 values are multiplied by their
-// block's scale at once, which rounds them as a dequantised weight is rounded.
+// How an unscaled weight is read: sixteen values, or `count` of them and zeros, of row n from column k on.
 struct Float32Reader {
-  static constexpr bool scaled = false;
   const float* data;
   int64_t stride;
   explicit Float32Reader(const Weight& w) : data(static_cast<const float*>(w.data)), stride(w.stride) {}
@@ -16,7 +14,6 @@ struct Float32Reader {
 };
 
 struct BFloat16Reader {
-  static constexpr bool scaled = false;
   const uint16_t* data;
   int64_t stride;
   explicit BFloat16Reader(const Weight& w) : data(static_cast<const uint16_t*>(w.data)), stride(w.stride) {}
@@ -26,22 +23,24 @@ struct BFloat16Reader {
   }
 };
 
-struct FP8Reader {
-  static constexpr bool scaled = true;
-  const uint8_t* data;
-  int64_t stride;
-  explicit FP8Reader(const Weight& w) : data(static_cast<const uint8_t*>(w.data)), stride(w.stride) {}
-  Lanes at(int64_t n, int64_t k) const { return load_fp8(data + n * stride + k); }
-  Lanes some_at(int64_t n, int64_t k, int64_t count) const { return load_fp8_some(data + n * stride + k, count); }
-};
+// FP8 values are multiplied by their block's scale at once, which rounds them as dequantising does.
+struct FP8Reader {};
+template <class Reader>
+constexpr bool is_fp8 = false;
+template <>
+constexpr bool is_fp8<FP8Reader> = true;
+constexpr int64_t kFp8Step = 64;  // values that are read together
 
-// The factor on what `load_fp8` makes of `count` values of one block: its scale times 2^8, or NaN if one of
-// the values is, since then every output of that row is.
+static inline const uint8_t* fp8_at(const Weight& w, int64_t n, int64_t k) {
+  return static_cast<const uint8_t*>(w.data) + n * w.stride + k;
+}
+
+// The factor on `count` values of one block as `load_fp8` reads them: NaN if it does not keep NaNs and one of
+// the values is one, since then every output of that row is.
 static inline float fp8_scale(const Weight& w, int64_t n, int64_t k, int64_t count) {
-  const uint8_t* bytes = static_cast<const uint8_t*>(w.data) + n * w.stride + k;
-  if (any_fp8_nan(bytes, count)) return __builtin_nanf("");
+  if (!kFp8KeepsNan && any_fp8_nan(fp8_at(w, n, k), count)) return __builtin_nanf("");
   int64_t row = (w.row_offset + n) / kBlock, column = (w.column_offset + k) / kBlock;
-  return w.scale[row * w.scale_stride + column] * 256.0f;
+  return w.scale[row * w.scale_stride + column] * kFp8Factor;
 }
 
 // First column after k that lies in another scale block.
@@ -61,35 +60,63 @@ static inline void accumulate(Lanes (&sums)[ROWS][COLUMNS], const Lanes (&w)[COL
   }
 }
 
+template <class Reader, int ROWS, int COLUMNS>
+static inline void sum_products(Lanes (&sums)[ROWS][COLUMNS], const float* x, int64_t x_stride, const Weight& w,
+                                int64_t n) {
+  const Reader reader(w);
+  Lanes values[COLUMNS];
+  int64_t k = 0;
+  for (; k + kLanes <= w.columns; k += kLanes) {
+    for (int c = 0; c < COLUMNS; ++c) values[c] = reader.at(n + c, k);
+    accumulate<ROWS, COLUMNS>(sums, values, x + k, x_stride);
+  }
+  if (k < w.columns) {  // x has zeros beyond these
+    for (int c = 0; c < COLUMNS; ++c) values[c] = reader.some_at(n + c, k, w.columns - k);
+    accumulate<ROWS, COLUMNS>(sums, values, x + k, x_stride);
+  }
+}
+
+// Up to 64 values of one weight row; COUNT of their vectors hold any.
+template <int ROWS, int COLUMNS, int COUNT>
+static inline void accumulate_fp8(Lanes (&sums)[ROWS][COLUMNS], int column, const uint8_t* w, int64_t left,
+                                  Lanes scale, const float* x, int64_t x_stride) {
+  Lanes values[4];
+  load_fp8(w, left, values);
+  for (int i = 0; i < COUNT; ++i) values[i] = values[i] * scale;
+  for (int row = 0; row < ROWS; ++row)
+    for (int i = 0; i < COUNT; ++i)
+      sums[row][column] = fma(load(x + row * x_stride + i * kLanes), values[i], sums[row][column]);
+}
+
+template <int ROWS, int COLUMNS>
+static inline void sum_fp8_products(Lanes (&sums)[ROWS][COLUMNS], const float* x, int64_t x_stride,
+                                    const Weight& w, int64_t n) {
+  for (int64_t k = 0, end; k < w.columns; k = end) {
+    end = block_end(w, k);
+    Lanes scales[COLUMNS];
+    for (int c = 0; c < COLUMNS; ++c) scales[c] = all(fp8_scale(w, n + c, k, end - k));
+    for (; k + kFp8Step <= end; k += kFp8Step)
+      for (int c = 0; c < COLUMNS; ++c)
+        accumulate_fp8<ROWS, COLUMNS, 4>(sums, c, fp8_at(w, n + c, k), kFp8Step, scales[c], x + k, x_stride);
+    for (; k < end; k += kLanes) {
+      int64_t left = end - k < kLanes ? end - k : kLanes;
+      for (int c = 0; c < COLUMNS; ++c)
+        accumulate_fp8<ROWS, COLUMNS, 1>(sums, c, fp8_at(w, n + c, k), left, scales[c], x + k, x_stride);
+    }
+  }
+}
+
 // ROWS rows of x by COLUMNS rows of the weight, from row n on.
 template <class Reader, int ROWS, int COLUMNS>
 static inline void tile(const float* x, int64_t x_stride, const Weight& w, int64_t n, float* out,
                         int64_t out_stride) {
-  const Reader reader(w);
-  Lanes sums[ROWS][COLUMNS], values[COLUMNS];
+  Lanes sums[ROWS][COLUMNS];
   for (auto& row : sums)
     for (auto& sum : row) sum = zero();
-  for (int64_t begin = 0; begin < w.columns;) {
-    int64_t end = Reader::scaled ? block_end(w, begin) : w.columns;
-    Lanes scales[COLUMNS];
-    if constexpr (Reader::scaled)
-      for (int c = 0; c < COLUMNS; ++c) scales[c] = all(fp8_scale(w, n + c, begin, end - begin));
-    int64_t k = begin;
-    for (; k + kLanes <= end; k += kLanes) {
-      for (int c = 0; c < COLUMNS; ++c) {
-        values[c] = reader.at(n + c, k);
-        if constexpr (Reader::scaled) values[c] = values[c] * scales[c];
-      }
-      accumulate<ROWS, COLUMNS>(sums, values, x + k, x_stride);
-    }
-    if (k < end) {  // the last columns: those of x beyond them are zero
-      for (int c = 0; c < COLUMNS; ++c) {
-        values[c] = reader.some_at(n + c, k, end - k);
-        if constexpr (Reader::scaled) values[c] = values[c] * scales[c];
-      }
-      accumulate<ROWS, COLUMNS>(sums, values, x + k, x_stride);
-    }
-    begin = end;
+  if constexpr (is_fp8<Reader>) {
+    sum_fp8_products<ROWS, COLUMNS>(sums, x, x_stride, w, n);
+  } else {
+    sum_products<Reader, ROWS, COLUMNS>(sums, x, x_stride, w, n);
   }
   for (int row = 0; row < ROWS; ++row) {
     if constexpr (COLUMNS == 4) {
@@ -136,13 +163,18 @@ static void widen_weight_row(const Weight& w, int64_t n, int64_t padded, float* 
     widen_row(row, static_cast<int32_t>(w.format), w.columns, padded, out);
     return;
   }
-  const FP8Reader reader(w);
   for (int64_t k = w.columns; k < padded; ++k) out[k] = 0.0f;
   for (int64_t k = 0, end; k < w.columns; k = end) {
     end = block_end(w, k);
     const Lanes scale = all(fp8_scale(w, n, k, end - k));
-    for (; k + kLanes <= end; k += kLanes) store(out + k, reader.at(n, k) * scale);
-    if (k < end) store_some(out + k, reader.some_at(n, k, end - k) * scale, end - k);
+    for (; k < end; k += kFp8Step) {
+      Lanes values[4];
+      load_fp8(fp8_at(w, n, k), end - k, values);
+      for (int64_t i = 0; i < 4 && k + i * kLanes < end; ++i) {
+        int64_t left = end - k - i * kLanes;
+        store_some(out + k + i * kLanes, values[i] * scale, left < kLanes ? left : kLanes);
+      }
+    }
   }
 }
 

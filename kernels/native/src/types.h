@@ -34,6 +34,18 @@ struct Activations {
 
 inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
+// What a tile of consecutive queries of one request sees of a page.
+struct PageAttention {
+  const float* keys;         // latent, then rotated key, of the page's slots
+  int64_t stride;
+  int64_t num_keys;          // slots before this one are seen by the tile's last query
+  int64_t first_key;         // and not before this one
+  int64_t first_query_keys;  // as many slots from the page's beginning are seen by the first query; each next
+                             // query sees one more
+  int64_t latent_rank;
+  float scale;
+};
+
 // The kernels of one instruction set.
 struct Kernels {
   const char* name;
@@ -47,6 +59,19 @@ struct Kernels {
   void (*narrow_row)(const float* row, int64_t columns, int32_t format, void* out);
   // out = silu(gate) * up.
   void (*swiglu_row)(const float* gate, const float* up, int64_t columns, float* out);
+  // out = x / rms(x) * weight; may be in place.
+  void (*norm_row)(const float* x, const float* weight, int64_t columns, float eps, float* out);
+  void (*sigmoid_row)(const float* x, int64_t columns, float* out);
+  void (*softmax_row)(const float* x, int64_t columns, float* out);
+  // out[row, c] += sum over d of a[row, d] * b[d, c]; b is float32 or bfloat16.
+  void (*combine)(const float* a, int64_t a_stride, int64_t rows, int64_t depth, const Weight& b, float* out,
+                  int64_t out_stride);
+  // Takes one page into the running softmax (`top`, `total`, `out`) of num_queries * heads rows of q; `scores`
+  // has room for as many rows of round_up(num_keys, kLanes), and rows of `out` for round_up(latent_rank, kLanes).
+  void (*attend_page)(const PageAttention& page, int64_t num_queries, int64_t heads, const float* q,
+                      int64_t q_stride, float* scores, float* top, float* total, float* out, int64_t out_stride);
+  // One FP8 cache entry (latent_cache.py) to `padded` float32 values.
+  void (*widen_fp8_entry)(const uint8_t* entry, int64_t latent_rank, int64_t rope, int64_t padded, float* out);
 };
 
 extern const Kernels kPortableKernels;
