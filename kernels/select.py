@@ -13,6 +13,7 @@ from leadline.kernels.native import moe as native_moe
 from leadline.kernels.native import norm as native_norm
 from leadline.kernels.native import rope as native_rope
 from leadline.kernels.native import routing as native_routing
+from leadline.kernels.native import sampling as native_sampling
 from leadline.kernels.reference import (
     cache,
     linear,
@@ -140,7 +141,7 @@ def implementations() -> dict[str, list[Implementation]]:
             _tiled(mla_tiled.TiledMLA),
         ],
         "process_logits": [_reference(logits.process_logits)],
-        "sample": [_reference(sample.sample)],
+        "sample": [_native(native_sampling.sample), _reference(sample.sample)],
         "token_logprobs": [_reference(logprobs.token_logprobs)],
     }
 

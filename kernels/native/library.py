@@ -39,6 +39,9 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
         *(_POINTER, _INT, _POINTER, _FORMAT, _INT),
     ),
     "mla": (_PACKED, _THREADS),
+    "sample": (_POINTER, _POINTER, _INT, _INT, _INT, _PACKED, _FORMAT, _POINTER, _THREADS),
+    "gumbel_noise": (_INT, _INT, _INT, _POINTER),
+    "multiply_alone": (_INT, _THREADS),
 }
 _pack = struct.Struct("=QqqqQqqq").pack
 

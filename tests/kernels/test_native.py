@@ -21,6 +21,7 @@ from leadline.kernels.native.routing import permute
 from leadline.kernels.reference.mla import ReferenceMLA
 from leadline.kernels.reference.moe import GroupedMLP
 from leadline.kernels.reference.moe import permute as reference_permute
+from leadline.kernels.sampling import gumbel_noise
 from leadline.kernels.testing import (
     FLOAT32_TOLERANCE,
     attention_case,
@@ -262,6 +263,18 @@ def test_permutation_has_the_reference_order() -> None:
     assert torch.equal(rows, expected)
     assert torch.equal(permutation.order_R, reference.order_R)
     assert torch.equal(permutation.counts, reference.counts)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_noise_is_that_of_the_reference(level: str) -> None:
+    library.library().limit_instructions(LEVELS[level])
+    vocab_size = 129_280
+    noise = torch.empty(vocab_size)
+    for seed, position in ((0, 0), (-1, 5), (2**62 + 12345, 2**31)):
+        library.library().gumbel_noise(seed, position, vocab_size, noise.data_ptr())
+        expected = gumbel_noise(torch.tensor([seed]), torch.tensor([position]), vocab_size)[0]
+        assert (noise - expected).abs().max() < 4e-6
+        assert relative_error(noise.exp(), expected.exp()) < FLOAT32_TOLERANCE
 
 
 def test_calls_beside_one_another() -> None:

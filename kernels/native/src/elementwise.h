@@ -90,3 +90,15 @@ static void softmax_row(const float* x, int64_t columns, float* out) {
   const float total = fold(sum);
   for (int64_t k = 0; k < columns; ++k) out[k] /= total;
 }
+
+// `rounds` times 12 products and sums in registers: what the machine could do, for benchmarks.
+static void multiply_alone(int64_t rounds, float* out) {
+  Lanes sums[12];
+  for (auto& sum : sums) sum = all(*out);
+  const Lanes factor = all(*out * 0.5f);
+  for (int64_t round = 0; round < rounds; ++round)
+    for (auto& sum : sums) sum = fma(sum, factor, factor);
+  Lanes total = zero();
+  for (auto& sum : sums) total = total + sum;
+  *out = fold(total);
+}

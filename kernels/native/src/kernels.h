@@ -7,6 +7,10 @@
 #include "product.h"
 
 #include "attention.h"
+#include "sampling.h"
 
-static constexpr Kernels kTable = {kName,       product_block, widen_row,   narrow_row,  swiglu_row,     norm_row,
-                                   sigmoid_row, softmax_row,   combine,     attend_page, widen_fp8_entry};
+static constexpr Kernels kTable = {
+    kName,       product_block, widen_row, narrow_row,  swiglu_row,      norm_row,
+    sigmoid_row, softmax_row,   combine,   attend_page, widen_fp8_entry, gumbel_noise,
+    multiply_alone,
+};

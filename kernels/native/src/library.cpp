@@ -45,3 +45,14 @@ LEADLINE_API const char* leadline_instructions() { return leadline::kernels->nam
 
 // For tests: 0 portable, 1 up to AVX2, 2 the best that the machine has.
 LEADLINE_API void leadline_limit_instructions(int level) { leadline::kernels = leadline::choose_kernels(level); }
+
+// For benchmarks: `rounds` of 384 floating-point operations on each thread, with nothing read or written.
+LEADLINE_API int leadline_multiply_alone(int64_t rounds, int num_threads) {
+  leadline::share(num_threads, num_threads, [&](int64_t) {
+    volatile float value = 1.0f;  // or all of it would be computed by the compiler
+    float out = value;
+    leadline::kernels->multiply_alone(rounds, &out);
+    value = out;
+  });
+  return 0;
+}

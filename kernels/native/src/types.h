@@ -72,6 +72,10 @@ struct Kernels {
                       int64_t q_stride, float* scores, float* top, float* total, float* out, int64_t out_stride);
   // One FP8 cache entry (latent_cache.py) to `padded` float32 values.
   void (*widen_fp8_entry)(const uint8_t* entry, int64_t latent_rank, int64_t rope, int64_t padded, float* out);
+  // Noise of the 64 tokens from `first` on, a multiple of 4.
+  void (*gumbel_noise)(uint64_t seed, uint32_t position, int64_t first, float* out);
+  // Products and sums in registers alone, 384 operations a round.
+  void (*multiply_alone)(int64_t rounds, float* out);
 };
 
 extern const Kernels kPortableKernels;
