@@ -34,8 +34,8 @@ class Team {
     int helpers = hire(num_threads - 1);
     places_.store(helpers);
     // From here on helpers come in, until the door is shut; see `help`.
-    round_.fetch_add(1);
     open_.store(true);
+    round_.fetch_add(1);
     if (sleeping_.load() > 0) {
       std::lock_guard<std::mutex> guard(mutex_);
       wake_.notify_all();
