@@ -76,14 +76,15 @@ def load_model(
     config: ResolvedConfig,
     on_stage: OnStage = lambda stage: None,
     *,
-    dequantize: bool = True,
+    dequantize: bool | None = None,
 ) -> LoadedModel:
     """Read a checkpoint and choose its kernels.
 
     Args:
         config: what to load and how to run it.
         on_stage: told what is being done, in a short phrase.
-        dequantize: hold FP8 weights in `config.dtype`; the CPU's kernels are faster with these.
+        dequantize: hold FP8 weights in `config.dtype`; None: unless the chosen kernels read FP8
+            as fast.
 
     Raises:
         LoaderError: the checkpoint cannot be served; lists everything that is wrong with it.
@@ -94,6 +95,8 @@ def load_model(
         kernels, choices = select_kernels(platform, config.kernels)
     except KernelError as error:
         raise ConfigError(str(error)) from error
+    if dequantize is None:
+        dequantize = not _reads_fp8(choices)
     path = Path(config.model)
     model_config = read_model_config(path)
     checkpoint = Checkpoint.open(path)
@@ -125,6 +128,12 @@ def load_model(
         ("kernels", _kernels_line(choices)),
     ]
     return LoadedModel(model_config, model, kernels, weights.has_mtp, summary)
+
+
+def _reads_fp8(choices: list[Choice]) -> bool:
+    """Whether FP8 weights are multiplied as they are stored, not widened as a whole each time."""
+    products = [c for c in choices if c.operation in ("linear_fp8", "grouped_mlp")]
+    return all(choice.chosen == "native" for choice in products)
 
 
 def _kernels_line(choices: list[Choice]) -> str:

@@ -5,6 +5,15 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from leadline.kernels.api import KernelSet
+from leadline.kernels.native import cache as native_cache
+from leadline.kernels.native import library
+from leadline.kernels.native import linear as native_linear
+from leadline.kernels.native import mla as native_mla
+from leadline.kernels.native import moe as native_moe
+from leadline.kernels.native import norm as native_norm
+from leadline.kernels.native import rope as native_rope
+from leadline.kernels.native import routing as native_routing
+from leadline.kernels.native import sampling as native_sampling
 from leadline.kernels.reference import (
     cache,
     linear,
@@ -81,43 +90,58 @@ def _tiled(function: Callable[..., Any], *, formats: str = "") -> Implementation
     return Implementation("tiled", function, batch_invariant=True, formats=formats)
 
 
+def _reject_native(platform: Platform) -> str | None:
+    if platform.device != "cpu":
+        return f"computes on a CPU, not on {platform.device}"
+    return library.MISSING if library.LIBRARY is None else None
+
+
+def _native(function: Callable[..., Any], *, formats: str = "") -> Implementation:
+    return Implementation("native", function, True, _reject_native, formats)
+
+
 def implementations() -> dict[str, list[Implementation]]:
     """Every implementation of every operation, the preferred first."""
     fp8_formats = "activations as they are"
     return {
-        "rms_norm": [_reference(norm.rms_norm)],
-        "add_rms_norm": [_reference(norm.add_rms_norm)],
-        "apply_rope": [_reference(rope.apply_rope)],
+        "rms_norm": [_native(native_norm.rms_norm), _reference(norm.rms_norm)],
+        "add_rms_norm": [_native(native_norm.add_rms_norm), _reference(norm.add_rms_norm)],
+        "apply_rope": [_native(native_rope.apply_rope), _reference(rope.apply_rope)],
         "linear": [
+            _native(native_linear.linear),
             _reference(linear.linear, batch_invariant=False),
             _tiled(tiled.linear_tiled),
         ],
         "linear_fp8": [
+            _native(native_linear.linear, formats=fp8_formats),
             _reference(linear.linear_fp8, batch_invariant=False, formats=fp8_formats),
             _tiled(tiled.linear_fp8_tiled, formats=fp8_formats),
         ],
         "quantize_fp8": [_reference(quant.quantize_fp8)],
-        "swiglu": [_reference(moe.swiglu)],
+        "swiglu": [_native(native_moe.swiglu), _reference(moe.swiglu)],
         "router_logits": [
+            _native(native_linear.router_logits),
             _reference(linear.router_logits, batch_invariant=False),
             _tiled(tiled.router_logits_tiled),
         ],
-        "route": [_reference(moe.route)],
-        "permute": [_reference(moe.permute)],
+        "route": [_native(native_routing.route), _reference(moe.route)],
+        "permute": [_native(native_routing.permute), _reference(moe.permute)],
         "grouped_mlp": [
+            _native(native_moe.grouped_mlp),
             _reference(moe.GroupedMLP(), batch_invariant=False),
             _tiled(tiled.TiledGroupedMLP()),
         ],
-        "unpermute": [_reference(moe.unpermute)],
-        "write_latent": [_reference(cache.write_latent)],
+        "unpermute": [_native(native_routing.unpermute), _reference(moe.unpermute)],
+        "write_latent": [_native(native_cache.write_latent), _reference(cache.write_latent)],
         "read_latent": [_reference(cache.read_latent)],
         "merge_attention": [_reference(mla.merge_attention)],
         "mla_attention": [
+            _native(native_mla.NativeMLA),
             _reference(mla.ReferenceMLA, batch_invariant=False),
             _tiled(mla_tiled.TiledMLA),
         ],
         "process_logits": [_reference(logits.process_logits)],
-        "sample": [_reference(sample.sample)],
+        "sample": [_native(native_sampling.sample), _reference(sample.sample)],
         "token_logprobs": [_reference(logprobs.token_logprobs)],
     }
 
@@ -177,3 +201,9 @@ def select_kernels(
         functions[operation] = chosen.function
         choices.append(choice)
     return KernelSet(**functions), choices
+
+
+def reference_kernels() -> KernelSet:
+    """The specification itself; gradients pass through it."""
+    operations = [field.name for field in fields(KernelSet)]
+    return select_kernels(Platform(), dict.fromkeys(operations, "reference"))[0]

@@ -8,10 +8,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("server", "engine", "loader", "kernels")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+NATIVE = sorted((ROOT / "kernels/native/src").iterdir())
 MAX_LINES = 310
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [*FILES, *NATIVE], ids=lambda path: str(path.relative_to(ROOT)))
 def test_file(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.isascii()
@@ -33,6 +34,12 @@ def test_architecture_names_every_file() -> None:
         if path.name != "__init__.py"
     }
     assert listed == expected
+
+
+def test_architecture_names_every_native_source() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    assert {path.suffix for path in NATIVE} == {".cpp", ".h"}
+    assert [path.name for path in NATIVE if f"`{path.name}`" not in text] == []
 
 
 def test_no_folder_hides_a_distribution() -> None:

@@ -32,7 +32,7 @@ from leadline.engine.platform_facts import cpu_facts
 from leadline.engine.request import EngineRequest, SamplingParams
 from leadline.kernels.reference.linear import linear
 from leadline.kernels.reference.moe import GroupedMLP
-from leadline.kernels.select import Platform, select_kernels
+from leadline.kernels.select import reference_kernels
 from leadline.loader.checkpoint import Checkpoint
 from leadline.loader.hub import resolve_model
 from leadline.loader.load import load_weights
@@ -125,7 +125,7 @@ def measure(path: Path, batches: list[PackedBatch], *, with_bias: bool = True) -
                 assert isinstance(tensor, Tensor)
                 tensor.zero_()
     weights = assemble(loaded.tensors, config, has_mtp=loaded.has_mtp)
-    reference, _ = select_kernels(Platform())
+    reference = reference_kernels()
     counter = LoadCounter(reference)
     kernels = dataclasses.replace(reference, grouped_mlp=GroupedMLP(linear), route=counter)
     model = DeepseekModel(config, weights, kernels, ParallelContext(), max_len=1024)

@@ -38,7 +38,7 @@ from leadline.engine.model.weights import ModelWeights
 from leadline.engine.parallel.context import ParallelContext
 from leadline.kernels.api import KernelSet, RouterConfig
 from leadline.kernels.reference.moe import GroupedMLP
-from leadline.kernels.select import Platform, select_kernels
+from leadline.kernels.select import reference_kernels
 from leadline.loader.model_config import ModelConfig, parse_model_config
 
 MTP_LOSS_WEIGHT = 0.3  # DeepSeek-V3, section 4.2: 0.3 for most of the training
@@ -89,7 +89,7 @@ class LoadCounter:
 
 def training_kernels() -> tuple[KernelSet, LoadCounter]:
     """The reference kernels with bfloat16 products and counted routing."""
-    reference, _ = select_kernels(Platform())
+    reference = reference_kernels()
     counter = LoadCounter(reference)
     kernels = dataclasses.replace(
         reference, linear=linear_bf16, grouped_mlp=GroupedMLP(linear_bf16), route=counter

@@ -13,6 +13,7 @@ from leadline.engine.model.deepseek import DeepseekModel
 from leadline.engine.model.weights import assemble
 from leadline.engine.parallel.context import ParallelContext
 from leadline.kernels.api import KernelSet, LinearFP8
+from leadline.kernels.native import library
 from leadline.kernels.reference.linear import (
     linear,
     linear_fp8,
@@ -20,7 +21,7 @@ from leadline.kernels.reference.linear import (
     linear_fp8_1x128_ue8m0,
 )
 from leadline.kernels.reference.moe import GroupedMLP
-from leadline.kernels.select import Platform, select_kernels
+from leadline.kernels.select import reference_kernels
 from leadline.kernels.types import QuantTensor
 from leadline.loader.checkpoint import Checkpoint
 from leadline.loader.load import load_weights
@@ -34,7 +35,7 @@ OpenModel = Callable[..., Any]
 
 def with_linear_fp8(function: LinearFP8) -> KernelSet:
     """Reference kernels whose every FP8 product, those of the experts included, is `function`."""
-    kernels, _ = select_kernels(Platform())
+    kernels = reference_kernels()
     experts = GroupedMLP(linear, function)
     return dataclasses.replace(kernels, linear_fp8=function, grouped_mlp=experts)
 
@@ -65,28 +66,41 @@ def divergence(exact: torch.Tensor, other: torch.Tensor) -> float:
     return float((logs[0].exp() * (logs[0] - logs[1])).sum(-1).mean())
 
 
-@pytest.mark.parametrize("batch_invariant", [True, False])
+PRODUCTS = ("linear", "linear_fp8", "router_logits", "grouped_mlp")
+
+
+def both_ways(opened: Any) -> tuple[Any, Any]:
+    """The opened model with FP8 weights as stored, and with the same dequantised."""
+    models = (load_model(opened.config, dequantize=dequantize) for dequantize in (False, True))
+    kept, dense = (dataclasses.replace(opened, loaded=loaded) for loaded in models)
+    return kept, dense
+
+
+@pytest.mark.parametrize("kernels", ["", "tiled", "reference"])
 @pytest.mark.parametrize("shape", ["v3", "v2-lite", "kimi"])
 def test_kept_weights_equal_dequantised_ones(
     shape: str,
-    batch_invariant: bool,
+    kernels: str,
     checkpoint_of: CheckpointOf,
     open_model: OpenModel,
     token_ids: list[int],
 ) -> None:
-    opened = open_model(checkpoint_of(shape, "fp8"), batch_invariant=batch_invariant)
-    kept = dataclasses.replace(opened, loaded=load_model(opened.config, dequantize=False))
-    expected = opened.logits(token_ids, 64)
+    changes = {"kernels": dict.fromkeys(PRODUCTS, kernels)} if kernels else {}
+    changes |= {"batch_invariant": False} if kernels == "reference" else {}
+    kept, dense = both_ways(open_model(checkpoint_of(shape, "fp8"), **changes))
+    logits, expected = kept.logits(token_ids, 64), dense.logits(token_ids, 64)
     assert expected.std() > 0.1
-    assert (kept.logits(token_ids, 64) - expected).abs().max() < TOLERANCE
+    assert (logits - expected).abs().max() < TOLERANCE
+    assert kept.loaded.num_bytes < dense.loaded.num_bytes
+    if not kernels and library.LIBRARY is not None:
+        assert torch.equal(logits, expected), "how weights are held changes no text"
 
 
 def test_kept_mtp_layer_equals_the_dequantised_one(
     checkpoint_of: CheckpointOf, open_model: OpenModel, token_ids: list[int]
 ) -> None:
-    opened = open_model(checkpoint_of("v3", "fp8"))
-    kept = dataclasses.replace(opened, loaded=load_model(opened.config, dequantize=False))
-    expected = opened.mtp_logits(token_ids, 64)
+    kept, dense = both_ways(open_model(checkpoint_of("v3", "fp8")))
+    expected = dense.mtp_logits(token_ids, 64)
     assert (kept.mtp_logits(token_ids, 64) - expected).abs().max() < TOLERANCE
 
 

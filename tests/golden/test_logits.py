@@ -1,6 +1,7 @@
 """Logits and greedy tokens against Hugging Face transformers on the same weights, float32."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,17 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.modeling_layers import MtpModel
 
+from leadline.kernels.api import KernelSet
+
 TOLERANCE = 1e-4
 NUM_GREEDY = 32
 SHAPES = ["v3", "v2-lite", "kimi"]
+TILED = ("linear", "linear_fp8", "router_logits", "grouped_mlp", "mla_attention")
+OPERATIONS = [field.name for field in fields(KernelSet)]
 KERNELS = {
-    "invariant": {"batch_invariant": True},
-    "reference": {"batch_invariant": False},
+    "chosen": {},
+    "tiled": {"kernels": dict.fromkeys(TILED, "tiled")},
+    "reference": {"kernels": dict.fromkeys(OPERATIONS, "reference"), "batch_invariant": False},
 }
 
 OpenModel = Callable[..., Any]

@@ -6,11 +6,14 @@ import pytest
 
 from leadline.kernels import select
 from leadline.kernels.api import KernelSet
+from leadline.kernels.native import library
+from leadline.kernels.reference import linear
 from leadline.kernels.select import (
     Implementation,
     KernelError,
     Platform,
     implementations,
+    reference_kernels,
     select_kernels,
 )
 
@@ -43,10 +46,34 @@ def test_batch_invariant_takes_invariant_ones_only() -> None:
     for choice in choices:
         chosen = next(c for c in table[choice.operation] if c.name == choice.chosen)
         assert chosen.batch_invariant, choice.operation
-    linear = next(choice for choice in choices if choice.operation == "linear")
-    assert linear.chosen == "tiled"
-    assert linear.rejected == [("reference", "its bits depend on the batch")]
-    assert kernels.linear is next(c.function for c in table["linear"] if c.name == "tiled")
+        assert getattr(kernels, choice.operation) is chosen.function
+
+
+def test_without_the_library_the_table_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "LIBRARY", None)
+    monkeypatch.setattr(library, "MISSING", "not built: install a compiler")
+    kernels, choices = select_kernels(Platform(batch_invariant=True))
+    choice = next(choice for choice in choices if choice.operation == "linear")
+    assert choice.chosen == "tiled"
+    assert choice.rejected == [
+        ("native", "not built: install a compiler"),
+        ("reference", "its bits depend on the batch"),
+    ]
+    assert kernels.linear is next(
+        c.function for c in implementations()["linear"] if c.name == "tiled"
+    )
+    with pytest.raises(KernelError, match="linear=native cannot be used: not built"):
+        select_kernels(Platform(), {"linear": "native"})
+
+
+def test_native_kernels_are_for_cpus() -> None:
+    _, choices = select_kernels(Platform(device="cuda"))
+    choice = next(choice for choice in choices if choice.operation == "linear")
+    assert choice.rejected[0] == ("native", "computes on a CPU, not on cuda")
+
+
+def test_reference_kernels_are_the_reference() -> None:
+    assert reference_kernels().linear is linear.linear
 
 
 def test_the_first_that_fits_is_chosen(with_fast: Implementation) -> None:
@@ -57,10 +84,10 @@ def test_the_first_that_fits_is_chosen(with_fast: Implementation) -> None:
 
 
 def test_reasons_are_kept(with_fast: Implementation) -> None:
-    _, choices = select_kernels(Platform(device="cpu"))
+    _, choices = select_kernels(Platform(device="cpu"), {"linear": "reference"})
     choice = next(c for c in choices if c.operation == "linear")
     assert choice.chosen == "reference"
-    assert choice.rejected == [("fast", "needs a CUDA device, not cpu")]
+    assert choice.rejected[0] == ("fast", "needs a CUDA device, not cpu")
 
 
 def test_override_is_taken() -> None:

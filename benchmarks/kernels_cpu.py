@@ -1,0 +1,245 @@
+"""The native kernels on this CPU: `python -m benchmarks.kernels_cpu [--out DIR] [--engine]`.
+
+For each operation and shape, of the built-in model, of models of 98M and 1.29B parameters and of a
+layer of DeepSeek-V3: the time of the native kernel, of the batch-invariant one in torch (`tiled`)
+and of the reference; what the native one reads and computes a second, as shares of what this
+machine copies and multiplies in the same run. Each result is compared with the reference's first:
+a wrong one ends the run. `--engine` adds the built-in model's tokens a second, with the kernels in
+torch and with the native ones, for one request at a time and for eight.
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.engine_speed import measure_engine
+from leadline.kernels.native import library
+from leadline.kernels.select import Implementation, implementations
+from leadline.kernels.testing import attention_case, random_quant, relative_error, run_attention
+
+SECONDS = 0.12  # spent on each time
+TOLERANCE = 1e-5
+ROWS = (1, 8, 64)
+# N, K of the projections that take most of a step.
+LINEARS = {
+    "built-in": {"q_b": (192, 128), "o": (256, 128), "dense gate_up": (1536, 256)},
+    "98M": {"o": (512, 1024), "dense gate_up": (4096, 512)},
+    "1.29B": {"o": (1024, 2048), "dense gate_up": (8192, 1024)},
+    "V3": {"q_b / 8": (3072, 1536), "o / 8": (7168, 2048), "shared gate_up": (4096, 7168)},
+}
+# experts, top-k, hidden size, expert width.
+EXPERTS = {"built-in": (16, 4, 256, 48), "98M": (32, 4, 512, 256), "1.29B": (64, 8, 1024, 512)}
+# heads, latent, rope, nope, value.
+HEADS = {"built-in": (4, 128, 16, 32, 32), "98M": (8, 512, 64, 128, 128)}
+
+
+@dataclass(slots=True)
+class Row:
+    """One operation and shape; times in microseconds.
+
+    Attributes:
+        bandwidth_share: bytes of weights or of cache a second, of what the machine copies.
+        compute_share: floating-point operations a second, of what it can multiply.
+    """
+
+    model: str
+    operation: str
+    shape: str
+    native_us: float
+    tiled_us: float
+    reference_us: float
+    gigabytes_per_s: float
+    gigaflops: float
+    bandwidth_share: float = 0.0
+    compute_share: float = 0.0
+
+
+@dataclass(slots=True)
+class Case:
+    """`run` takes an implementation; `num_bytes` are read once, `flops` computed."""
+
+    model: str
+    operation: str
+    shape: str
+    run: Callable[[Implementation], torch.Tensor]
+    num_bytes: float
+    flops: float
+
+
+def best_time(function: Callable[[], Any]) -> float:
+    """Seconds of the fastest of as many calls as fit."""
+    function()
+    best, until = math.inf, time.perf_counter() + SECONDS
+    while True:
+        started = time.perf_counter()
+        function()
+        ended = time.perf_counter()
+        best = min(best, ended - started)
+        if ended > until:
+            return best
+
+
+def machine_limits() -> tuple[float, float]:
+    """Bytes copied (read and written) and float32 operations in registers, a second."""
+    source = torch.zeros(1 << 28, dtype=torch.uint8)
+    target = torch.zeros_like(source)
+    copied = 2 * source.nbytes / best_time(lambda: target.copy_(source))
+    num_threads, rounds = torch.get_num_threads(), 200_000
+    seconds = best_time(lambda: library.library().multiply_alone(rounds, num_threads))
+    return copied, rounds * 384 * num_threads / seconds
+
+
+def linear_cases() -> Iterator[Case]:
+    """Projections of float32 and FP8 weights."""
+    for model, shapes in LINEARS.items():
+        for name, (n, k) in shapes.items():
+            quant = random_quant(n, k)
+            for operation, weight in (("linear", quant.dequantize()), ("linear_fp8", quant)):
+                for rows in ROWS:
+                    x = torch.randn(rows, k)
+                    yield Case(
+                        model,
+                        operation,
+                        f"{name} {rows} x {n} x {k}",
+                        lambda kernel, x=x, w=weight: kernel.function(x, w),
+                        weight.nbytes,
+                        2 * rows * n * k,
+                    )
+
+
+def expert_cases() -> Iterator[Case]:
+    """The experts of FP8 weights."""
+    for model, (num_experts, top_k, hidden, width) in EXPERTS.items():
+        weights = (
+            random_quant(num_experts, 2 * width, hidden),
+            random_quant(num_experts, hidden, width),
+        )
+        for tokens in ROWS:
+            ids = torch.rand(tokens, num_experts).argsort(-1)[:, :top_k]
+            counts = torch.bincount(ids.flatten(), minlength=num_experts)
+            x = torch.randn(tokens * top_k, hidden)
+            yield Case(
+                model,
+                "grouped_mlp",
+                f"{tokens} tokens, {top_k} of {num_experts} x {hidden} x {width}",
+                lambda kernel, x=x, counts=counts, w=weights: kernel.function(x, counts, *w),
+                int((counts > 0).sum()) * 3 * hidden * width,
+                tokens * top_k * 6 * hidden * width,
+            )
+
+
+def attention_cases() -> Iterator[Case]:
+    """A token after 1,000, eight of these, and a prompt."""
+    for model, (heads, latent, rope, nope, value) in HEADS.items():
+        for rows in ([(1000, 1)], [(1000, 1)] * 8, [(0, 256)]):
+            case = attention_case(
+                rows,
+                heads=heads,
+                latent=latent,
+                rope=rope,
+                nope=nope,
+                value=value,
+                page_size=64,
+            )
+            seen = sum(new * cached + new * (new + 1) / 2 for cached, new in rows)
+            slots = sum(cached + new for cached, new in rows)
+            tokens = sum(new for _, new in rows)
+            projected = tokens * heads * latent * (nope + value)
+            yield Case(
+                model,
+                "mla_attention",
+                f"{len(rows)} x {rows[0][1]} after {rows[0][0]}, {heads} heads",
+                lambda kernel, case=case: run_attention(kernel.function, case, 0),
+                4 * slots * (latent + rope),
+                2 * (seen * heads * (2 * latent + rope) + projected),
+            )
+
+
+def measure(case: Case, copied: float, multiplied: float) -> Row:
+    """Compare, then time all implementations of a case.
+
+    Raises:
+        ValueError: the native kernel is wrong.
+    """
+    table = {kernel.name: kernel for kernel in implementations()[case.operation]}
+    error = relative_error(case.run(table["native"]), case.run(table["reference"]))
+    if error > TOLERANCE:
+        raise ValueError(f"{case.operation} {case.shape}: relative error {error:.1e}")
+    seconds = {name: best_time(lambda k=kernel: case.run(k)) for name, kernel in table.items()}
+    num_bytes, flops = case.num_bytes / seconds["native"], case.flops / seconds["native"]
+    return Row(
+        case.model,
+        case.operation,
+        case.shape,
+        *(round(1e6 * seconds[name], 1) for name in ("native", "tiled", "reference")),
+        round(num_bytes / 1e9, 2),
+        round(flops / 1e9, 1),
+        round(num_bytes / copied, 3),
+        round(flops / multiplied, 3),
+    )
+
+
+def print_table(rows: list[Row]) -> None:
+    """All rows, as a table."""
+    table = Table(title=f"native kernels ({library.library().instructions})")
+    for name in ("model", "operation", "shape"):
+        table.add_column(name)
+    for name in ("us", "x tiled", "x reference", "GB/s", "of copy", "GFLOP/s", "of peak"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(
+            *(row.model, row.operation, row.shape, f"{row.native_us:.0f}"),
+            f"{row.tiled_us / row.native_us:.1f}",
+            f"{row.reference_us / row.native_us:.1f}",
+            *(f"{row.gigabytes_per_s:.1f}", f"{row.bandwidth_share:.0%}"),
+            *(f"{row.gigaflops:.0f}", f"{row.compute_share:.0%}"),
+        )
+    Console(width=125).print(table)
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, help="folder for kernels_cpu.json")
+    parser.add_argument("--engine", action="store_true", help="the built-in model's speed as well")
+    arguments = parser.parse_args()
+    if library.LIBRARY is None:
+        print(f"no native kernels: {library.MISSING}", file=sys.stderr)
+        return 1
+    torch.manual_seed(0)
+    copied, multiplied = machine_limits()
+    print(f"copies {copied / 1e9:.1f} GB/s, multiplies {multiplied / 1e9:.0f} GFLOP/s")
+    cases = [*linear_cases(), *expert_cases(), *attention_cases()]
+    rows = [measure(case, copied, multiplied) for case in cases]
+    print_table(rows)
+    result = {
+        "command": "python -m benchmarks.kernels_cpu --engine --out benchmarks/results",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "threads": torch.get_num_threads(),
+        "instructions": library.library().instructions,
+        "copy_gigabytes_per_s": round(copied / 1e9, 1),
+        "peak_gigaflops": round(multiplied / 1e9, 1),
+        "rows": [asdict(row) for row in rows],
+    }
+    if arguments.engine:
+        result["engine"] = measure_engine()
+    if arguments.out:
+        text = json.dumps(result, indent=2) + "\n"
+        (arguments.out / "kernels_cpu.json").write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,16 @@
+// The kernels for any machine, in GNU vectors.
+#include <cstring>
+
+#include "types.h"
+
+namespace leadline {
+namespace portable {
+constexpr const char* kName = "portable";
+constexpr int kTileRows = 2, kTileColumns = 2;
+#include "lanes_portable.h"
+
+#include "kernels.h"
+}  // namespace portable
+
+const Kernels kPortableKernels = portable::kTable;
+}  // namespace leadline
