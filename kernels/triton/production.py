@@ -5,7 +5,7 @@ One JSON line a kernel: registers, shared memory, spills. Needs no GPU.
 
 from typing import Any
 
-from leadline.kernels.triton import cache, norm, quant, rope, swiglu
+from leadline.kernels.triton import cache, linear_large, linear_small, norm, quant, rope, swiglu
 from leadline.kernels.triton.compile import Case, main
 
 Arguments = dict[str, Any]
@@ -69,9 +69,48 @@ def small_cases() -> list[Case]:
     ]
 
 
+def _tiles(rows: int) -> str:
+    return f"tensordesc<fp8e4nv[{rows}, 128]>"
+
+
+def linear_cases() -> list[Case]:
+    """Dense FP8 products; shapes of `q_a_proj` with `kv_a_proj`, and of `o_proj`."""
+    common: Arguments = {"x_scales_ptr": "*fp32", "w_scales_ptr": "*fp32", "row_offset": 0}
+    few = common | {"x_ptr": "*fp8e4nv", "w_ptr": "*fp8e4nv", "num_tokens": 64, "block_n": 128}
+    narrow: Arguments = {"num_rows": 2112, "num_columns": D, "w_stride": D, "num_blocks": 56}
+    narrow |= {"w_scales_stride": 56, "blocks_per_part": 8, "y_ptr": "*fp32"}
+    wide: Arguments = {"num_rows": D, "num_columns": H * 128, "w_stride": H * 128}
+    wide |= {"num_blocks": 128, "w_scales_stride": 128, "blocks_per_part": 128, "y_ptr": "*bf16"}
+    many = common | {"y_ptr": "*bf16", "num_tokens": 4096, "num_programs": 132, "band": 8}
+    many |= {"x_tiles": _tiles(128), "w_tiles": _tiles(128), "block_t": 128, "block_n": 128}
+    cases = [
+        Case(
+            f"linear_fp8_{tokens}x{shape['num_rows']}",
+            linear_small.small_kernel,
+            few | shape | {"block_t": tokens},
+            num_stages=4,
+        )
+        for tokens in (16, 32, 64)
+        for shape in (narrow, wide)
+    ]
+    sums: Arguments = {"parts_ptr": "*fp32", "y_ptr": "*bf16", "size": 64 * 2112, "num_parts": 7}
+    return [
+        *cases,
+        Case("linear_fp8_sum", linear_small.sum_kernel, sums | {"block": 1024}),
+        Case(
+            "linear_fp8_4096x2112",
+            linear_large.large_kernel,
+            many | narrow | {"y_ptr": "*bf16"},
+            8,
+            4,
+        ),
+        Case("linear_fp8_4096x7168", linear_large.large_kernel, many | wide, 8, 4),
+    ]
+
+
 def all_cases() -> list[Case]:
     """Every launch."""
-    return small_cases()
+    return small_cases() + linear_cases()
 
 
 if __name__ == "__main__":

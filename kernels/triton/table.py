@@ -45,6 +45,7 @@ def triton_kernels() -> dict[str, TritonKernel]:
         "rms_norm": TritonKernel(Deferred("norm", "rms_norm"), True),
         "add_rms_norm": TritonKernel(Deferred("norm", "add_rms_norm"), True),
         "apply_rope": TritonKernel(Deferred("rope", "apply_rope"), True),
+        "linear_fp8": TritonKernel(Deferred("linear", "linear_fp8"), False, _FP8_FORMATS),
         "quantize_fp8": TritonKernel(Deferred("quant", "quantize_fp8"), True),
         "swiglu": TritonKernel(Deferred("swiglu", "swiglu"), True),
         "write_latent": TritonKernel(Deferred("cache", "write_latent"), True),
