@@ -5,7 +5,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-_HOPPER_MULTIPROCESSORS = 132
+_INTERPRETED_PROGRAMS = 4
 
 
 def rows_of(x: Tensor) -> Tensor:
@@ -22,7 +22,7 @@ def check_scale_format(scale_format: str) -> None:
 
 @cache
 def num_multiprocessors(device: torch.device) -> int:
-    """Programs that a persistent kernel starts; a full Hopper's where there is no GPU."""
+    """Programs that a persistent kernel starts; a few where the interpreter runs them in turn."""
     if device.type != "cuda":
-        return _HOPPER_MULTIPROCESSORS
+        return _INTERPRETED_PROGRAMS
     return torch.cuda.get_device_properties(device).multi_processor_count

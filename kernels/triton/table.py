@@ -48,6 +48,10 @@ def triton_kernels() -> dict[str, TritonKernel]:
         "linear_fp8": TritonKernel(Deferred("linear", "linear_fp8"), False, _FP8_FORMATS),
         "quantize_fp8": TritonKernel(Deferred("quant", "quantize_fp8"), True),
         "swiglu": TritonKernel(Deferred("swiglu", "swiglu"), True),
+        "route": TritonKernel(Deferred("router", "route"), True),
+        "permute": TritonKernel(Deferred("permute", "permute"), True),
+        "grouped_mlp": TritonKernel(Deferred("experts", "grouped_mlp"), False, _FP8_FORMATS),
+        "unpermute": TritonKernel(Deferred("permute", "unpermute"), True),
         "write_latent": TritonKernel(Deferred("cache", "write_latent"), True),
         "read_latent": TritonKernel(Deferred("cache", "read_latent"), True),
     }

@@ -35,7 +35,9 @@ def test_many_tokens(num_tokens: int, n: int, k: int) -> None:
     assert relative_error(y.cpu(), expected) < TOLERANCE
 
 
-@pytest.mark.parametrize(("num_tokens", "n", "k"), [(3, 130, 1100), (17, 1, 1027), (70, 20, 100)])
+@pytest.mark.parametrize(
+    ("num_tokens", "n", "k"), [(3, 130, 1100), (17, 1, 1027), (2, 5, 2100), (70, 20, 100)]
+)
 def test_few_tokens(num_tokens: int, n: int, k: int) -> None:
     """K in parts, rows that start on no multiple of 16 bytes, more tokens than a tile has."""
     x, weight = torch.randn(num_tokens, k), random_quant(n, k)
