@@ -86,8 +86,9 @@ def read_kernel(
         rope = tl.load(entry_ptr + num_latent + rope_column, rope_mask, 0.0).to(tl.float32)
     row = tl.program_id(0).to(tl.int64) * page_size + tl.program_id(1)
     y_ptr += row * (num_latent + num_rope)
-    tl.store(y_ptr + columns, latent, mask)
-    tl.store(y_ptr + num_latent + rope_column, rope, rope_mask)
+    dtype: tl.constexpr = y_ptr.dtype.element_ty
+    tl.store(y_ptr + columns, narrow(latent, dtype), mask)
+    tl.store(y_ptr + num_latent + rope_column, narrow(rope, dtype), rope_mask)
 
 
 def layout_constants(layout: LatentLayout) -> dict[str, int | bool]:
@@ -133,9 +134,14 @@ def write_latent(
 
 def read_latent(cache: LatentCacheLayer, page_ids: Tensor) -> Tensor:
     """See `api.ReadLatent`."""
+    return read_pages(cache, page_ids, torch.float32)
+
+
+def read_pages(cache: LatentCacheLayer, page_ids: Tensor, dtype: torch.dtype) -> Tensor:
+    """As `read_latent`, in `dtype`."""
     layout = cache.layout
     shape = (len(page_ids), cache.page_size, layout.kv_lora_rank + layout.qk_rope_head_dim)
-    y = torch.empty(shape, dtype=torch.float32, device=cache.pages.device)
+    y = torch.empty(shape, dtype=dtype, device=cache.pages.device)
     if y.numel():
         read_kernel[(len(page_ids), cache.page_size)](
             cache.pages,

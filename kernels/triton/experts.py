@@ -25,8 +25,12 @@ def grouped_mlp(
     Experts that are not in FP8, or that a tensor descriptor cannot take, come one after the other;
     that waits for the counts.
     """
-    in_fp8 = isinstance(gate_up_E2FD, QuantTensor) and isinstance(down_EDF, QuantTensor)
-    if not in_fp8 or not can_take(gate_up_E2FD) or not can_take(down_EDF):
+    if (
+        not isinstance(gate_up_E2FD, QuantTensor)
+        or not isinstance(down_EDF, QuantTensor)
+        or not can_take(gate_up_E2FD)
+        or not can_take(down_EDF)
+    ):
         return _one_by_one(x_RD, counts, gate_up_E2FD, down_EDF)
     x = rows_of(x_RD)
     if x.shape[0] == 0:

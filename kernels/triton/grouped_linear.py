@@ -16,6 +16,7 @@ from leadline.kernels.types import QuantTensor
 
 BLOCK_N = 128  # weight rows of a tile
 MAX_TOKENS = 128  # of a tile
+MAX_SWAPPED = 32  # tokens that go on the narrow side of a product
 
 
 @triton.jit
@@ -139,11 +140,11 @@ def grouped_linear(
         rows_of_expert or 0,
         num_programs,
         masked=rows_of_expert is not None,
-        swap=block_t <= 64,
+        swap=block_t <= MAX_SWAPPED,
         experts=triton.next_power_of_2(num_experts),
         block_t=block_t,
         block_n=BLOCK_N,
-        num_warps=4 if block_t <= 64 else 8,
+        num_warps=4 if block_t <= MAX_SWAPPED else 8,
         num_stages=4,
     )
     return y

@@ -5,12 +5,28 @@ One JSON line a kernel: registers, shared memory, spills. Needs no GPU.
 
 from typing import Any
 
-from leadline.kernels.triton import cache, linear_large, linear_small, norm, quant, rope, swiglu
+import torch
+
+from leadline.kernels.triton import (
+    cache,
+    grouped_linear,
+    linear_large,
+    linear_small,
+    mla_decode,
+    mla_prefill,
+    norm,
+    permute,
+    quant,
+    rope,
+    router,
+    sample,
+    swiglu,
+)
 from leadline.kernels.triton.compile import Case, main
 
 Arguments = dict[str, Any]
 
-D, Q, C, R, H, F = 7168, 1536, 512, 64, 128, 2048
+D, C, R, H, F, E = 7168, 512, 64, 128, 2048, 256
 
 
 def small_cases() -> list[Case]:
@@ -108,9 +124,97 @@ def linear_cases() -> list[Case]:
     ]
 
 
+def expert_cases() -> list[Case]:
+    """Routing among 256 experts, and their products."""
+    routed: Arguments = {"logits_ptr": "*fp32", "bias_ptr": "*fp32", "ids_ptr": "*i64"}
+    routed |= {"weights_ptr": "*fp32", "logits_stride": E, "scaling_factor": 2.5, "num_experts": E}
+    routed |= {"has_bias": True, "use_sigmoid": True, "num_groups": 8, "num_top_groups": 4}
+    routed |= {"top2_sum": True, "top_k": 8, "renormalize": True, "groups": 8, "width": 32}
+    sorted_: Arguments = {"ids_ptr": "*i64", "part_counts_ptr": "*i32", "num_experts": E}
+    sorted_ |= {"order_ptr": "*i64", "counts_ptr": "*i64", "num_choices": 32768, "num_parts": 64}
+    sorted_ |= {"part_size": 512, "chunk": 64, "experts": E}
+    moved: Arguments = {"x_ptr": "*bf16", "y_ptr": "*bf16", "order_ptr": "*i64", "x_stride": D}
+    moved |= {"num_columns": D, "top_k": 8, "block": 1024, "places_ptr": "*i32"}
+    moved |= {"weights_ptr": "*fp32", "sums_ptr": "*bf16"}
+    grouped: Arguments = {"x_ptr": "*fp8e4nv", "x_scales_ptr": "*fp32", "w_scales_ptr": "*fp32"}
+    grouped |= {"w_tiles": _tiles(128), "counts_ptr": "*i64", "y_ptr": "*bf16", "num_experts": E}
+    grouped |= {"num_rows": 2 * F, "num_columns": D, "num_blocks": 56, "row_offset": 0}
+    grouped |= {"w_scales_stride_e": 32 * 56, "w_scales_stride_n": 56, "rows_of_expert": 256}
+    grouped |= {"num_programs": 132, "experts": E, "block_n": 128}
+    kernel = grouped_linear.grouped_kernel
+    products = [
+        Case(
+            f"grouped_{'masked' if masked else 'contiguous'}_{tokens}",
+            kernel,
+            grouped | {"masked": masked, "block_t": tokens, "swap": tokens <= 32},
+            num_warps=4 if tokens <= 32 else 8,
+            num_stages=4,
+        )
+        for tokens, masked in ((16, False), (32, False), (64, False), (128, False), (128, True))
+    ]
+    return [
+        Case("route", router.route_kernel, routed | {"choices": 8}, num_warps=1),
+        Case("permute_count", permute.count_kernel, sorted_, num_warps=8),
+        Case("permute_place", permute.place_kernel, sorted_, num_warps=8),
+        Case("permute_gather", permute.gather_kernel, moved),
+        Case("unpermute", permute.combine_kernel, moved),
+        *products,
+    ]
+
+
+def attention_cases() -> list[Case]:
+    """Absorbed decode of 128 heads and of 16, and expanded prefill."""
+    decode: Arguments = {"q_latent_ptr": "*bf16", "q_rope_ptr": "*bf16", "page_table_ptr": "*i64"}
+    decode |= {"items_ptr": "*i32", "lse_ptr": "*fp32", "table_stride": 256, "page_size": 64}
+    decode |= {"first_slot": 0, "scale": 0.1, "num_heads": H, "num_latent": C, "num_rope": R}
+    decode |= {"rope_columns": 64, "block_c": C, "block_s": mla_decode.KEYS[torch.bfloat16]}
+    layouts: dict[str, Arguments] = {
+        "bf16": {"pages_ptr": "*bf16", "slot_width": C + R, "fp8": False},
+        "fp8": {"pages_ptr": "*u8", "slot_width": 656, "fp8": True},
+    }
+    cases = [
+        Case(
+            f"mla_decode_{layout}_{tile_size}{'_split' if split else ''}",
+            mla_decode.decode_kernel,
+            decode
+            | layouts[layout]
+            | {"split": split, "tile_size": tile_size, "o_ptr": "*fp32" if split else "*bf16"},
+            num_warps=8,
+            num_stages=2,
+        )
+        for layout in layouts
+        for tile_size, split in ((64, True), (64, False), (16, True))
+    ]
+    combine: Arguments = {"parts_ptr": "*fp32", "lse_ptr": "*fp32", "tiles_ptr": "*i32"}
+    combine |= {"o_ptr": "*bf16", "num_latent": C, "tile_size": 64, "block_c": C}
+    prefill: Arguments = {"q_nope_ptr": "*bf16", "q_rope_ptr": "*bf16", "k_nope_ptr": "*bf16"}
+    prefill |= {"k_rope_ptr": "*bf16", "v_ptr": "*bf16", "tiles_ptr": "*i32", "o_ptr": "*fp32"}
+    prefill |= {"lse_ptr": "*fp32", "first_slot": 0, "scale": 0.1, "num_heads": H, "num_rope": R}
+    prefill |= {"k_rope_stride": C + R, "num_nope": 128, "num_value": 128, "nope_columns": 128}
+    prefill |= {
+        "rope_columns": 64,
+        "value_columns": 128,
+        "block_s": mla_prefill.KEYS[torch.bfloat16],
+    }
+    prefill |= {"tile_size": mla_prefill.QUERIES[torch.bfloat16]}
+    return [
+        *cases,
+        Case("mla_combine", mla_decode.combine_kernel, combine),
+        Case("mla_prefill", mla_prefill.prefill_kernel, prefill, num_warps=8, num_stages=2),
+    ]
+
+
+def sampling_cases() -> list[Case]:
+    """A vocabulary of 129,280 tokens."""
+    sampled: Arguments = {"logits_ptr": "*fp32", "temperatures_ptr": "*fp32", "seeds_ptr": "*i64"}
+    sampled |= {"positions_ptr": "*i64", "values_ptr": "*fp32", "ids_ptr": "*i32"}
+    sampled |= {"logits_stride": 129_280, "vocab_size": 129_280, "part_size": 4096, "divide": True}
+    return [Case("sample", sample.sample_kernel, sampled | {"block": 4096}, num_warps=8)]
+
+
 def all_cases() -> list[Case]:
     """Every launch."""
-    return small_cases() + linear_cases()
+    return small_cases() + linear_cases() + expert_cases() + attention_cases() + sampling_cases()
 
 
 if __name__ == "__main__":

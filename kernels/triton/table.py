@@ -54,6 +54,9 @@ def triton_kernels() -> dict[str, TritonKernel]:
         "unpermute": TritonKernel(Deferred("permute", "unpermute"), True),
         "write_latent": TritonKernel(Deferred("cache", "write_latent"), True),
         "read_latent": TritonKernel(Deferred("cache", "read_latent"), True),
+        "merge_attention": TritonKernel(Deferred("merge", "merge_attention"), True),
+        "mla_attention": TritonKernel(Deferred("mla", "TritonMLA"), False),
+        "sample": TritonKernel(Deferred("sample", "sample"), True),
     }
 
 

@@ -68,7 +68,7 @@ def pairs(operation: str, arguments: Any) -> list[tuple[torch.Tensor, torch.Tens
 def test_equals_reference(operation: str) -> None:
     tolerance = 2e-3 if DEVICE == "cuda" and operation in FP8_SUMS else FLOAT32_TOLERANCE
     for arguments in operation_inputs()[operation]:
-        if operation == "route" and DEVICE == "cpu" and len(arguments[0]) > 5:
+        if operation in ("route", "sample") and DEVICE == "cpu" and len(arguments[0]) > 5:
             continue  # a program for each token, and the interpreter is slow
         for got, wanted in pairs(operation, arguments):
             assert (got.dtype, got.shape) == (wanted.dtype, wanted.shape)
