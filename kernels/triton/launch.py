@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 _INTERPRETED_PROGRAMS = 4
+_HOPPER_MULTIPROCESSORS = 132
 
 
 def rows_of(x: Tensor) -> Tensor:
@@ -22,7 +23,10 @@ def check_scale_format(scale_format: str) -> None:
 
 @cache
 def num_multiprocessors(device: torch.device) -> int:
-    """Programs that a persistent kernel starts; a few where the interpreter runs them in turn."""
-    if device.type != "cuda":
-        return _INTERPRETED_PROGRAMS
-    return torch.cuda.get_device_properties(device).multi_processor_count
+    """Programs that a persistent kernel starts.
+
+    Those of a full Hopper where a launch is only compiled, a few where the interpreter runs them.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).multi_processor_count
+    return _HOPPER_MULTIPROCESSORS if device.type == "meta" else _INTERPRETED_PROGRAMS

@@ -1,221 +1,156 @@
-"""The launches of DeepSeek-V3 on Hopper: `python -m leadline.kernels.triton.production`.
+"""Compiles DeepSeek-V3's launches for Hopper: `python -m leadline.kernels.triton.production`.
 
-One JSON line a kernel: registers, shared memory, spills. Needs no GPU.
+Prints a JSON line for each kernel: registers, shared memory, spills. Needs no GPU. Arguments name
+the operations wanted.
 """
 
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from leadline.kernels.triton import (
-    cache,
-    grouped_linear,
-    linear_large,
-    linear_small,
-    mla_decode,
-    mla_prefill,
-    norm,
-    permute,
-    quant,
-    rope,
-    router,
-    sample,
-    swiglu,
-)
-from leadline.kernels.triton.compile import Case, main
+from leadline.kernels.api import Permutation, RouterConfig
+from leadline.kernels.attention import AttentionMeta, MLAProjection
+from leadline.kernels.latent_cache import LatentCacheLayer, LatentLayout
+from leadline.kernels.sampling import SamplingBatch
+from leadline.kernels.triton.cache import read_latent, write_latent
+from leadline.kernels.triton.compile import compile_launches
+from leadline.kernels.triton.experts import grouped_mlp
+from leadline.kernels.triton.grouped_linear import grouped_linear
+from leadline.kernels.triton.linear import linear_fp8
+from leadline.kernels.triton.merge import merge_attention
+from leadline.kernels.triton.mla import TritonMLA
+from leadline.kernels.triton.norm import add_rms_norm, add_rms_norm_fp8, rms_norm
+from leadline.kernels.triton.permute import permute, unpermute
+from leadline.kernels.triton.quant import quantize_fp8
+from leadline.kernels.triton.rope import apply_rope
+from leadline.kernels.triton.router import route
+from leadline.kernels.triton.sample import sample
+from leadline.kernels.triton.swiglu import swiglu, swiglu_fp8
+from leadline.kernels.types import QuantTensor
 
-Arguments = dict[str, Any]
-
-D, C, R, H, F, E = 7168, 512, 64, 128, 2048, 256
-
-
-def small_cases() -> list[Case]:
-    """Kernels that move memory."""
-    quantize: Arguments = {
-        "x_ptr": "*bf16",
-        "q_ptr": "*fp8e4nv",
-        "scales_ptr": "*fp32",
-        "groups": 8,
-    }
-    quantize |= {"x_stride": D, "num_columns": D, "num_groups": D // 128}
-    normed: Arguments = {
-        "x_ptr": "*bf16",
-        "residual_ptr": "*bf16",
-        "weight_ptr": "*bf16",
-        "sum_ptr": "*bf16",
-    }
-    normed |= {"scales_ptr": "*fp32", "x_stride": D, "residual_stride": D, "num_columns": D}
-    normed |= {"num_groups": D // 128, "eps": 1e-6, "groups": 64}
-    plain = {"add": False, "quantize": False, "ue8m0": False, "y_ptr": "*bf16"}
-    fused = {"add": True, "quantize": True, "ue8m0": True, "y_ptr": "*fp8e4nv"}
-    gated: Arguments = {
-        "x_ptr": "*bf16",
-        "scales_ptr": "*fp32",
-        "x_stride": 2 * F,
-        "num_columns": F,
-    }
-    gated |= {"num_groups": F // 128, "groups": 8}
-    rotated: Arguments = {
-        "x_ptr": "*bf16",
-        "cos_ptr": "*fp32",
-        "sin_ptr": "*fp32",
-        "y_ptr": "*bf16",
-    }
-    rotated |= {"x_stride_t": H * 192, "x_stride_h": 192, "angle_stride": 32, "num_heads": H}
-    rotated |= {"num_columns": R, "heads": 16, "columns": 64}
-    entry: Arguments = {"num_latent": C, "num_rope": R, "groups": 4, "rope_columns": 64}
-    written = entry | {"latent_ptr": "*bf16", "rope_ptr": "*bf16", "slots_ptr": "*i64"}
-    written |= {"latent_stride": C, "rope_stride": R}
-    read = entry | {"page_ids_ptr": "*i64", "y_ptr": "*fp32", "page_size": 64}
-    bf16 = {"pages_ptr": "*bf16", "slot_width": C + R, "fp8": False}
-    fp8 = {"pages_ptr": "*u8", "slot_width": 656, "fp8": True}
-    return [
-        Case("quantize_fp8", quant.quantize_kernel, quantize | {"ue8m0": False}),
-        Case("quantize_fp8_ue8m0", quant.quantize_kernel, quantize | {"ue8m0": True}),
-        Case("rms_norm", norm.norm_kernel, normed | plain, num_warps=8),
-        Case("add_rms_norm", norm.norm_kernel, normed | plain | {"add": True}, num_warps=8),
-        Case("add_rms_norm_fp8", norm.norm_kernel, normed | fused, num_warps=8),
-        Case("swiglu", swiglu.swiglu_kernel, gated | plain),
-        Case("swiglu_fp8", swiglu.swiglu_kernel, gated | fused),
-        Case("apply_rope", rope.rope_kernel, rotated, num_warps=2),
-        Case("write_latent_bf16", cache.write_kernel, written | bf16, num_warps=2),
-        Case("write_latent_fp8", cache.write_kernel, written | fp8, num_warps=2),
-        Case("read_latent_bf16", cache.read_kernel, read | bf16, num_warps=2),
-        Case("read_latent_fp8", cache.read_kernel, read | fp8, num_warps=2),
-    ]
+D, C, R, H, F, E, VOCAB = 7168, 512, 64, 128, 2048, 256, 129_280
+PAGE_SIZE = 64
+ROUTER = RouterConfig("sigmoid", 8, 4, 8, "top2_sum", True, 2.5)
+BF16, FP8, INT64 = torch.bfloat16, torch.float8_e4m3fn, torch.int64
+Launches = Iterator[tuple[str, Callable[[], Any]]]
 
 
-def _tiles(rows: int) -> str:
-    return f"tensordesc<fp8e4nv[{rows}, 128]>"
+def empty(*shape: int, dtype: torch.dtype = BF16) -> Tensor:
+    """A tensor without memory."""
+    return torch.empty(shape, dtype=dtype, device="meta")
 
 
-def linear_cases() -> list[Case]:
-    """Dense FP8 products; shapes of `q_a_proj` with `kv_a_proj`, and of `o_proj`."""
-    common: Arguments = {"x_scales_ptr": "*fp32", "w_scales_ptr": "*fp32", "row_offset": 0}
-    few = common | {"x_ptr": "*fp8e4nv", "w_ptr": "*fp8e4nv", "num_tokens": 64, "block_n": 128}
-    narrow: Arguments = {"num_rows": 2112, "num_columns": D, "w_stride": D, "num_blocks": 56}
-    narrow |= {"w_scales_stride": 56, "blocks_per_part": 8, "y_ptr": "*fp32"}
-    wide: Arguments = {"num_rows": D, "num_columns": H * 128, "w_stride": H * 128}
-    wide |= {"num_blocks": 128, "w_scales_stride": 128, "blocks_per_part": 128, "y_ptr": "*bf16"}
-    many = common | {"y_ptr": "*bf16", "num_tokens": 4096, "num_programs": 132, "band": 8}
-    many |= {"x_tiles": _tiles(128), "w_tiles": _tiles(128), "block_t": 128, "block_n": 128}
-    cases = [
-        Case(
-            f"linear_fp8_{tokens}x{shape['num_rows']}",
-            linear_small.small_kernel,
-            few | shape | {"block_t": tokens},
-            num_stages=4,
+def weight(*shape: int) -> QuantTensor:
+    """FP8 weights without memory."""
+    blocks = (*shape[:-2], -(-shape[-2] // 128), shape[-1] // 128)
+    return QuantTensor(empty(*shape, dtype=FP8), empty(*blocks, dtype=torch.float32))
+
+
+def small_launches(m: int) -> Launches:
+    """What moves memory, for m tokens."""
+    x, w = empty(m, D), empty(D)
+    scores, ids = empty(m, E, dtype=torch.float32), empty(m, 8, dtype=INT64)
+    weights, bias = empty(m, 8, dtype=torch.float32), empty(E, dtype=torch.float32)
+    permutation = Permutation(empty(8 * m, dtype=INT64), empty(E, dtype=INT64))
+    angles = empty(m, R // 2, dtype=torch.float32)
+    for scale_format in ("fp32", "ue8m0"):
+        yield f"quantize_fp8 {scale_format} {m}", lambda f=scale_format: quantize_fp8(x, f)
+    yield f"rms_norm {m}", lambda: rms_norm(x, w, 1e-6)
+    yield f"rms_norm {m} latents", lambda: rms_norm(empty(m, C + R)[:, :C], empty(C), 1e-6)
+    yield f"add_rms_norm {m}", lambda: add_rms_norm(x, x, w, 1e-6)
+    yield f"add_rms_norm_fp8 {m}", lambda: add_rms_norm_fp8(x, x, w, 1e-6)
+    yield f"swiglu {m}", lambda: swiglu(empty(m, 2 * F))
+    yield f"swiglu_fp8 {m}", lambda: swiglu_fp8(empty(m, 2 * F))
+    yield f"apply_rope {m}", lambda: apply_rope(empty(m, H, 192)[..., 128:], angles, angles)
+    yield f"apply_rope {m} key", lambda: apply_rope(empty(m, 1, R), angles, angles)
+    yield f"route {m}", lambda: route(scores, bias, ROUTER)
+    yield f"permute {m}", lambda: permute(x, ids, E)
+    yield f"unpermute {m}", lambda: unpermute(empty(8 * m, D), permutation, weights)
+    halves = empty(m, H, 128, dtype=torch.float32), empty(m, H, dtype=torch.float32)
+    yield f"merge_attention {m}", lambda: merge_attention(*halves, *halves)
+    yield f"sample {m}", lambda: sample(empty(m, VOCAB, dtype=torch.float32), batch(m))
+
+
+def batch(m: int) -> SamplingBatch:
+    """Sampling without cuts."""
+    numbers = [empty(m, dtype=d) for d in (torch.float32, INT64, torch.float32, torch.float32)]
+    return SamplingBatch(
+        *numbers, empty(m, dtype=INT64), empty(m, dtype=INT64), all_greedy=False, no_cuts=True
+    )
+
+
+def linear_launches(m: int) -> Launches:
+    """Dense FP8 products: `q_a_proj` with `kv_a_proj`, `q_b_proj`, `o_proj`."""
+    for n, k in ((2112, D), (24576, 1536), (D, H * 128)):
+        yield f"linear_fp8 {m}x{n}x{k}", lambda n=n, k=k: linear_fp8(empty(m, k), weight(n, k))
+
+
+def expert_launches(m: int) -> Launches:
+    """Grouped FP8 products of all experts of one layer, or of one of 8 ranks in places."""
+    experts = weight(E, 2 * F, D), weight(E, D, F)
+    counts = empty(E, dtype=INT64)
+    yield f"grouped_mlp {m} tokens", lambda: grouped_mlp(empty(8 * m, D), counts, *experts)
+    places, some = 32 * m, empty(32, dtype=INT64)
+    rows = empty(places, D, dtype=FP8), empty(places, D // 128, dtype=torch.float32)
+    masked = weight(32, 2 * F, D)
+    yield f"grouped in places {m}", lambda: grouped_linear(*rows, some, masked, BF16, m)
+
+
+def attention_launches(dtype: str) -> Launches:
+    """Writing, reading, decode (split and whole, 128 heads and 16) and prefill."""
+    layout = LatentLayout(C, R, dtype)
+    pages = empty(4096, PAGE_SIZE, layout.width, dtype=layout.torch_dtype)
+    cache = LatentCacheLayer(pages, layout)
+    entry = empty(64, C), empty(64, R), empty(64, dtype=INT64)
+    yield f"write_latent {dtype}", lambda: write_latent(cache, *entry)
+    yield f"read_latent {dtype}", lambda: read_latent(cache, empty(8, dtype=INT64))
+
+    def attend(heads: int, rows: int, cached: int, new: int) -> None:
+        meta = AttentionMeta(
+            [new] * rows,
+            [cached + new] * rows,
+            empty(rows, (cached + new) // PAGE_SIZE + 1, dtype=INT64),
+            empty(rows * new, dtype=INT64),
+            empty(rows * new, dtype=INT64),
         )
-        for tokens in (16, 32, 64)
-        for shape in (narrow, wide)
-    ]
-    sums: Arguments = {"parts_ptr": "*fp32", "y_ptr": "*bf16", "size": 64 * 2112, "num_parts": 7}
-    return [
-        *cases,
-        Case("linear_fp8_sum", linear_small.sum_kernel, sums | {"block": 1024}),
-        Case(
-            "linear_fp8_4096x2112",
-            linear_large.large_kernel,
-            many | narrow | {"y_ptr": "*bf16"},
-            8,
-            4,
-        ),
-        Case("linear_fp8_4096x7168", linear_large.large_kernel, many | wide, 8, 4),
-    ]
+        attention = TritonMLA(scale=0.1, page_size=PAGE_SIZE)
+        attention.plan(meta)
+        query = empty(rows * new, heads, 128), empty(rows * new, heads, R)
+        projection = MLAProjection(empty(heads, 128, C), empty(heads, 128, C))
+        attention.run(*query, cache, projection, first_slot=0)
+
+    for heads, rows, cached, new in (
+        (H, 1, 65_000, 1),
+        (H, 128, 100, 2),
+        (16, 1, 9000, 1),
+        (16, 8, 9000, 2),
+        (16, 8, 9000, 4),
+        (H, 1, 4096, 2048),
+    ):
+        name = f"mla_attention {dtype} {heads} heads {rows}x{cached}+{new}"
+        yield name, lambda a=(heads, rows, cached, new): attend(*a)
 
 
-def expert_cases() -> list[Case]:
-    """Routing among 256 experts, and their products."""
-    routed: Arguments = {"logits_ptr": "*fp32", "bias_ptr": "*fp32", "ids_ptr": "*i64"}
-    routed |= {"weights_ptr": "*fp32", "logits_stride": E, "scaling_factor": 2.5, "num_experts": E}
-    routed |= {"has_bias": True, "use_sigmoid": True, "num_groups": 8, "num_top_groups": 4}
-    routed |= {"top2_sum": True, "top_k": 8, "renormalize": True, "groups": 8, "width": 32}
-    sorted_: Arguments = {"ids_ptr": "*i64", "part_counts_ptr": "*i32", "num_experts": E}
-    sorted_ |= {"order_ptr": "*i64", "counts_ptr": "*i64", "num_choices": 32768, "num_parts": 64}
-    sorted_ |= {"part_size": 512, "chunk": 64, "experts": E}
-    moved: Arguments = {"x_ptr": "*bf16", "y_ptr": "*bf16", "order_ptr": "*i64", "x_stride": D}
-    moved |= {"num_columns": D, "top_k": 8, "block": 1024, "places_ptr": "*i32"}
-    moved |= {"weights_ptr": "*fp32", "sums_ptr": "*bf16"}
-    grouped: Arguments = {"x_ptr": "*fp8e4nv", "x_scales_ptr": "*fp32", "w_scales_ptr": "*fp32"}
-    grouped |= {"w_tiles": _tiles(128), "counts_ptr": "*i64", "y_ptr": "*bf16", "num_experts": E}
-    grouped |= {"num_rows": 2 * F, "num_columns": D, "num_blocks": 56, "row_offset": 0}
-    grouped |= {"w_scales_stride_e": 32 * 56, "w_scales_stride_n": 56, "rows_of_expert": 256}
-    grouped |= {"num_programs": 132, "experts": E, "block_n": 128}
-    kernel = grouped_linear.grouped_kernel
-    products = [
-        Case(
-            f"grouped_{'masked' if masked else 'contiguous'}_{tokens}",
-            kernel,
-            grouped | {"masked": masked, "block_t": tokens, "swap": tokens <= 32},
-            num_warps=4 if tokens <= 32 else 8,
-            num_stages=4,
-        )
-        for tokens, masked in ((16, False), (32, False), (64, False), (128, False), (128, True))
-    ]
-    return [
-        Case("route", router.route_kernel, routed | {"choices": 8}, num_warps=1),
-        Case("permute_count", permute.count_kernel, sorted_, num_warps=8),
-        Case("permute_place", permute.place_kernel, sorted_, num_warps=8),
-        Case("permute_gather", permute.gather_kernel, moved),
-        Case("unpermute", permute.combine_kernel, moved),
-        *products,
-    ]
-
-
-def attention_cases() -> list[Case]:
-    """Absorbed decode of 128 heads and of 16, and expanded prefill."""
-    decode: Arguments = {"q_latent_ptr": "*bf16", "q_rope_ptr": "*bf16", "page_table_ptr": "*i64"}
-    decode |= {"items_ptr": "*i32", "lse_ptr": "*fp32", "table_stride": 256, "page_size": 64}
-    decode |= {"first_slot": 0, "scale": 0.1, "num_heads": H, "num_latent": C, "num_rope": R}
-    decode |= {"rope_columns": 64, "block_c": C, "block_s": mla_decode.KEYS[torch.bfloat16]}
-    layouts: dict[str, Arguments] = {
-        "bf16": {"pages_ptr": "*bf16", "slot_width": C + R, "fp8": False},
-        "fp8": {"pages_ptr": "*u8", "slot_width": 656, "fp8": True},
-    }
-    cases = [
-        Case(
-            f"mla_decode_{layout}_{tile_size}{'_split' if split else ''}",
-            mla_decode.decode_kernel,
-            decode
-            | layouts[layout]
-            | {"split": split, "tile_size": tile_size, "o_ptr": "*fp32" if split else "*bf16"},
-            num_warps=8,
-            num_stages=2,
-        )
-        for layout in layouts
-        for tile_size, split in ((64, True), (64, False), (16, True))
-    ]
-    combine: Arguments = {"parts_ptr": "*fp32", "lse_ptr": "*fp32", "tiles_ptr": "*i32"}
-    combine |= {"o_ptr": "*bf16", "num_latent": C, "tile_size": 64, "block_c": C}
-    prefill: Arguments = {"q_nope_ptr": "*bf16", "q_rope_ptr": "*bf16", "k_nope_ptr": "*bf16"}
-    prefill |= {"k_rope_ptr": "*bf16", "v_ptr": "*bf16", "tiles_ptr": "*i32", "o_ptr": "*fp32"}
-    prefill |= {"lse_ptr": "*fp32", "first_slot": 0, "scale": 0.1, "num_heads": H, "num_rope": R}
-    prefill |= {"k_rope_stride": C + R, "num_nope": 128, "num_value": 128, "nope_columns": 128}
-    prefill |= {
-        "rope_columns": 64,
-        "value_columns": 128,
-        "block_s": mla_prefill.KEYS[torch.bfloat16],
-    }
-    prefill |= {"tile_size": mla_prefill.QUERIES[torch.bfloat16]}
-    return [
-        *cases,
-        Case("mla_combine", mla_decode.combine_kernel, combine),
-        Case("mla_prefill", mla_prefill.prefill_kernel, prefill, num_warps=8, num_stages=2),
-    ]
-
-
-def sampling_cases() -> list[Case]:
-    """A vocabulary of 129,280 tokens."""
-    sampled: Arguments = {"logits_ptr": "*fp32", "temperatures_ptr": "*fp32", "seeds_ptr": "*i64"}
-    sampled |= {"positions_ptr": "*i64", "values_ptr": "*fp32", "ids_ptr": "*i32"}
-    sampled |= {"logits_stride": 129_280, "vocab_size": 129_280, "part_size": 4096, "divide": True}
-    return [Case("sample", sample.sample_kernel, sampled | {"block": 4096}, num_warps=8)]
-
-
-def all_cases() -> list[Case]:
-    """Every launch."""
-    return small_cases() + linear_cases() + expert_cases() + attention_cases() + sampling_cases()
+def all_launches() -> Launches:
+    """Decode and prefill, one token among them: Triton compiles for a size of 1 apart."""
+    for m in (1, 64, 4096):
+        yield from small_launches(m)
+    for m in (1, 16, 32, 64, 128, 4096):
+        yield from linear_launches(m)
+    for m in (1, 512, 1024, 2048, 16_384):
+        yield from expert_launches(m)
+    for dtype in ("bfloat16", "fp8"):
+        yield from attention_launches(dtype)
 
 
 if __name__ == "__main__":
-    main(all_cases())
+    wanted = set(sys.argv[1:])
+    for name, call in all_launches():
+        if not wanted or name.split()[0] in wanted:
+            for resources in compile_launches(name, call):
+                print(json.dumps(asdict(resources)), flush=True)  # noqa: T201
