@@ -18,7 +18,7 @@ from leadline.kernels.triton.cache import layout_constants
 from leadline.kernels.triton.launch import num_multiprocessors
 from leadline.kernels.triton.numerics import dot, narrow
 
-MAX_TILE = 64  # rows: more sums than registers hold, otherwise
+MIN_TILE, MAX_TILE = 16, 64  # rows; with more, the sums fill the registers
 LOG2_E = 1.4426950408889634
 KEYS = {torch.float32: 16, torch.bfloat16: 32}  # slots of a tile
 MIN_PAGES = 2  # pages that a part has at least
@@ -50,7 +50,8 @@ def plan_decode(meta: AttentionMeta, rows: list[int], num_heads: int, page_size:
     for query_len in meta.query_lens:
         begins.append(begins[-1] + query_len)
     most = max(meta.query_lens[row] for row in rows) * num_heads
-    tile_size = min(MAX_TILE, max(16, triton.next_power_of_2(most)))
+    # Between these, tensor cores take no tile of 32 rows by warp groups, and registers spill.
+    tile_size = MIN_TILE if most <= MIN_TILE else MAX_TILE
     num_pages = {row: -(-meta.seq_lens[row] // page_size) for row in rows}
     num_tiles = {row: -(-meta.query_lens[row] * num_heads // tile_size) for row in rows}
     total = sum(num_pages[row] * num_tiles[row] for row in rows)
