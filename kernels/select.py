@@ -28,6 +28,7 @@ from leadline.kernels.reference import (
     sample,
     tiled,
 )
+from leadline.kernels.triton.table import Deferred, missing, triton_kernels
 
 
 class KernelError(Exception):
@@ -100,8 +101,26 @@ def _native(function: Callable[..., Any], *, formats: str = "") -> Implementatio
     return Implementation("native", function, True, _reject_native, formats)
 
 
+def _with_triton(table: dict[str, list[Implementation]]) -> dict[str, list[Implementation]]:
+    """Triton's kernels before the others."""
+
+    def reject(platform: Platform) -> str | None:
+        return missing(platform.device)
+
+    for operation, kernel in triton_kernels().items():
+        candidate = Implementation(
+            "triton", kernel.function, kernel.batch_invariant, reject, kernel.formats
+        )
+        table[operation].insert(0, candidate)
+    return table
+
+
 def implementations() -> dict[str, list[Implementation]]:
     """Every implementation of every operation, the preferred first."""
+    return _with_triton(_for_any_device())
+
+
+def _for_any_device() -> dict[str, list[Implementation]]:
     fp8_formats = "activations as they are"
     return {
         "rms_norm": [_native(native_norm.rms_norm), _reference(norm.rms_norm)],
@@ -198,7 +217,8 @@ def select_kernels(
     choices = []
     for operation in operations:
         chosen, choice = _choose(operation, table[operation], platform, overrides.get(operation))
-        functions[operation] = chosen.function
+        function = chosen.function
+        functions[operation] = function.load() if isinstance(function, Deferred) else function
         choices.append(choice)
     return KernelSet(**functions), choices
 

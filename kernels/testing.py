@@ -49,6 +49,19 @@ def random_quant(*shape: int) -> QuantTensor:
     return QuantTensor((torch.randn(shape) * 100).clamp(-FP8_MAX, FP8_MAX).to(FP8), scale)
 
 
+def to_device(value: Any, device: str) -> Any:
+    """Arguments of an operation with every tensor on a device; what is there already is shared."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, tuple | list):
+        return type(value)(to_device(item, device) for item in value)
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    moved = {name: to_device(item, device) for name, item in fields.items()}
+    return dataclasses.replace(value, **moved)
+
+
 @dataclass(slots=True)
 class AttentionCase:
     """One step over a filled cache whose unused slots are poisoned with NaN."""

@@ -1,6 +1,13 @@
 """Options of the test run."""
 
+import os
+from pathlib import Path
+
 import pytest
+
+# Triton reads it once, when it is imported; without a GPU its kernels are run by its interpreter.
+if not Path("/dev/nvidia0").exists():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,0 +1,29 @@
+"""`linear_fp8` with activations quantised per 1x128: the kernel for few tokens or for many."""
+
+from torch import Tensor
+
+from leadline.kernels.reference.linear import linear_fp8_1x128
+from leadline.kernels.triton.launch import rows_of
+from leadline.kernels.triton.linear_large import can_take, linear_large
+from leadline.kernels.triton.linear_small import linear_small
+from leadline.kernels.triton.quant import quantize_fp8
+from leadline.kernels.types import QuantTensor
+
+FEW_TOKENS = 128
+
+
+def linear_fp8(x_TK: Tensor, weight_NK: QuantTensor) -> Tensor:
+    """See `api.LinearFP8`; `activation_format` fp8 1x128, `scale_format` fp32.
+
+    A weight whose columns were cut inside of a block goes to the reference: the blocks of the
+    activations and of the weight do not meet.
+    """
+    if weight_NK.col_offset or weight_NK.data.stride(-1) != 1 or weight_NK.scale.stride(-1) != 1:
+        return linear_fp8_1x128(x_TK, weight_NK)
+    x = rows_of(x_TK)
+    if x.shape[0] == 0 or weight_NK.shape[0] == 0:
+        return x.new_zeros(*x_TK.shape[:-1], weight_NK.shape[0])
+    quantized, scales = quantize_fp8(x)
+    few = x.shape[0] <= FEW_TOKENS or not can_take(quantized, weight_NK)
+    multiply = linear_small if few else linear_large
+    return multiply(quantized, scales, weight_NK, x.dtype).view(*x_TK.shape[:-1], -1)

@@ -1,0 +1,72 @@
+"""Which operations have a Triton kernel, and where they can run; imports Triton for none of it."""
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+_MIN_CAPABILITY = (9, 0)
+_FP8_FORMATS = "activations fp8 1x128, scales fp32"
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """A function of a module that is imported when it is first needed."""
+
+    module: str
+    name: str
+
+    def load(self) -> Callable[..., Any]:
+        """The function itself."""
+        module = importlib.import_module(f"leadline.kernels.triton.{self.module}")
+        function: Callable[..., Any] = getattr(module, self.name)
+        return function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the function."""
+        return self.load()(*args, **kwargs)
+
+
+@dataclass(frozen=True, slots=True)
+class TritonKernel:
+    """An operation's function; see `select.Implementation` for the others."""
+
+    function: Deferred
+    batch_invariant: bool
+    formats: str = ""
+
+
+def triton_kernels() -> dict[str, TritonKernel]:
+    """By operation."""
+    return {
+        "rms_norm": TritonKernel(Deferred("norm", "rms_norm"), True),
+        "add_rms_norm": TritonKernel(Deferred("norm", "add_rms_norm"), True),
+        "apply_rope": TritonKernel(Deferred("rope", "apply_rope"), True),
+        "linear_fp8": TritonKernel(Deferred("linear", "linear_fp8"), False, _FP8_FORMATS),
+        "quantize_fp8": TritonKernel(Deferred("quant", "quantize_fp8"), True),
+        "swiglu": TritonKernel(Deferred("swiglu", "swiglu"), True),
+        "route": TritonKernel(Deferred("router", "route"), True),
+        "permute": TritonKernel(Deferred("permute", "permute"), True),
+        "grouped_mlp": TritonKernel(Deferred("experts", "grouped_mlp"), False, _FP8_FORMATS),
+        "unpermute": TritonKernel(Deferred("permute", "unpermute"), True),
+        "write_latent": TritonKernel(Deferred("cache", "write_latent"), True),
+        "read_latent": TritonKernel(Deferred("cache", "read_latent"), True),
+        "merge_attention": TritonKernel(Deferred("merge", "merge_attention"), True),
+        "mla_attention": TritonKernel(Deferred("mla", "TritonMLA"), False),
+        "sample": TritonKernel(Deferred("sample", "sample"), True),
+    }
+
+
+def missing(device: str) -> str | None:
+    """Why Triton kernels cannot run on a device, or None."""
+    if device != "cuda":
+        return f"needs a CUDA device, not {device}"
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed; the extra `gpu` has it"
+    if torch.cuda.is_available() and torch.cuda.get_device_capability() < _MIN_CAPABILITY:
+        capability = ".".join(map(str, torch.cuda.get_device_capability()))
+        return f"needs compute capability 9.0 or later, not {capability}"
+    return None
