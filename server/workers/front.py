@@ -6,6 +6,7 @@ import logging
 import shutil
 import signal
 import socket
+import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -94,11 +95,11 @@ class WorkersFront:
             for number in range(1, config.api_workers + 1)
         ]
         self._lives: list[asyncio.Task[str]] = []
-        self._ending: list[asyncio.Task[None]] = []
+        self._ending: set[asyncio.Task[None]] = set()
         self._listener: socket.socket | None = None
         self._door: Door | None = None
         self._info: ServerInfo | None = None
-        self._is_draining = self._is_abandoned = False
+        self._is_draining = self._is_abandoned = self._is_stopping = False
         self._news = asyncio.Event()
 
     def start(self, listener: socket.socket) -> None:
@@ -157,6 +158,7 @@ class WorkersFront:
 
     async def stop(self) -> None:
         """See `Front`."""
+        self._is_stopping = True
         if self._door is None:
             self._doorway.force_exit = self._is_abandoned
             await self._doorway.stop()
@@ -193,12 +195,18 @@ class WorkersFront:
     def _on_death(self, worker: WorkerProcess) -> None:
         if self._door is not None:
             self._door.update()
-        if self._responses.is_enabled:
-            self._ending.append(
-                asyncio.create_task(asyncio.to_thread(end_orphans, self._responses, worker.name))
-            )
+        if self._responses.is_enabled and not self._is_stopping:
+            task = asyncio.create_task(self._end_orphans(worker.name))
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
         self._share_progress()
         self._news.set()
+
+    async def _end_orphans(self, maker: str) -> None:
+        try:
+            await asyncio.to_thread(end_orphans, self._responses, maker)
+        except sqlite3.Error:
+            logger.exception("the responses of a dead worker could not be ended")
 
     def _share_progress(self) -> None:
         """Let everybody know since when somebody else has had work for the engine."""
