@@ -85,11 +85,9 @@ class ClientLink:
         """Remember whom the outputs of an accepted request are for."""
         self._owners[request_id] = client
 
-    def send(self, client: bytes, message: FromEngine) -> None:
-        """Send to one client; one that has gone is remembered as such."""
-        self._send_encoded(client, self._encoder.encode(message))
-
-    def _send_encoded(self, client: bytes, data: bytes) -> None:
+    def send(self, client: bytes, message: FromEngine | bytes) -> None:
+        """Send to one client, encoded or not; one that has gone is remembered as such."""
+        data = message if isinstance(message, bytes) else self._encoder.encode(message)
         try:
             self._socket.send_multipart([client, data])
         except zmq.ZMQError as error:
@@ -149,12 +147,10 @@ class ClientLink:
             if output.finish_reason is not None:
                 del self._owners[output.request_id]
         stats = core.stats()
-        news = self._encoder.encode(StepOutputs([], stats)) if self._clients else b""
+        quiet = self._encoder.encode(StepOutputs([], stats)) if len(self._clients) > 1 else b""
         for client in self._clients:
-            if own := by_client.get(client):
-                self.send(client, StepOutputs(own, stats))
-            else:
-                self._send_encoded(client, news)
+            has_news = client in by_client or not quiet
+            self.send(client, StepOutputs(by_client[client], stats) if has_news else quiet)
 
 
 def serve(core: EngineCore, link: ClientLink, ready: Ready) -> None:

@@ -82,7 +82,8 @@ def test_another_process_finds_it_and_may_cancel(store: ResponseStore) -> None:
     assert store.get("r", "a") is not None  # the directory is not the other's to remove
 
 
-def test_what_a_dead_process_made_fails(store: ResponseStore) -> None:
+def test_what_a_dead_process_made_fails() -> None:
+    store = ResponseStore(max_responses=3, max_bytes=1000)
     dead = ResponseStore(store.directory, maker="1.1", max_responses=3, max_bytes=1000)
     dead.put(replace(response("runs", status="in_progress"), body=b'{"status":"in_progress"}'))
     dead.put(response("has_ended"))
@@ -98,6 +99,7 @@ def test_what_a_dead_process_made_fails(store: ResponseStore) -> None:
     assert store.get("another's", "a") == response("another's", status="in_progress")
     assert store.running_of("1.1") == []
     dead.close()
+    store.close()
 
 
 def test_the_directory_is_private_and_goes(store: ResponseStore) -> None:
