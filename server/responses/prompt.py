@@ -90,8 +90,8 @@ def _droppable(items: Sequence[Item]) -> list[frozenset[int]]:
     for place, item in enumerate(items):
         if isinstance(item, MessageItem) and item.role in ("system", "developer"):
             continue
-        is_call = isinstance(item, CallItem | ResultItem)
-        groups.setdefault(f"call {item.call_id}" if is_call else str(place), set()).add(place)
+        name = f"call {item.call_id}" if isinstance(item, CallItem | ResultItem) else str(place)
+        groups.setdefault(name, set()).add(place)
     last = len(items) - 1
     return [frozenset(group) for group in groups.values() if last not in group]
 
