@@ -4,9 +4,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
-from leadline.server.chunk_frames import encode_line
 from leadline.server.errors import ApiError
 from leadline.server.generation import Generation
+from leadline.server.json_line import encode_line
 from leadline.server.responses import response as responses
 from leadline.server.responses.field_names import renamed
 from leadline.server.responses.output import OutputEvent, OutputWriter
