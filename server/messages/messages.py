@@ -40,7 +40,11 @@ async def create_message(request: Request) -> ASGIApp:
             generation, shows_thinking=shows_thinking, fills_context=fills_context
         )
         return EventStream(
-            frames.frames(), headers=headers, keep_alive_s=state.keep_alive_s, keep_alive=PING
+            frames.frames(),
+            headers=headers,
+            keep_alive_s=state.keep_alive_s,
+            keep_alive=PING,
+            offer_writer=frames.take_writer,
         )
     message = await run_until_disconnect(
         request.receive,
