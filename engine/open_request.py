@@ -2,11 +2,11 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from msgspec.structs import replace
 
 from leadline.engine.deadlines import has_passed
-from leadline.engine.errors import RequestError
 from leadline.engine.messages import EngineState, EngineStatus
 from leadline.engine.request import (
     EngineRequest,
@@ -27,9 +27,14 @@ class OpenRequest:
         ending: why its client has ended it; None if it has not.
     """
 
-    def __init__(self, request: EngineRequest) -> None:
+    def __init__(
+        self, request: EngineRequest, push: Callable[[RequestOutput], bool] | None = None
+    ) -> None:
+        """`push`: see `EngineClient.generate`."""
         self.request = request
-        self.outputs: asyncio.Queue[RequestOutput | RequestError] = asyncio.Queue()
+        self.outputs: asyncio.Queue[RequestOutput | Exception] = asyncio.Queue()
+        self._push = push
+        self._is_awaited = False  # by a reader who has read all
         self.ending: FinishReason | None = None
         self._token_ids: list[int] = []
         self._num_cached_tokens = 0
@@ -46,6 +51,44 @@ class OpenRequest:
             self._is_suspect = False
         if output.num_verified:
             self._verified.append((output.num_verified, output.num_accepted))
+
+    def give(self, output: RequestOutput, max_unread: int) -> bool:
+        """Remember an output and pass it on: at once if `push` takes it, else to the reader.
+
+        Returns:
+            False once, where the reader has left `max_unread` of them; what comes then is dropped.
+        """
+        self.take(output)
+        if self._is_awaited and self._push is not None:
+            try:
+                if self._push(output):
+                    return True
+            except Exception as error:  # noqa: BLE001 # the reader's, who raises it
+                self.put(error)
+                return True
+        num_unread = self.outputs.qsize()
+        if num_unread >= max_unread and output.finish_reason is None:
+            return num_unread > max_unread
+        self.put(output)
+        return True
+
+    def put(self, item: RequestOutput | Exception) -> None:
+        """Leave something for the reader, who raises what is an exception."""
+        self._is_awaited = False
+        self.outputs.put_nowait(item)
+
+    async def next_output(self) -> RequestOutput:
+        """The next output that `push` has not taken.
+
+        Raises:
+            RequestError: the engine refuses the request.
+        """
+        self._is_awaited = self.outputs.empty()
+        item = await self.outputs.get()
+        self._is_awaited = False
+        if isinstance(item, Exception):
+            raise item
+        return item
 
     def count_death(self) -> bool:
         """The engine died while it computed this request; False if it is not to be tried again.
@@ -104,7 +147,7 @@ class OpenRequest:
 
     def end(self, reason: FinishReason, error: str | None = None, *, is_lost: bool = False) -> None:
         """Give its reader the final output, without new tokens."""
-        self.outputs.put_nowait(
+        self.put(
             RequestOutput(
                 request_id=self.request.request_id,
                 token_ids=[],
