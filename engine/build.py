@@ -9,24 +9,19 @@ from pathlib import Path
 import msgspec
 import torch
 
-from leadline.engine.admission import QueueLimits
 from leadline.engine.config import ResolvedConfig
 from leadline.engine.core import EngineCore
 from leadline.engine.draft_policy import DraftPolicy
 from leadline.engine.errors import ConfigError
 from leadline.engine.executor.local import LocalExecutor
 from leadline.engine.grammar.compiler import GrammarStore
-from leadline.engine.kv_event_publisher import KVEventPublisher
-from leadline.engine.kv_events import KVEventLog
-from leadline.engine.kv_events_config import parse_kv_events_config
+from leadline.engine.make_scheduler import make_scheduler
 from leadline.engine.messages import Ready
 from leadline.engine.model.deepseek import DeepseekModel
 from leadline.engine.model.paged_memory import PagedMemory
 from leadline.engine.model.rope import softmax_scale
 from leadline.engine.model.weights import assemble
 from leadline.engine.parallel.context import ParallelContext
-from leadline.engine.prefill_share import PrefillShare
-from leadline.engine.scheduler import Scheduler
 from leadline.engine.survey import ExpertLoad
 from leadline.engine.worker.drafter import Drafter
 from leadline.engine.worker.host_pages import HostPages
@@ -272,42 +267,3 @@ def build_core(
         ],
     )
     return EngineCore(scheduler, executor, events=events, grammar_counts=grammars.counts), ready
-
-
-def make_scheduler(
-    config: ResolvedConfig, draft_policy: DraftPolicy, *, vocab_size: int = 0
-) -> tuple[Scheduler, KVEventPublisher | None]:
-    """The scheduler of a config, and what publishes its cache events, if anything does.
-
-    Raises:
-        ConfigError: an address for events cannot be bound.
-    """
-    log = publisher = None
-    if config.kv_events_config is not None:
-        events_config = parse_kv_events_config(config.kv_events_config)
-        if events_config.is_on:
-            log = KVEventLog(config.page_size)
-            publisher = KVEventPublisher(events_config, log)
-    share = PrefillShare(
-        config.max_num_batched_tokens,
-        target_itl_s=_seconds(config.target_itl_ms),
-        target_ttft_s=_seconds(config.target_ttft_ms),
-    )
-    limits = QueueLimits(
-        max_requests=config.max_queued_requests, max_tokens=config.max_queued_tokens
-    )
-    scheduler = Scheduler(
-        msgspec.structs.replace(config.capacity(), vocab_size=vocab_size),
-        max_num_batched_tokens=config.max_num_batched_tokens,
-        prefix_caching=config.prefix_caching,
-        draft_policy=draft_policy,
-        prefill_share=share,
-        queue_limits=limits,
-        events=log,
-        verify_pages=config.verify_pages,
-    )
-    return scheduler, publisher
-
-
-def _seconds(milliseconds: float | None) -> float | None:
-    return None if milliseconds is None else milliseconds / 1e3
