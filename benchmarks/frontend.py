@@ -133,10 +133,10 @@ def serve(config: ScriptConfig, parent: Connection) -> None:
     run(config, parent.send)
 
 
-def cpu_s(process_id: int) -> float:
-    """Seconds of processor time of a process so far, its threads' included."""
+def cpu_s(process_id: int) -> tuple[float, float]:
+    """Seconds of processor time of a process so far, user and system, its threads' included."""
     fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+    return int(fields[11]) / _TICKS_PER_S, int(fields[12]) / _TICKS_PER_S
 
 
 def measure(num_streams: int, num_tokens: int, seconds: float) -> Point:

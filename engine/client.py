@@ -1,13 +1,14 @@
 """A client's view of the engine: ask it, follow how it fares, go on where a dead one stopped."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 import msgspec
 import zmq
 import zmq.asyncio
 
 from leadline.engine.control import Done, Order
+from leadline.engine.delivery import Delivery
 from leadline.engine.engine_control import EngineControl
 from leadline.engine.errors import EngineDeadError, EngineRestartingError, RequestError, id_in_use
 from leadline.engine.messages import (
@@ -71,6 +72,7 @@ class EngineClient:
         self._socket: zmq.asyncio.Socket | None = None
         self._receiver: asyncio.Task[None] | None = None
         self._follower: asyncio.Task[None] | None = None
+        self._delivery = Delivery(self._pass_on)
         self._resets = SharedAnswer[int]()
         self._surveys = SharedAnswer[EngineSurvey]()
         self._encoder = msgspec.msgpack.Encoder()
@@ -107,11 +109,18 @@ class EngineClient:
         """Counts the lives of the engine, from 1 on."""
         return self._status.generation if self._status else 0
 
-    async def generate(self, request: EngineRequest) -> AsyncGenerator[RequestOutput, None]:
+    async def generate(
+        self, request: EngineRequest, push: Callable[[RequestOutput], bool] | None = None
+    ) -> AsyncGenerator[RequestOutput, None]:
         """Submit a request and yield its outputs; the last one has a finish reason.
 
         Closing the generator early (`contextlib.aclosing`) aborts the request. If the engine dies
         and the request cannot go on, the last output's finish reason is `error`.
+
+        Args:
+            request: what the engine is asked.
+            push: is offered each output that comes while the reader waits for one. It returns
+                whether it has taken it; the reader, who need not wake up, does not see it then.
 
         Raises:
             RequestError: at the first step, if the engine refuses the request.
@@ -121,17 +130,17 @@ class EngineClient:
         self._check_alive()
         if request_id in self._open:
             raise id_in_use(request_id)
-        open_request = self._open[request_id] = OpenRequest(request)
+        open_request = self._open[request_id] = OpenRequest(request, push)
         is_over = False
         try:
             self._submit(request)
             while not is_over:
-                item = await open_request.outputs.get()
-                if isinstance(item, RequestError):
-                    is_over = True
-                    raise item
-                is_over = item.finish_reason is not None
-                yield item
+                output = await open_request.next_output()
+                is_over = output.finish_reason is not None
+                yield output
+        except RequestError:
+            is_over = True
+            raise
         finally:
             if not is_over:
                 self.finish(request_id, FinishReason.ABORT)
@@ -224,7 +233,7 @@ class EngineClient:
         self._socket.set_hwm(0)
         self._socket.linger = 0
         self._socket.connect(status.address)
-        self._receiver = asyncio.create_task(self._receive(self._socket))
+        self._receiver = asyncio.create_task(self._delivery.receive(self._socket, self._handle))
         self._send(Hello(self.stats.is_paused, self.stats.sleep_level))
         self.progress.restart()
         for open_request in self._open.values():
@@ -241,6 +250,7 @@ class EngineClient:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+        self._delivery.pass_on_all()
 
     async def _on_death(self, status: EngineStatus) -> None:
         """End what cannot go on."""
@@ -249,7 +259,7 @@ class EngineClient:
             if self._receiver is not None:
                 self._receiver.cancel()
             while status.is_shut_down and await socket.poll(_LAST_OUTPUTS_MS):
-                self._handle(self._decoder.decode(await socket.recv()))
+                self._handle(await socket.recv())
             socket.close()
         self._disconnect()
         self.progress.restart()
@@ -264,17 +274,13 @@ class EngineClient:
             if open_request.survives(status, resume=self._resume, is_suspect=is_suspect):
                 open_request.watch_deadline()
 
-    async def _receive(self, socket: zmq.asyncio.Socket) -> None:
-        while True:
-            self._handle(self._decoder.decode(await socket.recv()))
-
-    def _handle(self, message: FromEngine) -> None:
+    def _handle(self, data: bytes) -> None:
+        message: FromEngine = self._decoder.decode(data)
         match message:
             case StepOutputs(outputs, stats):
                 self.stats = stats
                 self.progress.hear(stats)
-                for output in outputs:
-                    self._pass_on(output)
+                self._delivery.add(outputs)
             case Refused(request_id):
                 self.progress.answer(is_request=True)
                 if (open_request := self._open.get(request_id)) is not None:
@@ -292,15 +298,10 @@ class EngineClient:
                 pass  # the answer to Hello
 
     def _pass_on(self, output: RequestOutput) -> None:
-        is_final = output.finish_reason is not None
-        if is_final:
+        if output.finish_reason is not None:
             self.progress.answer(is_request=True)
         if (open_request := self._open.get(output.request_id)) is None:
             return
-        queue = open_request.outputs
-        open_request.take(output)
-        if is_final or queue.qsize() < self._max_unread:
-            queue.put_nowait(output)
-        elif queue.qsize() == self._max_unread:
+        if not open_request.give(output, self._max_unread):
             self.finish(output.request_id, FinishReason.ABORT)
             open_request.end(FinishReason.ABORT)

@@ -2,11 +2,11 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from msgspec.structs import replace
 
 from leadline.engine.deadlines import has_passed
-from leadline.engine.errors import RequestError
 from leadline.engine.messages import EngineState, EngineStatus
 from leadline.engine.request import (
     EngineRequest,
@@ -27,9 +27,14 @@ class OpenRequest:
         ending: why its client has ended it; None if it has not.
     """
 
-    def __init__(self, request: EngineRequest) -> None:
+    def __init__(
+        self, request: EngineRequest, push: Callable[[RequestOutput], bool] | None = None
+    ) -> None:
+        """`push`: see `EngineClient.generate`."""
         self.request = request
-        self.outputs: asyncio.Queue[RequestOutput | RequestError] = asyncio.Queue()
+        self.outputs: asyncio.Queue[RequestOutput | Exception] = asyncio.Queue()
+        self._push = push
+        self._is_awaited = False
         self.ending: FinishReason | None = None
         self._token_ids: list[int] = []
         self._num_cached_tokens = 0
@@ -46,6 +51,40 @@ class OpenRequest:
             self._is_suspect = False
         if output.num_verified:
             self._verified.append((output.num_verified, output.num_accepted))
+
+    def give(self, output: RequestOutput, max_unread: int) -> bool:
+        """Remember an output and pass it on: at once if `push` takes it, else to the reader.
+
+        Returns:
+            False once, where the reader has left `max_unread` of them; what comes then is dropped.
+        """
+        self.take(output)
+        num_unread = self.outputs.qsize()
+        if num_unread >= max_unread and output.finish_reason is None:
+            return num_unread > max_unread
+        if num_unread or not self._is_awaited or not self._takes(output):
+            self.outputs.put_nowait(output)
+        return True
+
+    def _takes(self, output: RequestOutput) -> bool:
+        try:
+            return self._push is not None and self._push(output)
+        except Exception as error:  # noqa: BLE001 # its reader raises it
+            self.outputs.put_nowait(error)
+            return True
+
+    async def next_output(self) -> RequestOutput:
+        """The next output that `push` has not taken.
+
+        Raises:
+            RequestError: the engine refuses the request.
+        """
+        self._is_awaited = True
+        item = await self.outputs.get()
+        self._is_awaited = False
+        if isinstance(item, Exception):
+            raise item
+        return item
 
     def count_death(self) -> bool:
         """The engine died while it computed this request; False if it is not to be tried again.

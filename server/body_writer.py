@@ -12,26 +12,43 @@ _EXTENSION = "leadline.body_writer"
 
 
 class BodyWriter:
-    """For one answer whose head has been sent through `send`, and whose end will be too."""
+    """For one answer whose head has been sent through `send`, and whose end will be too.
 
-    __slots__ = ("_cycle",)
+    Attributes:
+        num_parts: how many it has sent.
+    """
+
+    __slots__ = ("_cycle", "_flow", "_write", "num_parts")
 
     def __init__(self, cycle: "RequestResponseCycle") -> None:
         self._cycle = cycle
+        self._flow = cycle.flow
+        self._write = cycle.transport.write
+        self.num_parts = 0
 
     @property
     def is_usable(self) -> bool:
         """Whether the body goes out in chunks; if not, `send` has to be used."""
         return bool(self._cycle.chunked_encoding)
 
+    @property
+    def is_free(self) -> bool:
+        """Whether `write_now` may be called: the client is there, and has not much left to read."""
+        cycle = self._cycle
+        return not (self._flow.write_paused or cycle.disconnected) and bool(cycle.chunked_encoding)
+
+    def write_now(self, part: bytes) -> None:
+        """Send a part, not empty."""
+        self.num_parts += 1
+        self._write(b"%x\r\n%b\r\n" % (len(part), part))
+
     async def write(self, part: bytes) -> None:
         """Send a part, not empty; waits where the client has much left to read."""
-        cycle = self._cycle
-        if cycle.disconnected:
+        if self._cycle.disconnected:
             return
-        cycle.transport.write(b"%x\r\n%b\r\n" % (len(part), part))
-        if cycle.flow.write_paused:
-            await cycle.flow.drain()
+        self.write_now(part)
+        if self._flow.write_paused:
+            await self._flow.drain()
 
 
 def offer(scope: "HTTPScope", cycle: "RequestResponseCycle") -> None:

@@ -82,8 +82,13 @@ async def chat_completions(request: Request) -> ASGIApp:
     prompt_ids = truncated(state, fields, prompt_ids)
     generation = await generation_of(state, fields, prompt_ids, caller, id_prefix="chatcmpl-")
     if fields.stream:
-        frames = ChunkFrames(generation, CHAT_FORMAT, fields.stream_options).frames()
-        return EventStream(frames, headers=headers, keep_alive_s=state.keep_alive_s)
+        frames = ChunkFrames(generation, CHAT_FORMAT, fields.stream_options)
+        return EventStream(
+            frames.frames(),
+            headers=headers,
+            keep_alive_s=state.keep_alive_s,
+            offer_writer=frames.take_writer,
+        )
     body = await run_until_disconnect(request.receive, whole_body(generation, _body))
     return Response(body, headers=headers, media_type="application/json")
 

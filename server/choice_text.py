@@ -12,7 +12,7 @@ from leadline.engine.request import (
 )
 from leadline.server.detokenizer import Detokenizer
 from leadline.server.dialects.dialect import Mark
-from leadline.server.dialects.events import CallBegin, ContentText, Event, merge
+from leadline.server.dialects.events import CallBegin, ContentText, Event, TextKind, merge
 from leadline.server.dialects.reader import AnswerReader
 from leadline.server.stop_strings import StopStringMatcher
 from leadline.server.thinking import ThinkingCounter
@@ -211,6 +211,22 @@ class ChoiceText:
             prompt_logprobs=output.prompt_logprobs,
             is_draft=output.num_accepted > 0,
         )
+
+    @property
+    def plain_kind(self) -> TextKind | None:
+        """What the next token becomes if it is whole characters and no mark; None for no one knows.
+
+        Such tokens may be left out of `push`, as long as `skip_plain` is told of them.
+        """
+        if self._is_watched or self._detokenizer.is_within_character:
+            return None
+        return ContentText if self._reader is None else self._reader.kind_of_text
+
+    def skip_plain(self, num_tokens: int) -> None:
+        """Count tokens that were left out."""
+        self._num_tokens += num_tokens
+        if self._thinking is not None:
+            self._thinking.push_plain(num_tokens)
 
     @property
     def _has_ended(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from leadline.server.body_writer import BodyWriter
 from leadline.server.choice_text import Delta, TokenInText, moved
 from leadline.server.dialects.events import (
     CallArguments,
@@ -14,28 +15,15 @@ from leadline.server.dialects.events import (
     ContentText,
     Event,
     ReasoningText,
+    TextKind,
 )
 from leadline.server.generation import Generation
+from leadline.server.json_line import encode_line
 from leadline.server.logprobs import LogprobWriter
 from leadline.server.sampling_types import StreamOptions
 from leadline.server.sse import DONE
 
 _encode = msgspec.json.Encoder().encode
-# Some clients split a stream's lines where Unicode does; JSON leaves these as they are.
-_LINE_ENDS = (
-    ("\x85".encode(), b"\\u0085"),
-    ("\u2028".encode(), b"\\u2028"),
-    ("\u2029".encode(), b"\\u2029"),
-)
-
-
-def encode_line(value: Any) -> bytes:
-    """A value as JSON that is one line, for whatever a client takes for a line."""
-    encoded = _encode(value)
-    if not encoded.isascii():
-        for raw, escaped in _LINE_ENDS:
-            encoded = encoded.replace(raw, escaped)
-    return encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +101,16 @@ class ChunkFrames:
         self._choices = [_ChoiceStream() for _ in range(num_choices)]
         self._num_open = num_choices
 
+    def take_writer(self, writer: BodyWriter) -> None:
+        """Let frames of plain text be written to it; to be called before `frames` begins."""
+        if self._is_plain:
+            self._generation.plain_way = (self, writer)
+
+    def around_text(self, kind: TextKind) -> tuple[bytes, ...]:
+        """What stands in a frame before, between and after its text."""
+        part = self._part_of(kind("")).replace(b'""', b'"\0"')  # which JSON has nowhere
+        return tuple((self._choice_heads[0] + part + self._plain_tail).split(b"\0"))
+
     def role(self, index: int) -> bytes:
         """A choice's first chunk; the very first has the prompt's tokens, if they are asked for."""
         chunk = b""
@@ -127,16 +125,18 @@ class ChunkFrames:
         self, index: int, text: str, tokens: Sequence[TokenInText], *, is_echo: bool = False
     ) -> bytes:
         """New text of a choice, and the tokens that are told with it."""
-        part = self._format.before_text + encode_line(text) + self._format.after_text
-        return self._chunk(index, part, tokens, is_echo=is_echo)
+        return self._chunk(index, self._part_of(ContentText(text)), tokens, is_echo=is_echo)
 
     def event(self, index: int, event: Event, tokens: Sequence[TokenInText]) -> bytes:
         """New content, reasoning, or more of a tool call."""
+        return self._chunk(index, self._part_of(event), tokens)
+
+    def _part_of(self, event: Event) -> bytes:
         if isinstance(event, ContentText):
-            return self.text(index, event.text, tokens)
+            return self._format.before_text + encode_line(event.text) + self._format.after_text
         has_functions = self._generation.parts.has_functions
         delta = _function_delta_of(event) if has_functions else _delta_of(event)
-        return self._chunk(index, b'"delta":{' + delta + b"}", tokens)
+        return b'"delta":{' + delta + b"}"
 
     def _chunk(
         self, index: int, part: bytes, tokens: Sequence[TokenInText], *, is_echo: bool = False

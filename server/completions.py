@@ -46,8 +46,13 @@ async def completions(request: Request) -> ASGIApp:
         prefix_lens=prefix_lens,
     )
     if fields.stream:
-        frames = ChunkFrames(generation, TEXT_FORMAT, fields.stream_options).frames()
-        return EventStream(frames, headers=headers, keep_alive_s=state.keep_alive_s)
+        frames = ChunkFrames(generation, TEXT_FORMAT, fields.stream_options)
+        return EventStream(
+            frames.frames(),
+            headers=headers,
+            keep_alive_s=state.keep_alive_s,
+            offer_writer=frames.take_writer,
+        )
     body = await run_until_disconnect(request.receive, whole_body(generation, _body))
     return Response(body, headers=headers, media_type="application/json")
 

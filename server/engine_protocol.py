@@ -1,6 +1,6 @@
 """What the server asks of the engine: no more than this."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Protocol
 
 from leadline.engine.engine_control import EngineControl
@@ -38,8 +38,12 @@ class Engine(Protocol):
         """An operator's hold on the engine."""
         ...
 
-    def generate(self, request: EngineRequest) -> AsyncGenerator[RequestOutput, None]:
+    def generate(
+        self, request: EngineRequest, push: Callable[[RequestOutput], bool] | None = None
+    ) -> AsyncGenerator[RequestOutput, None]:
         """Yield a request's outputs, the last with a finish reason; closing it early aborts.
+
+        `push` may be offered any output first while the reader waits, and may take it.
 
         Raises:
             RequestError: at the first step, if the engine refuses the request.

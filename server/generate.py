@@ -13,10 +13,10 @@ from starlette.types import ASGIApp
 from leadline.server.answers import Answer, whole_body
 from leadline.server.caller import caller_of
 from leadline.server.choice_text import Delta
-from leadline.server.chunk_frames import encode_line
 from leadline.server.disconnect import run_until_disconnect
 from leadline.server.generate_types import GenerateRequest
 from leadline.server.generation import Generation
+from leadline.server.json_line import encode_line
 from leadline.server.make_generation import make_generation
 from leadline.server.prompts import truncated
 from leadline.server.requests import read_fields

@@ -16,6 +16,8 @@ from leadline.engine.request import (
     SpeculationCounts,
     TokenLogprobs,
 )
+from leadline.server.answer_parts import AnswerParts
+from leadline.server.body_writer import BodyWriter
 from leadline.server.choice_text import ChoiceText, Delta, TextRules, TokenInText
 from leadline.server.dialects.events import CallBegin, ReasoningText
 from leadline.server.dialects.reading import Reading
@@ -29,38 +31,12 @@ from leadline.server.errors import (
 )
 from leadline.server.logprobs import EchoedPrompt, LogprobWriter, bytes_of
 from leadline.server.merge import merge
+from leadline.server.plain_stream import PlainFrames, PlainStream
 from leadline.server.request_id import REQUEST_ID
 from leadline.server.request_record import ChoiceRecord, RequestRecord
 from leadline.server.state import ServerState
 from leadline.server.thinking import ThinkingCounter
 from leadline.server.usage import Usage
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerParts:
-    """What an answer tells beside its text.
-
-    Attributes:
-        has_text: tokens become text at all.
-        has_logprobs: of the output's tokens.
-        has_prompt_logprobs: in a field of their own.
-        has_token_ids: of prompt and output.
-        has_draft_flags: whether its text is an accepted draft, with every chunk.
-        has_special_tokens: they are part of the text.
-        hides_reasoning: what the model thinks is left out.
-        has_functions: calls are told in OpenAI's older form.
-        is_scoring: the engine's one token is dropped; the prompt alone is looked at.
-    """
-
-    has_text: bool = True
-    has_logprobs: bool = False
-    has_prompt_logprobs: bool = False
-    has_token_ids: bool = False
-    has_draft_flags: bool = False
-    has_special_tokens: bool = False
-    hides_reasoning: bool = False
-    has_functions: bool = False
-    is_scoring: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -80,6 +56,7 @@ class Generation:
         usage: as of the last delta.
         prompt_logprobs: by prompt, as of the last delta, if the engine was asked for them.
         trace_headers: where the request stands in somebody's trace.
+        plain_way: if set before the first delta, plain text goes there, and not by `deltas`.
         record: what has happened so far.
     """
 
@@ -99,6 +76,7 @@ class Generation:
     metadata: dict[str, Any] | None = None
     prompt_logprobs: dict[int, list[TokenLogprobs]] = field(default_factory=dict)
     trace_headers: dict[str, str] = field(default_factory=dict)
+    plain_way: tuple[PlainFrames, BodyWriter] | None = None
     record: RequestRecord = field(init=False)
 
     def __post_init__(self) -> None:
@@ -193,7 +171,7 @@ class Generation:
             record.has_call = False
         reason = FinishReason.ABORT
         try:
-            source = state.engine.generate(request)
+            source = self._outputs(request, text, record)
             if self.parts.has_draft_flags:
                 source = split_at_drafts(source)
             async with aclosing(source) as outputs:
@@ -220,6 +198,16 @@ class Generation:
         finally:
             record.end(reason)
             state.metrics.requests.on_choice_end(record, self.record.arrived_s)
+
+    def _outputs(
+        self, request: EngineRequest, text: ChoiceText, choice: ChoiceRecord
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """A request's outputs, but for those that have gone the plain way."""
+        state, way = self.state, self.plain_way
+        if way is None or len(self.requests) > 1 or not self.parts.are_as_they_come:
+            return state.engine.generate(request)
+        plain = PlainStream(text, choice, *way, state.plain_texts, state.metrics.requests)
+        return plain.outputs(state.engine, request)
 
     def _take(self, choice: ChoiceRecord, output: RequestOutput, delta: Delta) -> None:
         """Take the time of an output, and what it has brought."""

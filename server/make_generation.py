@@ -10,13 +10,14 @@ import msgspec
 from leadline.engine.errors import EngineError, InvalidRequestError
 from leadline.engine.grammar.compilation import check_size
 from leadline.engine.request import EngineRequest, Grammar, SamplingParams
+from leadline.server.answer_parts import AnswerParts
 from leadline.server.caller import Caller
 from leadline.server.choice_text import TextRules
 from leadline.server.dialects.call_grammar import tools_refusal
 from leadline.server.dialects.reading import Reading
 from leadline.server.errors import BadRequestError, from_engine_error
 from leadline.server.field_limits import check_limits, check_prompt_tokens, check_prompts
-from leadline.server.generation import AnswerParts, Generation
+from leadline.server.generation import Generation
 from leadline.server.logprobs import EchoedPrompt, LogprobWriter, echo_of
 from leadline.server.sampling_params import check_ids, make_params
 from leadline.server.sampling_types import SamplingFields

@@ -42,6 +42,7 @@ class EventStream:
         keep_alive_s: float,
         keep_alive: bytes = _KEEP_ALIVE,
         on_error: Callable[[ApiError], bytes] = error_frame,
+        offer_writer: Callable[[BodyWriter], None] | None = None,
     ) -> None:
         """Send these frames.
 
@@ -51,6 +52,8 @@ class EventStream:
             keep_alive_s: see above.
             keep_alive: the frame that clients skip.
             on_error: what is sent of a failure.
+            offer_writer: is given what frames may also be written to, while `frames` waits for the
+                next one, once the first has been sent.
         """
         self._frames = frames
         self._headers = [
@@ -60,8 +63,9 @@ class EventStream:
         self._keep_alive_s = keep_alive_s
         self._keep_alive_frame = keep_alive
         self._on_error = on_error
+        self._offer_writer = offer_writer
         self._is_open = False
-        self._has_news = False
+        self._num_sent = 0
         self._lock = asyncio.Lock()  # the keep-alive timer writes too
         self._writer: BodyWriter | None = None
 
@@ -73,6 +77,8 @@ class EventStream:
             ClientDisconnectedError: the client has left.
         """
         self._writer = find(scope)
+        if self._writer is not None and self._offer_writer is not None:
+            self._offer_writer(self._writer)
         await run_until_disconnect(receive, self._send_frames(send))
 
     async def _send_frames(self, send: Send) -> None:
@@ -80,7 +86,7 @@ class EventStream:
         try:
             async with aclosing(self._frames) as frames:
                 async for frame in frames:
-                    self._has_news = True
+                    self._num_sent += 1
                     await self._write(send, frame)
         except ApiError as error:
             if not self._is_open:
@@ -96,10 +102,15 @@ class EventStream:
 
     async def _keep_alive(self, send: Send) -> None:
         while True:
-            self._has_news = False
+            num_before = self._num_frames
             await asyncio.sleep(self._keep_alive_s)
-            if not self._has_news:
+            if self._num_frames == num_before:
                 await self._write(send, self._keep_alive_frame)
+
+    @property
+    def _num_frames(self) -> int:
+        """Sent so far, by whatever way; some are counted twice."""
+        return self._num_sent + (0 if self._writer is None else self._writer.num_parts)
 
     async def _write(self, send: Send, frame: bytes) -> None:
         if self._is_open and self._writer is not None and self._writer.is_usable:

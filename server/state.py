@@ -14,9 +14,11 @@ from leadline.loader.chat_template import ChatTemplate
 from leadline.loader.generation_config import GenerationConfig
 from leadline.loader.tokenizer import Tokenizer
 from leadline.server.dialects.dialect import Dialect, find_dialect
+from leadline.server.dialects.reading import mark_ids
 from leadline.server.engine_protocol import Engine
 from leadline.server.limits import Limits
 from leadline.server.metrics import Metrics
+from leadline.server.plain_texts import PlainTexts
 from leadline.server.request_record import RequestRecord
 from leadline.server.responses.running import RunningResponses
 from leadline.server.responses.store import ResponseStore
@@ -78,6 +80,7 @@ class ServerState:
         responses_directory: where other processes keep theirs too; None for a place of its own.
         responses: those of /v1/responses that can be asked for again.
         cache_info: what metrics tell of the engine's cache, by label.
+        plain_texts: of tokens that are no more than text.
         reporters: are told of each request whose answer has ended.
         info: what was settled at the start.
         fingerprint: stands for model and version in answers.
@@ -112,6 +115,7 @@ class ServerState:
     fingerprint: str = field(init=False)
     thinking: ThinkingLimit | None = field(init=False)
     dialect: Dialect | None = field(init=False)
+    plain_texts: PlainTexts = field(init=False)
 
     def __post_init__(self) -> None:
         served = f"{version()} {self.model_names} {self.max_model_len}"
@@ -125,6 +129,8 @@ class ServerState:
         self.thinking = find_thinking_tokens(self.tokenizer)
         template_source = "" if self.template is None else self.template.source
         self.dialect = find_dialect(self.tokenizer, template_source)
+        marks = frozenset(mark_ids(self.thinking, self.dialect).values())
+        self.plain_texts = PlainTexts(self.tokenizer, marks)
         self.metrics = Metrics(
             self.model_names[0],
             lambda: self.engine.stats,

@@ -36,6 +36,7 @@ class CallArguments:
 
 
 Event = ReasoningText | ContentText | CallBegin | CallArguments
+TextKind = type[ReasoningText] | type[ContentText]
 
 
 def merge(events: Iterable[Event]) -> list[Event]:

@@ -11,6 +11,7 @@ from leadline.server.dialects.events import (
     ContentText,
     Event,
     ReasoningText,
+    TextKind,
 )
 
 MAX_HEADER_CHARS = 256
@@ -85,7 +86,7 @@ class AnswerReader:
         return bool(self._held) and self._state is not _State.ARGUMENTS
 
     @property
-    def kind_of_text(self) -> type[ContentText] | type[ReasoningText] | None:
+    def kind_of_text(self) -> TextKind | None:
         """What text becomes that comes now; None where that is not decided."""
         if self._state is _State.THINKING:
             return ReasoningText

@@ -59,11 +59,7 @@ def reading_of(
     """
     if thinking is None and dialect is None:
         return None
-    ids: dict[Mark, int] = {}
-    if thinking is not None:
-        ids |= {Mark.THINK_BEGIN: thinking.begin_id, Mark.THINK_END: thinking.end_id}
-    if dialect is not None:
-        ids |= dialect.ids
+    ids = mark_ids(thinking, dialect)
     return Reading(
         marks={
             token_id: (mark, tokenizer.decode([token_id], skip_special_tokens=False))
@@ -74,6 +70,16 @@ def reading_of(
         is_thinking=thinking is not None
         and (continues_thinking or ends_within_thinking(tokenizer, thinking, prompt_ids)),
     )
+
+
+def mark_ids(thinking: ThinkingLimit | None, dialect: Dialect | None) -> dict[Mark, int]:
+    """The tokens that are marks, where thinking is marked and calls are written in a dialect."""
+    ids: dict[Mark, int] = {}
+    if thinking is not None:
+        ids |= {Mark.THINK_BEGIN: thinking.begin_id, Mark.THINK_END: thinking.end_id}
+    if dialect is not None:
+        ids |= dialect.ids
+    return ids
 
 
 def ends_within_thinking(

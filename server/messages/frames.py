@@ -5,8 +5,8 @@ from contextlib import aclosing
 from typing import Any
 
 from leadline.server.choice_text import Delta
-from leadline.server.chunk_frames import encode_line
 from leadline.server.generation import Generation
+from leadline.server.json_line import encode_line
 from leadline.server.messages.answer_blocks import BlockBegin, BlockDelta, BlockEvent, BlockWriter
 from leadline.server.messages.message import MessageAnswer, stop_of, usage_json
 

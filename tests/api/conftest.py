@@ -111,6 +111,7 @@ class ScriptedEngine:
         speculation: told with the end.
         timing: told with the first tokens.
         num_cached_pages: what a reset of the prefix cache drops.
+        num_pushed: outputs that went to clients at once.
         refusal: raised instead of an answer.
     """
 
@@ -134,6 +135,7 @@ class ScriptedEngine:
     progress: Progress = field(default_factory=Progress)
     requests: list[EngineRequest] = field(default_factory=list)
     finished: list[tuple[str, FinishReason]] = field(default_factory=list)
+    num_pushed: int = 0
     orders: list[tuple[str, Any]] = field(default_factory=list)
 
     def finish(self, request_id: str, reason: FinishReason) -> None:
@@ -187,13 +189,18 @@ class ScriptedEngine:
         num_pages, self.num_cached_pages = self.num_cached_pages, 0
         return num_pages
 
-    async def generate(self, request: EngineRequest) -> AsyncGenerator[RequestOutput, None]:
+    async def generate(
+        self, request: EngineRequest, push: Callable[[RequestOutput], bool] | None = None
+    ) -> AsyncGenerator[RequestOutput, None]:
         self.requests.append(request)
         if self.refusal is not None:
             raise self.refusal
         is_over = False
         try:
             async for output in self._outputs(request):
+                if push is not None and push(output):
+                    self.num_pushed += 1
+                    continue
                 is_over = output.finish_reason is not None
                 yield output
         finally:

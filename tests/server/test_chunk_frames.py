@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadline.server.chunk_frames import encode_line
+from leadline.server.json_line import encode_line
 
 
 @given(st.text())

@@ -1,0 +1,56 @@
+"""Outputs on their way from the engine's messages to their requests, in portions."""
+
+import asyncio
+from collections.abc import Callable
+
+import zmq
+import zmq.asyncio
+
+from leadline.engine.request import RequestOutput
+
+REQUESTS_A_PORTION = 64
+
+
+class Delivery:
+    """Keeps outputs until their turn comes: a request's in their order, all that wait at once.
+
+    Between portions whoever delivers lets others run, so that the first of a thousand streams need
+    not wait for the last. A reader of messages that falls behind finds several outputs of a
+    request, which then cost one write together.
+    """
+
+    def __init__(self, pass_on: Callable[[RequestOutput], None]) -> None:
+        """`pass_on`: is given each output in its turn."""
+        self._pass_on = pass_on
+        self._waiting: dict[str, list[RequestOutput]] = {}
+
+    async def receive(self, socket: zmq.asyncio.Socket, handle: Callable[[bytes], None]) -> None:
+        """Give messages to `handle`, which adds outputs, and pass these on; for ever."""
+        while True:
+            handle(await socket.recv())
+            while self._waiting:
+                self.pass_on_portion()
+                await asyncio.sleep(0)  # what has been written goes out
+                while int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+                    handle(await socket.recv())
+
+    def add(self, outputs: list[RequestOutput]) -> None:
+        """Take what a step has produced."""
+        waiting = self._waiting
+        for output in outputs:
+            if (before := waiting.get(output.request_id)) is None:
+                waiting[output.request_id] = [output]
+            else:
+                before.append(output)
+
+    def pass_on_portion(self) -> None:
+        """Pass on what waits for the next `REQUESTS_A_PORTION` requests."""
+        waiting = self._waiting
+        for request_id in list(waiting)[:REQUESTS_A_PORTION]:
+            for output in waiting.pop(request_id):
+                self._pass_on(output)
+
+    def pass_on_all(self) -> None:
+        """Pass on all that waits."""
+        while self._waiting:
+            self.pass_on_portion()

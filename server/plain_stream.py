@@ -1,0 +1,115 @@
+"""The short way of most tokens: from the engine's output to the connection in one call."""
+
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Protocol
+
+from leadline.engine.request import EngineRequest, RequestOutput
+from leadline.server.body_writer import BodyWriter
+from leadline.server.choice_text import ChoiceText
+from leadline.server.dialects.events import TextKind
+from leadline.server.engine_protocol import Engine
+from leadline.server.request_metrics import RequestMetrics
+from leadline.server.request_record import ChoiceRecord
+
+
+class PlainFrames(Protocol):
+    """Knows the frames of text that has nothing with it."""
+
+    def around_text(self, kind: TextKind) -> tuple[bytes, ...]:
+        """What stands in the next frame before, between and after its text."""
+        ...
+
+
+class PlainStream:
+    """Follows one choice while its reader waits for outputs that bring more than text.
+
+    What it takes is what `ChoiceText.push` and the frames would have made of it, byte for byte.
+    """
+
+    __slots__ = (
+        *("_choice", "_frames", "_is_open", "_kind", "_last_s", "_metrics", "_num_tokens"),
+        *("_parts", "_text", "_texts", "_writer"),
+    )
+
+    def __init__(
+        self,
+        text: ChoiceText,
+        choice: ChoiceRecord,
+        frames: PlainFrames,
+        writer: BodyWriter,
+        texts: Mapping[int, bytes | None],
+        metrics: RequestMetrics,
+    ) -> None:
+        """`texts`: see `PlainTexts`; the others are the choice's own."""
+        self._text = text
+        self._choice = choice
+        self._frames = frames
+        self._texts = texts
+        self._metrics = metrics
+        self._writer = writer
+        self._kind: TextKind | None = None
+        self._parts: tuple[bytes, ...] | None = None
+        self._is_open = False
+        self._num_tokens = 0
+        self._last_s = 0.0
+
+    async def outputs(
+        self, engine: Engine, request: EngineRequest
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """Submit a request and yield its outputs, but for those whose text is sent at once.
+
+        Raises:
+            EngineError: as `Engine.generate`.
+        """
+        try:
+            async with aclosing(engine.generate(request, self._push)) as outputs:
+                async for output in outputs:
+                    self._settle()
+                    yield output  # and wait until it has been told
+                    self._go_on()
+        finally:
+            self._settle()
+
+    def _push(self, output: RequestOutput) -> bool:
+        """Send an output's text at once.
+
+        False, and nothing is done, where it may bring more, or the client has much left to read.
+        """
+        if not self._is_open or output.finish_reason is not None or not self._writer.is_free:
+            return False
+        texts, text = self._texts, b""
+        for token_id in output.token_ids:
+            if (plain := texts[token_id]) is None:
+                return False
+            text += plain
+        if not text:
+            return False
+        self._writer.write_now(text.join(self._parts or self._begin()))
+        num_tokens, now_s = len(output.token_ids), time.monotonic()
+        self._metrics.on_more_tokens(num_tokens, now_s - self._last_s)
+        self._num_tokens += num_tokens
+        self._last_s = now_s
+        return True
+
+    def _settle(self) -> None:
+        """Let the choice's text and record know what has been sent; the next output is theirs."""
+        self._is_open, self._parts = False, None
+        if self._num_tokens:
+            self._text.skip_plain(self._num_tokens)
+            self._choice.num_tokens += self._num_tokens
+            self._choice.last_token_s = self._last_s
+            self._num_tokens = 0
+
+    def _go_on(self) -> None:
+        """Take what comes after an output that the choice's text and the frames have taken in."""
+        self._kind = self._text.plain_kind
+        if self._kind is not None and self._choice.last_token_s is not None:
+            self._last_s = self._choice.last_token_s
+            self._is_open = True
+
+    def _begin(self) -> tuple[bytes, ...]:
+        assert self._kind is not None, "it is open"
+        self._parts = self._frames.around_text(self._kind)
+        return self._parts

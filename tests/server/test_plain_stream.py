@@ -1,0 +1,213 @@
+"""The short way says what the long one says, byte for byte, however the two are mixed."""
+
+import json
+from collections.abc import AsyncGenerator, Callable
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer as Backend
+
+from leadline.engine.messages import EngineStats
+from leadline.engine.request import EngineRequest, FinishReason, RequestOutput
+from leadline.loader.chat_template import ChatTemplate
+from leadline.loader.tokenizer import Tokenizer
+from leadline.server.caller import Caller
+from leadline.server.chat_types import ChatRequest
+from leadline.server.chunk_frames import CHAT_FORMAT, TEXT_FORMAT, ChunkFrames
+from leadline.server.completion_types import CompletionRequest
+from leadline.server.dialects.dialect import DEEPSEEK_TEXTS
+from leadline.server.dialects.reading import reading_of
+from leadline.server.generation import Generation
+from leadline.server.make_generation import make_generation
+from leadline.server.sampling_types import StreamOptions
+from leadline.server.state import ServerState
+
+PIECES = ["Hello", " world", "\u4f60\u597d", "\u2028", '"\\', "\n\n", "data: [DONE]", "{}"]
+MARKS = ["<think>", "</think>", *DEEPSEEK_TEXTS.values()]
+
+
+def make_tokenizer() -> Tokenizer:
+    """A byte a token, some words, an end token, and marks."""
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    backend = Backend(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([AddedToken("<end>", special=True)])
+    backend.add_tokens([AddedToken(text, special=False) for text in [*MARKS, *PIECES]])
+    return Tokenizer(backend, {})
+
+
+TOKENIZER = make_tokenizer()
+END_ID = TOKENIZER.encode("<end>")[0]
+
+
+class MixedEngine:
+    """Says tokens in groups, and offers each group to the short way if the reader waits for it.
+
+    Attributes:
+        groups: token ids of each output; the end token comes by itself.
+        waits: for each group, whether the reader does.
+        num_pushed: groups that the short way has taken.
+    """
+
+    stats = EngineStats()
+    alive = True
+
+    def __init__(self) -> None:
+        self.groups: list[list[int]] = []
+        self.waits: list[bool] = []
+        self.num_pushed = 0
+
+    def finish(self, request_id: str, reason: FinishReason) -> None:
+        assert reason is FinishReason.STOP
+
+    async def generate(
+        self, request: EngineRequest, push: Callable[[RequestOutput], bool] | None = None
+    ) -> AsyncGenerator[RequestOutput, None]:
+        for group, waits in zip([*self.groups, [END_ID]], [*self.waits, True], strict=True):
+            is_last = group == [END_ID]
+            output = RequestOutput(
+                request_id=request.request_id,
+                token_ids=group,
+                finish_reason=FinishReason.STOP if is_last else None,
+                stop_token_id=END_ID if is_last else None,
+            )
+            if waits and push is not None and push(output):
+                self.num_pushed += 1
+            else:
+                yield output
+
+
+class Writer:
+    """Keeps what is written, and is free now and then."""
+
+    def __init__(self, free: list[bool]) -> None:
+        self.frames: list[bytes] = []
+        self._free = iter(free)
+
+    @property
+    def is_free(self) -> bool:
+        return next(self._free, True)
+
+    def write_now(self, part: bytes) -> None:
+        self.frames.append(part)
+
+
+ENGINE = MixedEngine()
+_STATE: dict[str, Any] = {
+    "tokenizer": TOKENIZER,
+    "template": ChatTemplate("", {}),
+    "model_names": ('a "model"',),
+    "max_model_len": 10_000,
+    "seed_source": lambda: 1,
+}
+STATE = ServerState(engine=ENGINE, **_STATE)  # type: ignore[arg-type] # as much as is needed
+
+
+async def generation_of(fields: Any, *, prompt: str, is_read: bool) -> Generation:
+    prompt_ids = TOKENIZER.encode(prompt)
+    reading = reading_of(
+        TOKENIZER, STATE.thinking, prompt_ids, dialect=STATE.dialect, max_calls=None
+    )
+    generation = await make_generation(
+        STATE,
+        fields,
+        [prompt_ids],
+        Caller(),
+        id_prefix="x",
+        default_max_tokens=99,
+        reading=reading if is_read else None,
+    )
+    request = msgspec.structs.replace(generation.requests[0], request_id="r")
+    generation.requests, generation.response_id, generation.created_s = [request], "r", 0
+    return generation
+
+
+async def frames_of(generation: Generation, frames: ChunkFrames, writer: Writer) -> list[bytes]:
+    """All that the client gets."""
+    async for frame in frames.frames():
+        writer.frames.append(frame)
+    record = generation.record.choices[0]
+    told = (record.num_tokens, generation.usage.to_json())
+    assert record.first_token_s is not None
+    assert record.last_token_s is not None
+    return [*writer.frames, json.dumps(told).encode()]
+
+
+PLAIN = st.sampled_from([TOKENIZER.encode(piece) for piece in [*PIECES, "a", "b"]])
+ANY = st.sampled_from(
+    [[TOKENIZER.encode(mark)[0]] for mark in MARKS]
+    + [[token_id] for token_id in TOKENIZER.encode("\u4f60\U0001f600")]
+    + [[END_ID - 1], [TOKENIZER.vocab_size + 5]]
+)
+
+
+@settings(max_examples=150)
+@given(
+    words=st.lists(PLAIN | PLAIN | ANY, max_size=14),
+    cuts=st.lists(st.integers(0, 40), max_size=14),
+    waits=st.lists(st.booleans() | st.just(True), min_size=20, max_size=20),
+    free=st.lists(st.booleans() | st.just(True), max_size=20),
+    is_chat=st.booleans(),
+    prompt=st.sampled_from(["x", "<think>"]),
+    extra=st.sampled_from(
+        [
+            {},
+            {"stop": ["lo w"]},
+            {"include_reasoning": False},
+            {"return_token_ids": True},
+            {"skip_special_tokens": False},
+        ]
+    ),
+    options=st.sampled_from(
+        [None, {"include_usage": True}, {"include_usage": True, "continuous_usage_stats": True}]
+    ),
+)
+async def test_both_ways_give_the_same_frames(
+    words: list[list[int]],
+    cuts: list[int],
+    waits: list[bool],
+    free: list[bool],
+    is_chat: bool,
+    prompt: str,
+    extra: dict[str, Any],
+    options: dict[str, Any] | None,
+) -> None:
+    ids = [token_id for word in words for token_id in word]
+    borders = sorted({0, len(ids), *(cut % (len(ids) + 1) for cut in cuts)})
+    ENGINE.groups = [ids[start:end] for start, end in pairwise(borders)]
+    ENGINE.waits = waits[: len(ENGINE.groups)]
+    if is_chat:
+        message = {"role": "user", "content": "x"}
+        body = {"model": "m", "messages": [message], **extra}
+        fields: Any = ChatRequest.model_validate(body)
+    else:
+        extra = {name: value for name, value in extra.items() if name in ("stop", "return_token_ids")}
+        fields = CompletionRequest.model_validate({"model": "m", "prompt": "x", **extra})
+    told = []
+    for is_mixed in (False, True):
+        generation = await generation_of(fields, prompt=prompt, is_read=is_chat)
+        stream_options = None if options is None else StreamOptions(**options)
+        chunk_format = CHAT_FORMAT if is_chat else TEXT_FORMAT
+        frames, writer = ChunkFrames(generation, chunk_format, stream_options), Writer(free)
+        if is_mixed:
+            frames.take_writer(writer)  # type: ignore[arg-type] # as much as is needed
+        told.append(await frames_of(generation, frames, writer))
+    assert told[0] == told[1]
+
+
+async def test_plain_text_goes_the_short_way() -> None:
+    ids = TOKENIZER.encode("Hello world\u4f60\u597d")
+    ENGINE.groups, ENGINE.waits, ENGINE.num_pushed = [[i] for i in ids], [True] * len(ids), 0
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+    generation = await generation_of(ChatRequest.model_validate(body), prompt="x", is_read=True)
+    frames, writer = ChunkFrames(generation, CHAT_FORMAT, None), Writer([])
+    frames.take_writer(writer)  # type: ignore[arg-type] # as much as is needed
+    await frames_of(generation, frames, writer)
+    assert ENGINE.num_pushed == len(ids) - 1  # all but the first, which brings the role
+    (latencies,) = [c for b, c in STATE.metrics.buckets("inter_token_latency_seconds")[-1:]]
+    assert latencies >= len(ids) - 1
