@@ -1,9 +1,11 @@
 """What a streamed token costs outside the engine: `python -m benchmarks.frontend`.
 
-A scripted engine gives every running request a token a step. The server's processor time, user and
-system, is divided by the tokens that reach the clients; the engine's and the clients' own time does
-not count. The added delay is from the moment when the engine has a step's outputs to the moment
-when a client has read them. Prints a table and writes `benchmarks/results/frontend.json`.
+A scripted engine gives every running request some tokens a step. The server's processor time, user
+and system, is divided by the tokens that reach the clients; the engine's and the clients' own time
+does not count. The limit is a program that only writes the same frames at the same pace to as many
+connections (`frontend_floor`). The added delay is from the moment when the engine has a step's
+outputs to the moment when a client has read them. Prints a table and writes
+`benchmarks/results/frontend.json`.
 """
 
 import argparse
@@ -12,7 +14,9 @@ import json
 import multiprocessing
 import os
 import platform
+import resource
 import tempfile
+import threading
 import time
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
@@ -23,19 +27,36 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.frontend_server import (
-    MODEL,
-    ScriptConfig,
-    make_times_file,
-    run,
-    times_of,
-)
+from benchmarks import frontend_floor, frontend_server
+from benchmarks.frontend_server import MODEL, ScriptConfig, make_times_file, times_of
 
 RESULTS = Path(__file__).parent / "results" / "frontend.json"
 TOKENS_PER_S = {1: 500, 100: 10_000, 1000: 10_000, 2000: 10_000}  # offered, by streams
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_SERVERS = {True: frontend_floor.run, False: frontend_server.run}
 _CONTENT = b'"content":"'
 _SAMPLED_EVERY = 16  # streams whose delays are looked at
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a server has spent, and what its clients saw.
+
+    Attributes:
+        tokens_per_s: what came.
+        user_us, system_us: of the server's processor time, microseconds a token.
+        delay_ms_p50, delay_ms_p99: added delay, median and 99th percentile.
+    """
+
+    tokens_per_s: float
+    user_us: float
+    system_us: float
+    delay_ms_p50: float
+    delay_ms_p99: float
+
+    @property
+    def cpu_us(self) -> float:
+        """Both together."""
+        return self.user_us + self.system_us
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +64,16 @@ class Point:
     """One row of the table.
 
     Attributes:
-        cpu_us_per_token: of the server, microseconds.
-        tokens_per_core_s: what one core of it could do.
-        tokens_per_s: what came.
-        delay_ms: added delay, median and 99th percentile.
+        server: the product.
+        floor: writes alone.
+        ratio: the server's processor time by that of writes alone.
     """
 
     streams: int
     tokens_per_step: int
-    tokens_per_s: float
-    cpu_us_per_token: float
-    tokens_per_core_s: float
-    delay_ms_p50: float
-    delay_ms_p99: float
+    server: Cost
+    floor: Cost
+    ratio: float
 
 
 class Stream(asyncio.Protocol):
@@ -128,21 +146,25 @@ def load(
     uvloop.run(_load(port, num_streams, num_tokens, times_of(times_path), parent))
 
 
-def serve(config: ScriptConfig, parent: Connection) -> None:
-    """The server's process."""
-    run(config, parent.send)
+def serve(config: ScriptConfig, parent: Connection, *, is_floor: bool) -> None:
+    """The server's process; whenever it is asked it says what it has spent, user and system."""
+
+    def on_port(port: int) -> None:
+        parent.send(port)
+        threading.Thread(target=tell_cpu_s, daemon=True).start()
+
+    def tell_cpu_s() -> None:
+        while parent.recv():
+            spent = resource.getrusage(resource.RUSAGE_SELF)
+            parent.send((spent.ru_utime, spent.ru_stime))
+
+    _SERVERS[is_floor](config, on_port)
 
 
-def cpu_s(process_id: int) -> tuple[float, float]:
-    """Seconds of processor time of a process so far, user and system, its threads' included."""
-    fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) / _TICKS_PER_S, int(fields[12]) / _TICKS_PER_S
-
-
-def measure(num_streams: int, num_tokens: int, seconds: float) -> Point:
-    """One point: its own server, engine and clients."""
+def measure(num_streams: int, num_tokens: int, seconds: float, *, is_floor: bool) -> Cost:
+    """One server, with its own engine and clients."""
     spawn = multiprocessing.get_context("spawn")
-    offered = TOKENS_PER_S.get(num_streams, 20_000)
+    offered = TOKENS_PER_S.get(num_streams, 10_000)
     with tempfile.TemporaryDirectory() as folder:
         times_path = Path(folder) / "times"
         make_times_file(times_path)
@@ -152,7 +174,9 @@ def measure(num_streams: int, num_tokens: int, seconds: float) -> Point:
             times_path=str(times_path),
         )
         to_server, for_server = spawn.Pipe()
-        server = spawn.Process(target=serve, args=(config, for_server))
+        server = spawn.Process(
+            target=serve, args=(config, for_server), kwargs={"is_floor": is_floor}
+        )
         server.start()
         for_server.close()  # so that a server that dies is noticed
         port = to_server.recv()
@@ -161,50 +185,68 @@ def measure(num_streams: int, num_tokens: int, seconds: float) -> Point:
         clients = spawn.Process(target=load, args=arguments, daemon=True)
         clients.start()
         assert to_load.recv() == "all run"
-        assert server.pid is not None
-        begin_cpu_s, begin_s = cpu_s(server.pid), time.monotonic()
+        to_server.send("cpu")
+        before, begin_s = to_server.recv(), time.monotonic()
         time.sleep(seconds)
         to_load.send("enough")
-        spent_s, took_s = cpu_s(server.pid) - begin_cpu_s, time.monotonic() - begin_s
+        to_server.send("cpu")
+        after, took_s = to_server.recv(), time.monotonic() - begin_s
         num_came, delays_ms = to_load.recv()
         clients.terminate()
         server.terminate()
         server.join()
         clients.join()
-    return Point(
-        streams=num_streams,
-        tokens_per_step=num_tokens,
+    user_s, system_s = (now - then for now, then in zip(after, before, strict=True))
+    return Cost(
         tokens_per_s=num_came / took_s,
-        cpu_us_per_token=spent_s / num_came * 1e6,
-        tokens_per_core_s=num_came / spent_s,
+        user_us=user_s / num_came * 1e6,
+        system_us=system_s / num_came * 1e6,
         delay_ms_p50=float(np.percentile(delays_ms, 50)),
         delay_ms_p99=float(np.percentile(delays_ms, 99)),
     )
+
+
+def compare(num_streams: int, num_tokens: int, seconds: float) -> Point:
+    """The server, and writes alone."""
+    server = measure(num_streams, num_tokens, seconds, is_floor=False)
+    floor = measure(num_streams, num_tokens, seconds, is_floor=True)
+    return Point(num_streams, num_tokens, server, floor, ratio=server.cpu_us / floor.cpu_us)
+
+
+def _row(point: Point) -> list[str]:
+    server, floor = point.server, point.floor
+    return [
+        f"{point.streams} x {point.tokens_per_step}",
+        f"{server.tokens_per_s:,.0f}",
+        *(f"{cost:.1f}" for cost in (server.cpu_us, server.user_us, server.system_us)),
+        *(f"{cost:.1f}" for cost in (floor.cpu_us, floor.user_us, floor.system_us)),
+        f"{point.ratio:.2f}",
+        f"{server.delay_ms_p50:.1f} / {server.delay_ms_p99:.1f}",
+        f"{floor.delay_ms_p50:.1f} / {floor.delay_ms_p99:.1f}",
+    ]
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 100, 1000, 2000])
-    parser.add_argument("--tokens-per-step", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--tokens-per-step", type=int, nargs="+", default=[1])
+    parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     console = Console()
-    table = Table("streams", "tokens/s", "us/token", "tokens/s a core", "delay p50", "p99 (ms)")
+    table = Table(
+        *("streams x tokens a step", "tokens/s", "us/token", "user", "system"),
+        *("writes alone", "user", "system", "ratio"),
+        *("delay p50 / p99 (ms)", "of writes alone"),
+    )
     points = []
-    for num_streams in arguments.streams:
-        with console.status(f"{num_streams} streams"):
-            point = measure(num_streams, arguments.tokens_per_step, arguments.seconds)
-        points.append(point)
-        table.add_row(
-            str(num_streams),
-            f"{point.tokens_per_s:,.0f}",
-            f"{point.cpu_us_per_token:.1f}",
-            f"{point.tokens_per_core_s:,.0f}",
-            f"{point.delay_ms_p50:.2f}",
-            f"{point.delay_ms_p99:.2f}",
-        )
+    for num_tokens in arguments.tokens_per_step:
+        for num_streams in arguments.streams:
+            with console.status(f"{num_streams} streams"):
+                point = compare(num_streams, num_tokens, arguments.seconds)
+            points.append(point)
+            table.add_row(*_row(point))
     console.print(table)
     report = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",

@@ -3,6 +3,8 @@
 import array
 import asyncio
 import mmap
+import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -191,4 +193,5 @@ async def _serve(config: ScriptConfig, on_port: Callable[[int], None]) -> None:
 
 def run(config: ScriptConfig, on_port: Callable[[int], None]) -> None:
     """Serve until the process is ended; `on_port` gets the port."""
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # the engine's finds `build`
     uvloop.run(_serve(config, on_port))

@@ -284,7 +284,7 @@ class EngineClient:
             case Refused(request_id):
                 self.progress.answer(is_request=True)
                 if (open_request := self._open.get(request_id)) is not None:
-                    open_request.outputs.put_nowait(message.to_error())
+                    open_request.put(message.to_error())
             case PrefixCacheReset(num_pages):
                 self.progress.answer()
                 self._resets.give(num_pages)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from itertools import islice
 
 import zmq
 import zmq.asyncio
@@ -46,7 +47,7 @@ class Delivery:
     def pass_on_portion(self) -> None:
         """Pass on what waits for the next `REQUESTS_A_PORTION` requests."""
         waiting = self._waiting
-        for request_id in list(waiting)[:REQUESTS_A_PORTION]:
+        for request_id in list(islice(waiting, REQUESTS_A_PORTION)):
             for output in waiting.pop(request_id):
                 self._pass_on(output)
 

@@ -34,7 +34,7 @@ class OpenRequest:
         self.request = request
         self.outputs: asyncio.Queue[RequestOutput | Exception] = asyncio.Queue()
         self._push = push
-        self._is_awaited = False
+        self._is_awaited = False  # by a reader who has read all
         self.ending: FinishReason | None = None
         self._token_ids: list[int] = []
         self._num_cached_tokens = 0
@@ -59,19 +59,23 @@ class OpenRequest:
             False once, where the reader has left `max_unread` of them; what comes then is dropped.
         """
         self.take(output)
+        if self._is_awaited and self._push is not None:
+            try:
+                if self._push(output):
+                    return True
+            except Exception as error:  # noqa: BLE001 # the reader's, who raises it
+                self.put(error)
+                return True
         num_unread = self.outputs.qsize()
         if num_unread >= max_unread and output.finish_reason is None:
             return num_unread > max_unread
-        if num_unread or not self._is_awaited or not self._takes(output):
-            self.outputs.put_nowait(output)
+        self.put(output)
         return True
 
-    def _takes(self, output: RequestOutput) -> bool:
-        try:
-            return self._push is not None and self._push(output)
-        except Exception as error:  # noqa: BLE001 # its reader raises it
-            self.outputs.put_nowait(error)
-            return True
+    def put(self, item: RequestOutput | Exception) -> None:
+        """Leave something for the reader, who raises what is an exception."""
+        self._is_awaited = False
+        self.outputs.put_nowait(item)
 
     async def next_output(self) -> RequestOutput:
         """The next output that `push` has not taken.
@@ -79,7 +83,7 @@ class OpenRequest:
         Raises:
             RequestError: the engine refuses the request.
         """
-        self._is_awaited = True
+        self._is_awaited = self.outputs.empty()
         item = await self.outputs.get()
         self._is_awaited = False
         if isinstance(item, Exception):
@@ -143,7 +147,7 @@ class OpenRequest:
 
     def end(self, reason: FinishReason, error: str | None = None, *, is_lost: bool = False) -> None:
         """Give its reader the final output, without new tokens."""
-        self.outputs.put_nowait(
+        self.put(
             RequestOutput(
                 request_id=self.request.request_id,
                 token_ids=[],

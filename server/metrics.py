@@ -91,10 +91,12 @@ class Metrics:
 
     def render(self) -> bytes:
         """All metrics in the Prometheus text format."""
+        self.requests.flush()
         return generate_latest(self._registry)
 
     def buckets(self, name: str) -> list[tuple[float, int]]:
         """The bounds of a histogram's buckets, ascending, and the observations up to each."""
+        self.requests.flush()
         full_name = f"{PREFIX}{name}_bucket"
         return sorted(
             (float(sample.labels["le"]), int(sample.value))

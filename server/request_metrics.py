@@ -1,9 +1,10 @@
 """What the server counts of requests, in this process."""
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter
 
 from leadline.engine.request import FinishReason
 from leadline.server.engine_metrics import LABELS, PREFIX
+from leadline.server.latency_counts import BulkHistogram, LatencyCounts
 from leadline.server.request_record import ChoiceRecord, RequestRecord
 
 # vLLM's bounds, and finer ones below where answers can be quicker.
@@ -95,6 +96,8 @@ class RequestMetrics:
             name: self._histogram(name, help_text, bounds or tokens)
             for name, help_text, bounds in _HISTOGRAMS
         }
+        latencies = self._histograms["inter_token_latency_seconds"]
+        self._latencies = LatencyCounts(latencies, _ITL_BOUNDS_S)
         self._ignored_fields = self._counter(
             "ignored_fields", "Request fields that nobody knows."
         ).labels(model_name)
@@ -138,14 +141,17 @@ class RequestMetrics:
 
     def on_more_tokens(self, num_tokens: int, gap_s: float) -> None:
         """So many more tokens came together, so long after those before them."""
-        latencies = self._histograms["inter_token_latency_seconds"]
-        for _ in range(num_tokens):
-            latencies.observe(gap_s / num_tokens)
+        self._latencies.add(num_tokens, gap_s)
+
+    def flush(self) -> None:
+        """Bring all metrics up to date; where many processes count, each does so by itself too."""
+        self._latencies.flush()
 
     def on_choice_end(self, choice: ChoiceRecord, arrived_s: float) -> None:
         """A choice has ended, of a request that came at `arrived_s`."""
         assert choice.reason is not None, "a choice that ends has a reason"
         assert choice.end_s is not None, "and a time"
+        self.flush()
         self._ended[choice.reason].inc()
         if choice.has_call is not None:
             self._calls[choice.has_call].inc()
@@ -180,8 +186,8 @@ class RequestMetrics:
     def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
         return Counter(PREFIX + name, help_text, (*LABELS, *labels), registry=self._registry)
 
-    def _histogram(self, name: str, help_text: str, bounds: tuple[float, ...]) -> Histogram:
-        metric = Histogram(
+    def _histogram(self, name: str, help_text: str, bounds: tuple[float, ...]) -> BulkHistogram:
+        metric = BulkHistogram(
             PREFIX + name, help_text, LABELS, registry=self._registry, buckets=bounds
         )
         return metric.labels(self._model_name)

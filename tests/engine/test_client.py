@@ -194,6 +194,26 @@ def test_what_nobody_reads_is_ended(request_of: Any) -> None:
     asyncio.run(run())
 
 
+def test_push_is_offered_what_comes(request_of: Any) -> None:
+    pushed: list[RequestOutput] = []
+
+    def push(output: RequestOutput) -> bool:
+        is_taken = output.finish_reason is None and output.token_ids[-1] % 3 > 0
+        if is_taken:
+            pushed.append(output)
+        return is_taken
+
+    async def main() -> tuple[list[RequestOutput], list[RequestOutput]]:
+        async with running() as client:
+            read = [output async for output in client.generate(request_of("a", [1], 50), push)]
+            return read, await collect(client, request_of("b", [1], 50))
+
+    read, whole = asyncio.run(main())
+    assert pushed
+    assert read[-1].finish_reason is FinishReason.LENGTH
+    assert sorted(texts(read) + texts(pushed)) == sorted(texts(whole))
+
+
 def test_a_cancelled_task_aborts(request_of: Any) -> None:
     async def main() -> None:
         async with running(step_s=0.005) as client:
