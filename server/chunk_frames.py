@@ -20,6 +20,7 @@ from leadline.server.dialects.events import (
 from leadline.server.generation import Generation
 from leadline.server.json_line import encode_line
 from leadline.server.logprobs import LogprobWriter
+from leadline.server.plain_stream import cut_at_text
 from leadline.server.sampling_types import StreamOptions
 from leadline.server.sse import DONE
 
@@ -100,6 +101,7 @@ class ChunkFrames:
         num_choices = len(generation.requests)
         self._choices = [_ChoiceStream() for _ in range(num_choices)]
         self._num_open = num_choices
+        self._around: dict[TextKind, tuple[bytes, ...]] = {}
 
     def take_writer(self, writer: BodyWriter) -> None:
         """Let frames of plain text be written to it; to be called before `frames` begins."""
@@ -107,9 +109,11 @@ class ChunkFrames:
             self._generation.plain_way = (self, writer)
 
     def around_text(self, kind: TextKind) -> tuple[bytes, ...]:
-        """What stands in a frame before, between and after its text."""
-        part = self._part_of(kind("")).replace(b'""', b'"\0"')  # which JSON has nowhere
-        return tuple((self._choice_heads[0] + part + self._plain_tail).split(b"\0"))
+        """See `PlainFrames`."""
+        if (around := self._around.get(kind)) is None:
+            head, tail = self._choice_heads[0], self._plain_tail
+            around = self._around[kind] = cut_at_text(head, self._part_of(kind("")), tail)
+        return around
 
     def role(self, index: int) -> bytes:
         """A choice's first chunk; the very first has the prompt's tokens, if they are asked for."""

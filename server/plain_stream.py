@@ -17,9 +17,18 @@ from leadline.server.request_record import ChoiceRecord
 class PlainFrames(Protocol):
     """Knows the frames of text that has nothing with it."""
 
-    def around_text(self, kind: TextKind) -> tuple[bytes, ...]:
-        """What stands in the next frame before, between and after its text."""
+    def around_text(self, kind: TextKind) -> tuple[bytes, ...] | None:
+        """The pieces of the frames that come next, between which their text stands.
+
+        None if a frame of such text is more than that.
+        """
         ...
+
+
+def cut_at_text(before: bytes, part: bytes, after: bytes) -> tuple[bytes, ...]:
+    """The pieces of a frame between which its text stands; `part` has it as empty strings."""
+    marked = part.replace(b'""', b'"\0"')  # a byte that no JSON has
+    return tuple((before + marked + after).split(b"\0"))
 
 
 class PlainStream:
@@ -29,8 +38,8 @@ class PlainStream:
     """
 
     __slots__ = (
-        *("_choice", "_frames", "_is_open", "_kind", "_last_s", "_metrics", "_num_tokens"),
-        *("_parts", "_text", "_texts", "_writer"),
+        *("_around", "_choice", "_frames", "_last_s", "_metrics", "_num_tokens"),
+        *("_text", "_texts", "_writer"),
     )
 
     def __init__(
@@ -49,9 +58,7 @@ class PlainStream:
         self._texts = texts
         self._metrics = metrics
         self._writer = writer
-        self._kind: TextKind | None = None
-        self._parts: tuple[bytes, ...] | None = None
-        self._is_open = False
+        self._around: tuple[bytes, ...] | None = None
         self._num_tokens = 0
         self._last_s = 0.0
 
@@ -77,7 +84,8 @@ class PlainStream:
 
         False, and nothing is done, where it may bring more, or the client has much left to read.
         """
-        if not self._is_open or output.finish_reason is not None or not self._writer.is_free:
+        around = self._around
+        if around is None or output.finish_reason is not None or not self._writer.is_free:
             return False
         texts, text = self._texts, b""
         for token_id in output.token_ids:
@@ -86,7 +94,7 @@ class PlainStream:
             text += plain
         if not text:
             return False
-        self._writer.write_now(text.join(self._parts or self._begin()))
+        self._writer.write_now(text.join(around))
         num_tokens, now_s = len(output.token_ids), time.monotonic()
         self._metrics.on_more_tokens(num_tokens, now_s - self._last_s)
         self._num_tokens += num_tokens
@@ -95,7 +103,7 @@ class PlainStream:
 
     def _settle(self) -> None:
         """Let the choice's text and record know what has been sent; the next output is theirs."""
-        self._is_open, self._parts = False, None
+        self._around = None
         if self._num_tokens:
             self._text.skip_plain(self._num_tokens)
             self._choice.num_tokens += self._num_tokens
@@ -104,12 +112,7 @@ class PlainStream:
 
     def _go_on(self) -> None:
         """Take what comes after an output that the choice's text and the frames have taken in."""
-        self._kind = self._text.plain_kind
-        if self._kind is not None and self._choice.last_token_s is not None:
+        kind = self._text.plain_kind
+        if kind is not None and self._choice.last_token_s is not None:
             self._last_s = self._choice.last_token_s
-            self._is_open = True
-
-    def _begin(self) -> tuple[bytes, ...]:
-        assert self._kind is not None, "it is open"
-        self._parts = self._frames.around_text(self._kind)
-        return self._parts
+            self._around = self._frames.around_text(kind)

@@ -84,6 +84,11 @@ class BlockWriter:
         self._thought: list[str] = []  # of the block, if it is one of thinking
         self._blanks = ""
 
+    @property
+    def is_in_text(self) -> bool:
+        """Whether text that comes now is no more than a `BlockDelta`."""
+        return isinstance(self._block, TextAnswer)
+
     def push(self, delta: Delta) -> Iterator[BlockEvent]:
         """What a delta adds, and the end of the last block if it is the last delta."""
         is_text_alone = delta.text and not delta.events

@@ -4,11 +4,14 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import Any
 
+from leadline.server.body_writer import BodyWriter
 from leadline.server.choice_text import Delta
+from leadline.server.dialects.events import ContentText, TextKind
 from leadline.server.generation import Generation
 from leadline.server.json_line import encode_line
 from leadline.server.messages.answer_blocks import BlockBegin, BlockDelta, BlockEvent, BlockWriter
 from leadline.server.messages.message import MessageAnswer, stop_of, usage_json
+from leadline.server.plain_stream import cut_at_text
 
 _FIELDS = {
     "text_delta": "text",
@@ -38,6 +41,16 @@ class MessageFrames:
         self._writer = BlockWriter(shows_thinking=shows_thinking)
         self._fills_context = fills_context
         self._index = -1  # of the block that began last
+
+    def take_writer(self, writer: BodyWriter) -> None:
+        """Let frames of plain text be written to it; to be called before `frames` begins."""
+        self._generation.plain_way = (self, writer)
+
+    def around_text(self, kind: TextKind) -> tuple[bytes, ...] | None:
+        """See `PlainFrames`; of thinking, its block has to know."""
+        if kind is not ContentText or not self._writer.is_in_text:
+            return None
+        return cut_at_text(b"", self._block_frame(BlockDelta("text_delta", "")), b"")
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
         """The whole stream; its first frame comes with the first delta.

@@ -49,6 +49,7 @@ async def create_message(request: Request) -> ASGIApp:
             keep_alive_s=state.keep_alive_s,
             keep_alive=PING,
             on_error=partial(error_event, request_id=REQUEST_ID.get()),
+            offer_writer=frames.take_writer,
         )
     message = await run_until_disconnect(
         request.receive,

@@ -6,6 +6,7 @@ from itertools import chain
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
@@ -23,6 +24,7 @@ from leadline.server.dialects.dialect import DEEPSEEK_TEXTS
 from leadline.server.dialects.reading import reading_of
 from leadline.server.generation import Generation
 from leadline.server.make_generation import make_generation
+from leadline.server.messages.frames import MessageFrames
 from leadline.server.sampling_types import StreamOptions
 from leadline.server.state import ServerState
 
@@ -127,7 +129,15 @@ async def generation_of(fields: Any, *, prompt: str, is_read: bool) -> Generatio
     return generation
 
 
-async def frames_of(generation: Generation, frames: ChunkFrames, writer: Writer) -> list[bytes]:
+def frames_for(api: str, generation: Generation, options: dict[str, Any] | None) -> Any:
+    if api == "messages":
+        return MessageFrames(generation, shows_thinking=True, fills_context=False)
+    chunk_format = CHAT_FORMAT if api == "chat" else TEXT_FORMAT
+    stream_options = None if options is None else StreamOptions(**options)
+    return ChunkFrames(generation, chunk_format, stream_options)
+
+
+async def frames_of(generation: Generation, frames: Any, writer: Writer) -> list[bytes]:
     """All that the client gets."""
     async for frame in frames.frames():
         writer.frames.append(frame)
@@ -152,7 +162,7 @@ MOSTLY = st.sampled_from([True, True, True, False])
     groups=st.lists(st.lists(PLAIN | PLAIN | ANY, max_size=2), min_size=3, max_size=14),
     waits=st.lists(MOSTLY, min_size=14, max_size=14),
     free=st.lists(MOSTLY, max_size=20),
-    is_chat=st.booleans(),
+    api=st.sampled_from(["chat", "text", "messages"]),
     prompt=st.sampled_from(["x", "<think>"]),
     extra=st.sampled_from(
         [
@@ -171,14 +181,14 @@ async def test_both_ways_give_the_same_frames(
     groups: list[list[list[int]]],
     waits: list[bool],
     free: list[bool],
-    is_chat: bool,
+    api: str,
     prompt: str,
     extra: dict[str, Any],
     options: dict[str, Any] | None,
 ) -> None:
     ENGINE.groups = [list(chain(*words)) for words in groups]
     ENGINE.waits = waits[: len(groups)]
-    if is_chat:
+    if api != "text":
         message = {"role": "user", "content": "x"}
         body = {"model": "m", "messages": [message], **extra}
         fields: Any = ChatRequest.model_validate(body)
@@ -188,24 +198,23 @@ async def test_both_ways_give_the_same_frames(
         fields = CompletionRequest.model_validate(body)
     told = []
     for is_mixed in (False, True):
-        generation = await generation_of(fields, prompt=prompt, is_read=is_chat)
-        stream_options = None if options is None else StreamOptions(**options)
-        chunk_format = CHAT_FORMAT if is_chat else TEXT_FORMAT
-        frames, writer = ChunkFrames(generation, chunk_format, stream_options), Writer(free)
+        generation = await generation_of(fields, prompt=prompt, is_read=api != "text")
+        frames, writer = frames_for(api, generation, options), Writer(free)
         if is_mixed:
-            frames.take_writer(writer)  # type: ignore[arg-type] # as much as is needed
+            frames.take_writer(writer)
         told.append(await frames_of(generation, frames, writer))
     assert told[0] == told[1]
 
 
-async def test_plain_text_goes_the_short_way() -> None:
+@pytest.mark.parametrize("api", ["chat", "messages"])
+async def test_plain_text_goes_the_short_way(api: str) -> None:
     ids = TOKENIZER.encode("Hello world\u4f60\u597d")
     ENGINE.groups, ENGINE.waits, ENGINE.num_pushed = [[i] for i in ids], [True] * len(ids), 0
     body = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
     generation = await generation_of(ChatRequest.model_validate(body), prompt="x", is_read=True)
-    frames, writer = ChunkFrames(generation, CHAT_FORMAT, None), Writer([])
-    frames.take_writer(writer)  # type: ignore[arg-type] # as much as is needed
+    frames, writer = frames_for(api, generation, None), Writer([])
+    frames.take_writer(writer)
     await frames_of(generation, frames, writer)
-    assert ENGINE.num_pushed == len(ids) - 1  # all but the first, which brings the role
+    assert ENGINE.num_pushed == len(ids) - 1  # all but the first, with which more comes
     (latencies,) = [c for b, c in STATE.metrics.buckets("inter_token_latency_seconds")[-1:]]
     assert latencies >= len(ids) - 1
