@@ -7,8 +7,8 @@ import sqlite3
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from leadline.server.chunk_frames import encode_line
 from leadline.server.errors import ApiError
+from leadline.server.json_line import encode_line
 from leadline.server.responses.store import ResponseStore
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,6 @@ from typing import Any
 
 from leadline.server.errors import ApiError
 from leadline.server.generation import Generation
-from leadline.server.json_line import encode_line
 from leadline.server.responses import response as responses
 from leadline.server.responses.event_log import error_fields, event_frame
 from leadline.server.responses.field_names import renamed
