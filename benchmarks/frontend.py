@@ -33,6 +33,7 @@ from benchmarks.frontend_server import MODEL, ScriptConfig, make_times_file, tim
 RESULTS = Path(__file__).parent / "results" / "frontend.json"
 TOKENS_PER_S = {1: 500, 100: 10_000, 1000: 10_000, 2000: 10_000}  # offered, by streams
 _SERVERS = {True: frontend_floor.run, False: frontend_server.run}
+_DRAFTING_TOKENS = 3
 _CONTENT = b'"content":"'
 _SAMPLED_EVERY = 16  # streams whose delays are looked at
 
@@ -230,7 +231,9 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 100, 1000, 2000])
-    parser.add_argument("--tokens-per-step", type=int, nargs="+", default=[1])
+    parser.add_argument(
+        "--drafting-streams", type=int, nargs="*", default=[1000], help="with 3 tokens a step"
+    )
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
@@ -241,12 +244,13 @@ def main() -> None:
         *("delay p50 / p99 (ms)", "of writes alone"),
     )
     points = []
-    for num_tokens in arguments.tokens_per_step:
-        for num_streams in arguments.streams:
-            with console.status(f"{num_streams} streams"):
-                point = compare(num_streams, num_tokens, arguments.seconds)
-            points.append(point)
-            table.add_row(*_row(point))
+    loads = [(num_streams, 1) for num_streams in arguments.streams]
+    loads += [(num_streams, _DRAFTING_TOKENS) for num_streams in arguments.drafting_streams]
+    for num_streams, num_tokens in loads:
+        with console.status(f"{num_streams} streams"):
+            point = compare(num_streams, num_tokens, arguments.seconds)
+        points.append(point)
+        table.add_row(*_row(point))
     console.print(table)
     report = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",

@@ -15,6 +15,7 @@ from leadline.server.dialects.dialect import Mark
 from leadline.server.dialects.events import CallBegin, ContentText, Event, TextKind, merge
 from leadline.server.dialects.reader import AnswerReader
 from leadline.server.stop_strings import StopStringMatcher
+from leadline.server.text_rules import TextRules
 from leadline.server.thinking import ThinkingCounter
 
 
@@ -74,25 +75,6 @@ class Delta:
     prompt_logprobs: list[TokenLogprobs] | None = None
     speculation: SpeculationCounts | None = None
     is_draft: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextRules:
-    """Where a choice's text ends, and what is told of it.
-
-    Attributes:
-        stop_strings: end the text.
-        stop_token_ids: those of the request.
-        min_tokens: stop strings are looked for in the text that comes after so many tokens.
-        includes_stop: what ends the text is part of it.
-        keeps_tokens: deltas have tokens.
-    """
-
-    stop_strings: Sequence[str] = ()
-    stop_token_ids: Sequence[int] = ()
-    min_tokens: int = 0
-    includes_stop: bool = False
-    keeps_tokens: bool = False
 
 
 class ChoiceText:

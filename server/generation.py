@@ -18,7 +18,7 @@ from leadline.engine.request import (
 )
 from leadline.server.answer_parts import AnswerParts
 from leadline.server.body_writer import BodyWriter
-from leadline.server.choice_text import ChoiceText, Delta, TextRules, TokenInText
+from leadline.server.choice_text import ChoiceText, Delta, TokenInText
 from leadline.server.dialects.events import CallBegin, ReasoningText
 from leadline.server.dialects.reading import Reading
 from leadline.server.draft_flags import split_at_drafts
@@ -35,6 +35,7 @@ from leadline.server.plain_stream import PlainFrames, PlainStream
 from leadline.server.request_id import REQUEST_ID
 from leadline.server.request_record import ChoiceRecord, RequestRecord
 from leadline.server.state import ServerState
+from leadline.server.text_rules import TextRules
 from leadline.server.thinking import ThinkingCounter
 from leadline.server.usage import Usage
 

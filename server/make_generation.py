@@ -12,7 +12,6 @@ from leadline.engine.grammar.compilation import check_size
 from leadline.engine.request import EngineRequest, Grammar, SamplingParams
 from leadline.server.answer_parts import AnswerParts
 from leadline.server.caller import Caller
-from leadline.server.choice_text import TextRules
 from leadline.server.dialects.call_grammar import tools_refusal
 from leadline.server.dialects.reading import Reading
 from leadline.server.errors import BadRequestError, from_engine_error
@@ -23,6 +22,7 @@ from leadline.server.sampling_params import check_ids, make_params
 from leadline.server.sampling_types import SamplingFields
 from leadline.server.state import ServerState
 from leadline.server.structured_output import grammar_refusal
+from leadline.server.text_rules import TextRules
 from leadline.server.usage import Usage
 
 _SEED_MASK = 2**64 - 1
