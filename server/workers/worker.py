@@ -126,6 +126,7 @@ class Worker:
             logger.info("API worker %d answers (process %d)", self._launch.number, os.getpid())
             while not self._stop.is_set():
                 self._report()
+                self._state.metrics.requests.flush()  # another worker may be asked for all
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), _LOOK_S)
         await server.stop()

@@ -89,6 +89,16 @@ def test_metrics_are_those_of_all(server: Any) -> None:
     assert not any("pid=" in name for name in first)
 
 
+def test_latencies_of_a_stream_are_told_by_others_while_it_runs(server: Any) -> None:
+    name = "leadline:inter_token_latency_seconds_count"
+    body = CHAT | {"max_tokens": 390, "ignore_eos": True, "stream": True}
+    with server.clients() as (one, other):
+        before = sum_of(metrics_of(other), name)
+        with one.stream("POST", "/v1/chat/completions", json=body) as stream:
+            next(stream.iter_lines())
+            server.wait_until(lambda: sum_of(metrics_of(other), name) > before, "the latencies")
+
+
 def test_the_dashboard_counts_all(server: Any) -> None:
     with server.clients() as clients:
         for client in clients:
