@@ -17,6 +17,7 @@ import httpx
 import openai
 import pytest
 import pytest_asyncio
+import uvloop
 from starlette.types import ASGIApp, Receive, Scope, Send
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
@@ -280,7 +281,7 @@ def served(app: Any, limits: Limits | None = None) -> Iterator[tuple[tuple[str, 
         await asyncio.to_thread(stop.wait)
         await server.stop()
 
-    thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
+    thread = threading.Thread(target=lambda: uvloop.run(main()), daemon=True)
     thread.start()
     assert is_up.wait(WAIT_S)
     try:

@@ -1,5 +1,6 @@
 """What a client may do to a connection: seen from a raw socket, against the server as it runs."""
 
+import asyncio
 import contextlib
 import json
 import select
@@ -9,9 +10,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import uvloop
 from starlette.responses import Response
 
 from leadline.engine.request import FinishReason
+from leadline.server.http_server import HttpServer
 from leadline.server.limits import Limits
 from leadline.server.wire import BoundedProtocol
 
@@ -126,6 +129,27 @@ def test_a_long_url_counts(address: tuple[str, int]) -> None:
     with connected(address) as client:
         client.sendall(b"GET /" + b"x" * LIMITS.head_bytes + b" HTTP/1.1\r\nHost: x\r\n\r\n")
         assert status_and_error(read_all(client))[0] == 414
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_body_does_not_wait_for_the_receipt_of_its_head(run: Any) -> None:
+    """As the kernel lets small writes wait unless it is told not to."""
+
+    async def is_nodelay() -> int:
+        server = HttpServer(Response("x"), access_log=False)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            server.start(listener)
+            _, writer = await asyncio.open_connection(*listener.getsockname())
+            while not server.server_state.connections:
+                await asyncio.sleep(0.001)
+            (connection,) = server.server_state.connections
+            accepted = connection.transport.get_extra_info("socket")
+            value = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            writer.close()
+            await server.stop()
+        return bool(value)
+
+    assert run(is_nodelay())
 
 
 def test_heads_within_limits_on_one_connection(address: tuple[str, int]) -> None:
