@@ -110,22 +110,21 @@ def tool(name: str, remedy: str = "install it") -> str:
 
 def install(directory: Path, spec: dict[str, Any]) -> None:
     """Make an environment from what the table says of it."""
+    settings = dict(os.environ)  # the user's: proxies, mirrors
     if "npm" in spec:
         directory.mkdir()
         (directory / "package.json").write_text('{"private": true}')
-        run(tool("npm"), "install", *spec["npm"], cwd=directory)
+        run(tool("npm"), "install", *spec["npm"], cwd=directory, env=settings)
         return
     uv = tool("uv", "pip install '.[clients]'")
-    overrides = directory.with_suffix(".without")
+    run(uv, "venv", "--python", sys.executable, directory, env=settings)
+    overrides = directory / "without.txt"
     without = spec.get("without", ())
     overrides.write_text("".join(f"{name}; python_version < '3'\n" for name in without))
-    python = directory / "bin" / "python"
-    uv_settings = {name: value for name, value in os.environ.items() if name.startswith("UV_")}
-    run(uv, "venv", "--python", sys.executable, directory, env=uv_settings)
-    pip = (uv, "pip", "install", "--python", python)
-    run(*pip, "--overrides", overrides, *spec["requires"], env=uv_settings)
+    pip = (uv, "pip", "install", "--python", directory / "bin" / "python")
+    run(*pip, "--overrides", overrides, *spec["requires"], env=settings)
     if "alone" in spec:
-        run(*pip, "--no-deps", *spec["alone"], env=uv_settings)
+        run(*pip, "--no-deps", *spec["alone"], env=settings)
     if spec.get("shares_torch"):
         torch = importlib.util.find_spec("torch")
         assert torch is not None

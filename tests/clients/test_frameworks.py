@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 pytestmark = pytest.mark.clients
-CLIENTS = ("litellm", "langchain", "instructor", "pydantic-ai")
+CLIENTS = ("litellm", "langchain", "instructor", "pydantic-ai", "openai-agents")
 
 
 def test_case(use: Any, client: str, case: str) -> None:

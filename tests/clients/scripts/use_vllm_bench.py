@@ -15,7 +15,7 @@ PATHS = {
 }
 
 
-def request_functions() -> Any:
+def _request_functions() -> Any:
     package = importlib.util.find_spec("vllm")
     assert package is not None
     assert package.origin is not None
@@ -30,7 +30,7 @@ def request_functions() -> Any:
 
 
 async def ask(backend: str, server: str = "model") -> Any:
-    functions = request_functions()
+    functions = _request_functions()
     wanted = functions.RequestFuncInput(
         prompt="What does itertools.chain do?",
         api_url=SERVERS[server] + PATHS[backend],
