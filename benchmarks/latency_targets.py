@@ -61,7 +61,7 @@ def request(name: str, prompt_ids: list[int], max_tokens: int) -> EngineRequest:
     """A request that goes on until it has all its tokens."""
     params = SamplingParams(seed=1, max_tokens=max_tokens, temperature=0.7)
     return EngineRequest(
-        request_id=name, prompt_ids=prompt_ids, params=params, arrival_s=time.time()
+        request_id=name, prompt_ids=prompt_ids, params=params, arrival_s=time.monotonic()
     )
 
 

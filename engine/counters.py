@@ -20,6 +20,7 @@ class Counters:
         cached_prompt_tokens: of these, those that were found in the prefix cache or the host tier.
         host_prompt_tokens: of these, those that came from the host tier.
         rejections: requests refused because too much waited, by reason.
+        num_corrupted_in_a_row: of the corrupted requests, those since a request last had a token.
         num_corrupted_pages: cached pages whose checksum was wrong, in the pool or the host tier.
         step_tokens: tokens that steps computed, verified drafts included.
         step_times: seconds that the executor worked on steps.
@@ -28,6 +29,7 @@ class Counters:
     def __init__(self) -> None:
         self.num_steps = 0
         self.num_corrupted_requests = 0
+        self.num_corrupted_in_a_row = 0
         self.num_corrupted_pages = 0
         self.prompt_tokens = 0
         self.cached_prompt_tokens = 0
@@ -44,9 +46,15 @@ class Counters:
             self.step_tokens.observe(output.num_tokens)
             self.step_times.observe(output.elapsed_s)
 
+    def count_corrupted(self) -> None:
+        """Take in a request whose logits were not finite."""
+        self.num_corrupted_requests += 1
+        self.num_corrupted_in_a_row += 1
+
     def count_tokens(self, state: RequestState, num_tokens: int, *, is_first: bool) -> None:
         """Take in new tokens of a request."""
         self.generation_tokens += num_tokens
+        self.num_corrupted_in_a_row = 0
         if is_first:
             self.prompt_tokens += state.num_prompt_tokens
             self.cached_prompt_tokens += state.num_cached_tokens or 0
@@ -63,6 +71,7 @@ def collect_stats(
         num_waiting=len(book.waiting),
         num_steps=totals.num_steps,
         num_corrupted_requests=totals.num_corrupted_requests,
+        num_corrupted_in_a_row=totals.num_corrupted_in_a_row,
         num_corrupted_pages=totals.num_corrupted_pages,
         prompt_tokens=totals.prompt_tokens,
         cached_prompt_tokens=totals.cached_prompt_tokens,

@@ -13,7 +13,7 @@ class Deadlines:
         self._alive: set[str] = set()
 
     def add(self, request_id: str, deadline_s: float | None) -> None:
-        """Remember a request's deadline, in seconds since the epoch, if it has one."""
+        """Remember a request's deadline (`EngineRequest.deadline_s`), if it has one."""
         if deadline_s is not None:
             heapq.heappush(self._heap, (deadline_s, request_id))
             self._alive.add(request_id)

@@ -123,6 +123,7 @@ class EngineStats(msgspec.Struct, kw_only=True):
         num_steps: steps that computed at least one token.
         num_cached_pages: pages that the prefix cache lists.
         num_corrupted_requests: requests that failed because their logits were not finite.
+        num_corrupted_in_a_row: of them, those since a request last had a token.
         num_corrupted_pages: cached pages whose checksum was wrong, in the pool or in host memory.
         prefix_cache_queries: prompt tokens looked up in the cache; `prefix_cache_hits` were found.
         prefix_cache_evictions: cached pages given up for want of free ones.
@@ -157,6 +158,7 @@ class EngineStats(msgspec.Struct, kw_only=True):
     predicted_step_s: float = 0.0
     num_preemptions: int = 0
     num_corrupted_requests: int = 0
+    num_corrupted_in_a_row: int = 0
     num_corrupted_pages: int = 0
     prompt_tokens: int = 0
     generation_tokens: int = 0

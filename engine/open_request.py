@@ -117,7 +117,7 @@ class OpenRequest:
     def watch_deadline(self) -> None:
         """End the request when its deadline passes, while there is no engine to do it."""
         if (deadline_s := self.request.deadline_s) is not None:
-            wait_s = max(0.0, deadline_s - time.time())
+            wait_s = max(0.0, deadline_s - time.monotonic())
             self._timer = asyncio.get_running_loop().call_later(wait_s, self._pass_deadline)
 
     def unwatch(self) -> None:

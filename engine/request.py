@@ -188,12 +188,11 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         request_id: unique among live requests.
         prompt_ids: at least one token id.
-        arrival_s: wall-clock seconds since the epoch, when the server accepted it.
+        arrival_s: when the server accepted it, by `time.monotonic`, a clock of the whole machine.
         cache_salt: cached pages are shared only between requests of equal salt.
         priority: lower is earlier.
         tenant: whose request it is; tenants of equal priority get equal shares of the engine.
-        deadline_s: wall-clock seconds since the epoch after which the request is ended with
-            `abort`; None for never.
+        deadline_s: by the same clock, when the request is ended with `abort`; None for never.
         leader_id: a request of the same prompt, submitted before, which computes the prompt; this
             one waits for it and shares its full pages. None for no such request.
         resumption: where it goes on, if an engine that died had begun it.

@@ -60,7 +60,7 @@ class Scheduler:
         queue_limits: QueueLimits | None = None,
         events: KVEventLog | None = None,
         verify_pages: bool = False,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         """An empty schedule.
 
@@ -73,7 +73,7 @@ class Scheduler:
             queue_limits: how much may wait; None for no limits.
             events: told which pages are cached and given away.
             verify_pages: have cached pages checked before a request uses them.
-            now: wall-clock seconds since the epoch, for deadlines and the age of prompts.
+            now: the clock of arrivals and deadlines, which no setting of the time moves.
         """
         assert max_num_batched_tokens >= capacity.max_num_seqs, "a decode row could starve"
         self._capacity = capacity
@@ -279,7 +279,8 @@ class Scheduler:
     ) -> RequestOutput | None:
         """Take in one row's result; what is to be told of it."""
         assert state.rows_in_flight.pop(0) is row, "rows are taken in as they were planned"
-        self._counters.num_corrupted_requests += result.is_corrupt
+        if result.is_corrupt:
+            self._counters.count_corrupted()
         if result.error is not None:
             self._kv.distrust(state)
         if state.status is RequestStatus.FINISHED:

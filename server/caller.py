@@ -23,14 +23,14 @@ class Caller:
     Attributes:
         tenant: stands for the caller's key; empty if there is none.
         priority: for requests that do not say themselves; lower is earlier.
-        arrival_s: wall-clock seconds since the epoch.
+        arrival_s: by `time.monotonic`, which the engine's process shares.
         trace_headers: where the request stands in the caller's trace (W3C Trace Context).
         request_id: of the API request, as its answer's header has it; empty if it has none.
     """
 
     tenant: str = ""
     priority: int = 0
-    arrival_s: float = field(default_factory=time.time)
+    arrival_s: float = field(default_factory=time.monotonic)
     trace_headers: dict[str, str] = field(default_factory=dict)
     request_id: str = ""
 

@@ -1,6 +1,5 @@
 """From a validated request to its choices' text: what chat and text completions have in common."""
 
-import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -89,7 +88,7 @@ class Generation:
             num_choices=self.choices_per_prompt,
             first=first,
             choices=[ChoiceRecord(num_prompt_tokens=len(r.prompt_ids)) for r in self.requests],
-            arrived_s=time.monotonic() - max(0.0, time.time() - first.arrival_s),
+            arrived_s=first.arrival_s,
             trace_headers=self.trace_headers,
         )
 

@@ -11,7 +11,12 @@ from starlette.routing import Route
 from leadline.server.errors import ErrorFields, UnavailableError
 from leadline.server.state import ServerState
 
-Status = Literal["ok", "loading", "draining", "restarting", "paused", "asleep", "stuck", "dead"]
+Status = Literal[
+    "ok", "loading", "draining", "restarting", "paused", "asleep", "stuck", "corrupt", "dead"
+]
+
+MAX_CORRUPTED = 16
+"""So many requests in a row whose logits are not finite speak of the weights or the device."""
 
 _CODES: dict[Status, str] = {
     "loading": "server_loading",
@@ -20,6 +25,7 @@ _CODES: dict[Status, str] = {
     "paused": "engine_paused",
     "asleep": "engine_asleep",
     "stuck": "engine_stuck",
+    "corrupt": "engine_corrupt",
     "dead": "engine_dead",
 }
 
@@ -104,7 +110,7 @@ class EngineHealth:
         self._limits = limits
 
     def condition(self) -> Condition:
-        """Dead, restarting, draining, stuck, asleep, paused or well."""
+        """Dead, restarting, draining, stuck, corrupt, asleep, paused or well."""
         engine = self._state.engine
         age_s = engine.progress.age_s
         if engine.is_restarting:
@@ -118,6 +124,9 @@ class EngineHealth:
         if waiting_s > max(self._limits.min_s, self._limits.step_factor * predicted_s):
             reason = f"the engine has work and has not completed a step for {waiting_s:.1f} s"
             return Condition("stuck", reason, age_s)
+        if (count := engine.stats.num_corrupted_in_a_row) >= MAX_CORRUPTED:
+            reason = f"the last {count} requests had logits that are not finite; restart the server"
+            return Condition("corrupt", reason, age_s)
         if engine.stats.sleep_level:
             return Condition("asleep", "the engine sleeps; POST /wake_up ends that", age_s)
         if engine.stats.holds_requests:

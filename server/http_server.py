@@ -58,12 +58,29 @@ class HttpServer(uvicorn.Server):
             config.ssl = certificate.context
         super().__init__(config)
         self._certificate = certificate
+        # For whoever connects and says nothing; a head that is begun has as long again.
+        self._handshake_s = None if certificate is None else limits.head_s
         self._task: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave signals to the caller."""
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, with a limit for the time of a TLS handshake."""
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(
+                self._make_protocol,
+                sock=listener,
+                ssl=self.config.ssl,
+                backlog=self.config.backlog,
+                ssl_handshake_timeout=self._handshake_s,
+            )
+            for listener in sockets or ()
+        ]
+        self.started = True
 
     def start(self, listener: socket.socket | None = None) -> None:
         """Answer what comes in on a socket that listens already; None for what is handed over."""
@@ -79,16 +96,17 @@ class HttpServer(uvicorn.Server):
             on_lost: called when it is gone.
             has_room: False to answer that there are too many connections.
         """
-        protocol = self._protocol(
-            config=self.config,
-            server_state=self.server_state,
-            app_state=self.lifespan.state,
-        )
+        protocol = self._make_protocol()
         protocol.has_room, protocol.on_lost = has_room, on_lost
         loop, is_taken = asyncio.get_running_loop(), False
         try:
             connection.setblocking(False)
-            await loop.connect_accepted_socket(lambda: protocol, connection, ssl=self.config.ssl)
+            await loop.connect_accepted_socket(
+                lambda: protocol,
+                connection,
+                ssl=self.config.ssl,
+                ssl_handshake_timeout=self._handshake_s,
+            )
             is_taken = True
         except OSError as error:  # it is gone already, or does not speak TLS
             logger.debug("a connection was lost before it was made: %r", error)
@@ -97,6 +115,13 @@ class HttpServer(uvicorn.Server):
                 connection.close()
                 if protocol.transport is None:  # else the protocol tells
                     on_lost()
+
+    def _make_protocol(self) -> BoundedProtocol:
+        return self._protocol(
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
 
     async def _serve_and_watch(self, listener: socket.socket | None) -> None:
         async with contextlib.AsyncExitStack() as stack:

@@ -35,7 +35,11 @@ class Limits:
     headers: int = _limit(128, "headers", "of a request", 8, 10_000)
     url_bytes: int = _limit(16 * 2**10, "bytes", "path and query of a request", 64, 2**20)
     head_s: float = _limit(
-        10.0, "seconds", "from a request's first byte to its last header", 0.01, 3600
+        10.0,
+        "seconds",
+        "from a request's first byte to its last header; of a TLS handshake",
+        0.01,
+        3600,
     )
     body_bytes: int = _limit(32 * 2**20, "bytes", "body of a request", 2**10, 2**31)
     body_pause_s: float = _limit(30.0, "seconds", "without any more of a body", 0.01, 3600)

@@ -2,6 +2,7 @@
 
 import hashlib
 import struct
+import time
 import uuid
 from collections.abc import Sequence
 
@@ -109,7 +110,7 @@ async def make_generation(
         state=state,
         response_id=response_id,
         model=fields.model,
-        created_s=int(caller.arrival_s),
+        created_s=int(time.time()),
         seed=seed,
         requests=requests,
         rules=_rules(fields, all_params[0]),

@@ -111,7 +111,7 @@ class _Run:
         self._lines = lines
         self._listener = listener
         self._times = times
-        self._console = make_console()
+        self._console = make_console(is_lasting=True)
 
     async def run(self, builder: str) -> int:
         """Load, serve, drain; returns the exit status.

@@ -14,19 +14,20 @@ def unknown_fields(model: BaseModel) -> list[str]:
     A model's class may say in `further_fields` which others it takes beside its own, and in
     `not_honoured` which it refuses itself.
     """
-    return list(dict.fromkeys(_names(model, "")))
+    return list(dict.fromkeys(name for name, _ in _names(model)))
 
 
 def refuse_unknown(model: BaseModel, names: list[str]) -> None:
     """Where nothing is to be ignored: refuse the first name.
 
     Raises:
-        BadRequestError: if there are names; it has the nearest known one.
+        BadRequestError: if there are names; it says where it is, and which known one is nearest.
     """
     if not names:
         return
     name = names[0][:200]
     nearest = difflib.get_close_matches(name, sorted(_known(type(model), "")), n=1, cutoff=0.5)
+    name = next((place for found, place in _names(model) if found == names[0]), name)[:200]
     advice = f"did you mean '{nearest[0]}'?" if nearest else "leave it out"
     raise BadRequestError(
         f"'{name}' is no field that this server knows (--strict); {advice}",
@@ -35,16 +36,18 @@ def refuse_unknown(model: BaseModel, names: list[str]) -> None:
     )
 
 
-def _names(model: BaseModel, prefix: str) -> Iterator[str]:
+def _names(model: BaseModel, prefix: str = "", place: str = "") -> Iterator[tuple[str, str]]:
+    """Each name as in `messages.x`, and where it is, as in `messages[0].x`."""
     for name in model.model_extra or ():
         if name not in _further(type(model)):
-            yield prefix + name
+            yield prefix + name, place + name
     for name, inner in model:
         if isinstance(inner, BaseModel):
-            yield from _names(inner, f"{prefix}{name.rstrip('_')}.")
+            inner_name = f"{name.rstrip('_')}."
+            yield from _names(inner, prefix + inner_name, place + inner_name)
         elif isinstance(inner, list) and inner and isinstance(inner[0], BaseModel):
-            for entry in inner:
-                yield from _names(entry, f"{prefix}{name}.")
+            for at, entry in enumerate(inner):
+                yield from _names(entry, f"{prefix}{name}.", f"{place}{name}[{at}].")
 
 
 def _further(model: type[BaseModel]) -> frozenset[str]:

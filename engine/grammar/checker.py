@@ -28,6 +28,10 @@ MAX_START_S = 60.0
 MAX_WAIT_S = 0.5
 """Seconds that a grammar waits for a child that is not busy."""
 
+_NO_GRAMMARS = (
+    "no schema, expression or grammar can be kept to with this model's tokenizer (the server's log "
+    "says why); leave it out"
+)
 _ANSWER_MARGIN_S = 0.3
 """A child's own limits end a check; one that still says nothing so much later is killed."""
 
@@ -50,6 +54,7 @@ class GrammarChecker:
         self._verdicts: OrderedDict[bytes, Verdict] = OrderedDict()
         self._running: dict[bytes, asyncio.Task[Verdict]] = {}
         self._failure: str | None = None
+        self._is_told = False
         self._is_closing = False
 
     def __len__(self) -> int:
@@ -72,9 +77,9 @@ class GrammarChecker:
         """Return if the grammar can be used.
 
         Raises:
-            InvalidRequestError: it is wrong, too large, or too slow; the message says which.
+            InvalidRequestError: it is wrong, too large, or too slow, or no grammar can be used with
+                this tokenizer; the message says which.
             QueueFullError: too many other grammars are being checked.
-            EngineError: the children cannot read the tokenizer.
         """
         check_size(grammar)
         data = grammar.text.encode()
@@ -137,10 +142,10 @@ class GrammarChecker:
 
         Raises:
             QueueFullError: there is none in time.
-            EngineError: there will be none.
+            InvalidRequestError: there will be none.
         """
         if self._failure is not None:
-            raise EngineError(f"grammars cannot be checked: {self._failure}")
+            raise self._refusal(self._failure)
         is_started = any(child.is_ready for child in self._children)
         try:
             async with asyncio.timeout(MAX_WAIT_S if is_started else MAX_START_S):
@@ -151,8 +156,14 @@ class GrammarChecker:
             ) from None
         if self._failure is not None:
             self._idle.put_nowait(child)  # whoever waits, too, has to hear of it
-            raise EngineError(f"grammars cannot be checked: {self._failure}")
+            raise self._refusal(self._failure)
         return child
+
+    def _refusal(self, failure: str) -> InvalidRequestError:
+        if not self._is_told:
+            self._is_told = True
+            logger.error("grammars cannot be used: %s", failure)
+        return InvalidRequestError(_NO_GRAMMARS)
 
     def _restart(self, child: "_Child") -> None:
         if self._is_closing:

@@ -75,6 +75,15 @@ def test_a_step_that_is_predicted_to_be_long_may_be(probed: Any, clock: Clock) -
     assert statuses(probed) == [200, 503, 503]
 
 
+def test_an_engine_that_computes_nothing_but_nan(probed: Any) -> None:
+    probed.engine.stats = EngineStats(num_corrupted_in_a_row=15)
+    assert statuses(probed) == [200, 200, 200]
+    probed.engine.stats = EngineStats(num_corrupted_in_a_row=16)
+    assert statuses(probed) == [200, 503, 503]
+    assert probed.http.get("/health").json()["error"]["code"] == "engine_corrupt"
+    assert probed.chat().status_code == 200, "one that succeeds would end it"
+
+
 def test_a_server_that_drains_is_not_ready_but_healthy(service: Any) -> None:
     service.state.draining = True
     assert statuses(service) == [200, 503, 200]

@@ -110,9 +110,10 @@ def test_strict_servers_refuse_fields_that_nobody_knows(service: Any) -> None:
     service.state.is_strict = True
     error = check(service.chat(**fields), 400, "unknown_parameter")
     assert error["param"] == "guided_jsn"
-    nested = [{"role": "user", "content": "Hi", "nmae": "x"}]
+    nested = [{"role": "user", "content": "Hi"}, {"role": "user", "content": "Hi", "nmae": "x"}]
     error = check(service.chat(messages=nested), 400, "unknown_parameter")
-    assert error["param"] == "messages.nmae"
+    assert error["param"] == "messages[1].nmae"
+    assert "did you mean 'messages.name'?" in error["message"]
     assert service.chat().status_code == 200
 
 

@@ -207,7 +207,8 @@ def test_a_row_error_ends_its_request_alone_and_hides_its_pages(
     run.update([1], [])
     assert [row[:3] for row in run.plan()] == [("a", 9, 1), ("b", 5, 4)]
     first, second = run.update(RowOutput([], error="NaN in the logits", is_corrupt=True), [1])
-    assert run.scheduler.stats().num_corrupted_requests == 1
+    stats = run.scheduler.stats()
+    assert (stats.num_corrupted_requests, stats.num_corrupted_in_a_row) == (1, 0)  # b is well
     assert (first.finish_reason, first.error) == (FinishReason.ERROR, "NaN in the logits")
     assert second.finish_reason is None
     # What the failed request had committed before is not trusted either.

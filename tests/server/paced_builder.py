@@ -9,11 +9,17 @@ from leadline.engine.core import EngineCore
 from leadline.engine.messages import Ready
 
 OnStage = Callable[[str], None]
+POISON_ID = 87  # `x`
 
 
 def paced(config: bytes, on_stage: OnStage) -> tuple[EngineCore, Ready]:
     """A token every 10 ms."""
     return simulated_builder.build(b'{"step_s": 0.01}', on_stage)
+
+
+def poisoned(config: bytes, on_stage: OnStage) -> tuple[EngineCore, Ready]:
+    """A token every 10 ms; killed by each step of a prompt that holds an `x`."""
+    return simulated_builder.build(b'{"step_s": 0.01, "poison": %d}' % POISON_ID, on_stage)
 
 
 def mortal(config: bytes, on_stage: OnStage) -> tuple[EngineCore, Ready]:

@@ -1,8 +1,10 @@
 """TLS with real certificates, over real sockets."""
 
 import asyncio
+import contextlib
 import os
 import signal
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from leadline.engine.errors import ConfigError
 from leadline.server.certificate import Certificate
 from leadline.server.http_server import HttpServer
+from leadline.server.limits import Limits
 from leadline.server.listener import bind, listen
 
 
@@ -74,12 +77,20 @@ class Running:
         url: where it listens.
     """
 
-    def __init__(self, directory: Path, authority: trustme.CA, check_interval_s: float) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        authority: trustme.CA,
+        check_interval_s: float,
+        limits: Limits | None = None,
+    ) -> None:
         self.app = Dripping()
         self.certificate = Certificate(
             *write(authority, directory), check_interval_s=check_interval_s
         )
-        self.server = HttpServer(self.app, access_log=False, certificate=self.certificate)
+        self.server = HttpServer(
+            self.app, access_log=False, certificate=self.certificate, limits=limits
+        )
         self.listener = bind("127.0.0.1", 0)
         self.url = f"https://127.0.0.1:{self.listener.getsockname()[1]}"
 
@@ -99,6 +110,27 @@ class Running:
 async def running(tmp_path: Path, authority: trustme.CA) -> AsyncIterator[Running]:
     async with Running(tmp_path, authority, check_interval_s=3600) as server:
         yield server
+
+
+@pytest.mark.parametrize("said", [b"", b"\x16\x03\x01\x02\x00\x01"])
+async def test_a_handshake_that_does_not_come_to_an_end(
+    tmp_path: Path, authority: trustme.CA, said: bytes
+) -> None:
+    limits = Limits(head_s=0.2)
+    async with Running(tmp_path, authority, check_interval_s=3600, limits=limits) as running:
+        reader, writer = await asyncio.open_connection(*running.listener.getsockname())
+        writer.write(said)
+        with contextlib.suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), 20) == b""
+        writer.close()
+        ours, theirs = socket.socketpair()
+        with ours:
+            lost = asyncio.Event()
+            ours.sendall(said)
+            await running.server.take(theirs, lost.set, has_room=True)
+            await asyncio.wait_for(lost.wait(), 20)
+        async with trusting(authority) as http:
+            assert (await http.get(running.url)).status_code == 200
 
 
 async def test_https_is_answered_and_http_is_not(running: Running, authority: trustme.CA) -> None:

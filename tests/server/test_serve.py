@@ -11,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +34,8 @@ from leadline.server.health import StallLimits
 from leadline.server.serve import serve
 
 engine = EngineConfig(model=sys.argv[1], served_model_name=("it's", "other"), kv_tokens=1024)
-options = {"port": 0, "max_engine_restarts": 0} | json.loads(sys.argv[3])
+with open(sys.argv[3]) as file:  # not an argument: a child that is being started shows these
+    options = {"port": 0, "max_engine_restarts": 0} | json.load(file)
 server = ServerConfig(**options)
 limits = StallLimits(min_s=0.3)
 sys.exit(serve(engine, server, builder="paced_builder:" + sys.argv[2], stall_limits=limits))
@@ -81,9 +83,10 @@ def children_of(pid: int) -> list[int]:
 
 @contextlib.contextmanager
 def launched(model: Path, builder: str, **options: Any) -> Iterator[Server]:
-    arguments = [str(model), builder, json.dumps(options)]
+    with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False) as file:
+        json.dump(options, file)
     process = subprocess.Popen(
-        [sys.executable, "-P", "-c", PROGRAM, *arguments],
+        [sys.executable, "-P", "-c", PROGRAM, str(model), builder, file.name],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -91,6 +94,7 @@ def launched(model: Path, builder: str, **options: Any) -> Iterator[Server]:
     try:
         yield Server(process)
     finally:
+        Path(file.name).unlink()
         for child in children_of(process.pid):  # one that is stopped would not notice the end
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
@@ -369,7 +373,8 @@ def test_keys_are_shown_to_nobody(model: Path) -> None:
         assert children
         for child in children:
             for file in ("cmdline", "environ"):
-                assert b"sk-secret" not in Path(f"/proc/{child}/{file}").read_bytes()
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+                    assert b"sk-secret" not in Path(f"/proc/{child}/{file}").read_bytes()
         server.process.send_signal(signal.SIGTERM)
         status, errors = server.end()
     assert status == 0

@@ -96,6 +96,7 @@ refused(24, "logit_bias", INVALID, *each("logit_bias", {"abc": 1}, {"-1": 1}, {"
 refused(24, "logit_bias", INVALID, *each("logit_bias", {str(2**31): 1}, {" 1": 1}, {"1.0": 1}))
 refused(24, "logit_bias", INVALID, {"logit_bias": {str(i): 1 for i in range(10_000)}})
 refused(24, "logit_bias", INVALID, {"logit_bias": []})
+refused(24, "logit_bias", INVALID, *({"logit_bias": {"1": x}} for x in (100.5, -101, 1e300, "1")))
 refused(24, "logit_bias", INVALID, {"logit_bias": "x"})
 answered(24, {"logit_bias": {"1": 100, "2": -100}}, {"logit_bias": {}}, {"logit_bias": None})
 # 25: stop strings

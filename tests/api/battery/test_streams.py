@@ -56,6 +56,17 @@ def test_usage_comes_last_and_once(service: Any) -> None:
     assert json.loads(last)["usage"]["completion_tokens"] == 3
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_text_that_begins_with_its_end(service: Any, stream: bool) -> None:
+    """Row 25: the stop string is the first token."""
+    response = service.complete(stop=["H"], stream=stream)
+    texts = [line[6:] for line in response.text.split("\n\n")[:-2]] if stream else [response.text]
+    bodies = map(json.loads, texts)
+    choices = [choice for body in bodies for choice in body["choices"]]
+    assert "".join(choice["text"] for choice in choices) == ""
+    assert choices[-1]["finish_reason"] == "stop"
+
+
 def test_a_failure_of_a_request_is_its_own(service: Any, canary: Any) -> None:
     """Row 47."""
     for _ in range(3):

@@ -1,6 +1,7 @@
 """Structured output from a real `leadline serve`: checked, compiled, and kept to."""
 
 import json
+import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +27,7 @@ MESSAGES: list[Any] = [{"role": "user", "content": "Describe `itertools.chain`."
 def ask(client: openai.OpenAI, **fields: Any) -> Any:
     known = {name: fields.pop(name) for name in ("response_format", "n") if name in fields}
     settings = {"temperature": 1.0, "top_p": 1.0, "seed": 3, "max_tokens": 200}
+    settings |= {"max_tokens": fields.pop("max_tokens")} if "max_tokens" in fields else {}
     return client.chat.completions.create(
         model="demo", messages=MESSAGES, extra_body=fields, **settings, **known
     )
@@ -37,6 +39,39 @@ def test_a_json_schema(client: openai.OpenAI) -> None:
     for choice in answer.choices:
         assert choice.finish_reason == "stop"
         jsonschema.validate(json.loads(choice.message.content), SCHEMA)
+
+
+def resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_ever_new_schemas(client: openai.OpenAI, service: Any) -> None:
+    """What server and engine keep of them is bounded; what they take at first is not counted."""
+
+    def ask_for(number: int) -> None:
+        properties = {f"p{number}_{at}": {"type": "integer", "minimum": at} for at in range(20)}
+        schema = {"type": "object", "properties": properties}
+        ask(client, structured_outputs={"json": schema}, max_tokens=1)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(ask_for, range(100)))
+        pids = (service.popen.pid, service.engine_pid())
+        before = [resident_bytes(pid) for pid in pids]
+        list(pool.map(ask_for, range(100, 300)))
+    after = [resident_bytes(pid) for pid in pids]
+    assert all(a - b < 100 * 2**20 for a, b in zip(after, before, strict=True)), (before, after)
+
+
+@pytest.mark.parametrize("depth", [0, 3])
+def test_an_object_that_is_cut_off(client: openai.OpenAI, depth: int) -> None:
+    """A valid beginning at any length, also where drafts of the grammar were refused."""
+    fields: Any = {"structured_outputs": {"json": SCHEMA}, "speculative_tokens": depth}
+    (whole,) = ask(client, **fields).choices
+    for max_tokens in (1, 4, 9, 14):
+        (choice,) = ask(client, **fields, max_tokens=max_tokens).choices
+        assert choice.finish_reason == "length"
+        assert choice.message.content
+        assert whole.message.content.startswith(choice.message.content)
 
 
 def test_speculation_does_not_change_it(client: openai.OpenAI) -> None:

@@ -26,8 +26,9 @@ from leadline.server.serve import serve
 
 engine = EngineConfig(model=sys.argv[1], served_model_name=("m",), kv_tokens=1024, seed=7)
 options = {"port": 0, "api_workers": 2, "access_log": True} | json.loads(sys.argv[2])
+builder = "paced_builder:" + options.pop("builder", "paced")
 limits = StallLimits(min_s=1.0)
-sys.exit(serve(engine, ServerConfig(**options), builder="paced_builder:paced", stall_limits=limits))
+sys.exit(serve(engine, ServerConfig(**options), builder=builder, stall_limits=limits))
 """
 _LISTENS = re.compile(r"listens on (https?://\S+)")
 
@@ -158,7 +159,10 @@ def running(model: Path, log: Path, **options: Any) -> Iterator[Server]:
     with launched(model, log, **options) as server:
         server.read_until("leadline chat")
         workers = options.get("api_workers", 2)
-        server.wait_until(lambda: server.errors.count(" answers (process") == workers, "workers")
+        if workers > 1:
+            server.wait_until(
+                lambda: server.errors.count(" answers (process") == workers, "workers"
+            )
         yield server
 
 
