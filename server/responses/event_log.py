@@ -13,6 +13,7 @@ from leadline.server.responses.store import ResponseStore
 
 logger = logging.getLogger(__name__)
 LOST = "the process that made the response is gone; send the request again"
+_WAITING = b": waiting\n\n"  # what clients skip: it has been accepted, though there is no news
 _LOOK_S = 0.1  # how often is looked whether another process has made more
 
 
@@ -90,13 +91,14 @@ class Replay:
         Raises:
             ApiError: there will be no more, though there should.
         """
+        is_open = False
         while True:
             self._news.clear()
             page = await asyncio.to_thread(self._store.events, self._response_id, self._after)
             if page is None:
                 raise ApiError(404, "the response has been deleted", code="not_found")
             if page.frames:
-                self._after = page.frames[-1][0]
+                is_open, self._after = True, page.frames[-1][0]
                 yield b"".join(frame for _, frame in page.frames)
             elif page.log == "closed":
                 return
@@ -109,6 +111,9 @@ class Replay:
             elif page.is_lost:
                 raise ApiError(500, LOST, code="response_lost")
             else:
+                if not is_open:
+                    is_open = True
+                    yield _WAITING
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._news.wait(), _LOOK_S)
 
