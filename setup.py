@@ -17,6 +17,7 @@ setup(
             extra_compile_args=[
                 "-std=c++17",
                 "-O3",
+                "-g0",
                 "-ffp-contract=off",
                 "-fvisibility=hidden",
                 "-pthread",

@@ -1,7 +1,6 @@
 """Tokens a second of the built-in model by the kernels that compute it, in one process."""
 
 import time
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -32,9 +31,10 @@ def torch_kernels() -> dict[str, str]:
 def open_engine(kernels: dict[str, str], drafts: int) -> EngineCore:
     """An engine of the built-in model."""
     path = resolve_model("leadline-demo")
-    config = EngineConfig(speculative_tokens=drafts, kv_tokens=16_384, prefix_caching=False)
+    config = EngineConfig(
+        speculative_tokens=drafts, kv_tokens=16_384, prefix_caching=False, kernels=kernels
+    )
     resolved, _ = resolve(config, read_model_config(path), cpu_facts(), model_path=str(path))
-    resolved = replace(resolved, kernels=kernels)
     core, _ = build.build_core(msgspec.json.encode(resolved), lambda stage: None)
     return core
 

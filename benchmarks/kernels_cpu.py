@@ -50,7 +50,8 @@ class Row:
     """One operation and shape; times in microseconds.
 
     Attributes:
-        bandwidth_share: bytes of weights or of cache a second, of what the machine copies.
+        bandwidth_share: bytes of weights or of cache a second, of what the machine copies (reads
+            and writes) between main memory; above 1 where a core's own cache holds them.
         compute_share: floating-point operations a second, of what it can multiply.
     """
 
@@ -78,10 +79,10 @@ class Case:
     flops: float
 
 
-def best_time(function: Callable[[], Any]) -> float:
+def best_time(function: Callable[[], Any], spent_s: float = SECONDS) -> float:
     """Seconds of the fastest of as many calls as fit."""
     function()
-    best, until = math.inf, time.perf_counter() + SECONDS
+    best, until = math.inf, time.perf_counter() + spent_s
     while True:
         started = time.perf_counter()
         function()
@@ -95,10 +96,10 @@ def machine_limits() -> tuple[float, float]:
     """Bytes copied (read and written) and float32 operations in registers, a second."""
     source = torch.zeros(1 << 28, dtype=torch.uint8)
     target = torch.zeros_like(source)
-    copied = 2 * source.nbytes / best_time(lambda: target.copy_(source))
+    copied = best_time(lambda: target.copy_(source), 1.0)
     num_threads, rounds = torch.get_num_threads(), 200_000
-    seconds = best_time(lambda: library.library().multiply_alone(rounds, num_threads))
-    return copied, rounds * 384 * num_threads / seconds
+    multiplied = best_time(lambda: library.library().multiply_alone(rounds, num_threads), 1.0)
+    return 2 * source.nbytes / copied, rounds * 384 * num_threads / multiplied
 
 
 def linear_cases() -> Iterator[Case]:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from leadline.kernels.latent_cache import LatentCacheLayer, LatentLayout
 from leadline.kernels.select import Implementation, Platform, implementations
 from leadline.kernels.testing import (
     FLOAT32_TOLERANCE,
@@ -16,15 +17,16 @@ from leadline.kernels.testing import (
 )
 
 TABLE = implementations()
+# These have tests of their own: below, test_attention.py, test_latent_cache.py.
+WITH_A_CACHE = {"mla_attention", "read_latent", "write_latent"}
 OTHERS = [
     pytest.param(operation, candidate, id=f"{operation}-{candidate.name}")
     for operation, candidates in TABLE.items()
     for candidate in candidates
-    if candidate.name != "reference" and operation != "mla_attention"
+    if candidate.name != "reference" and operation not in WITH_A_CACHE
 ]
-ATTENTIONS = [c for c in TABLE["mla_attention"] if c.name != "reference"]
-# These have tests of their own: test_attention.py, test_latent_cache.py.
-WITH_A_CACHE = {"mla_attention", "read_latent", "write_latent"}
+ATTENTIONS = [c for c in TABLE["mla_attention"] if c.reject(Platform()) is None]
+WRITERS = [c for c in TABLE["write_latent"] if c.reject(Platform()) is None]
 ROWS = [(0, 5), (70, 1), (16, 16), (3, 40), (31, 2), (0, 1), (200, 33)]
 
 
@@ -82,7 +84,36 @@ def test_attention_equals_reference(candidate: Implementation, first_slot: int, 
     assert relative_error(actual, expected) < FLOAT32_TOLERANCE
 
 
-@pytest.mark.parametrize("candidate", TABLE["mla_attention"], ids=lambda c: c.name)
+@pytest.mark.parametrize("candidate", ATTENTIONS, ids=lambda c: c.name)
 def test_attention_of_zero_rows(candidate: Implementation) -> None:
     """The other operations have zero rows among their inputs."""
     assert run_attention(candidate.function, attention_case([]), 0).shape == (0, 4, 32)
+
+
+@pytest.mark.parametrize("candidate", WRITERS, ids=lambda c: c.name)
+@pytest.mark.parametrize("source", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "fp8"])
+@pytest.mark.parametrize("spread", [0, 3, 30])
+def test_written_entries_have_the_reference_bits(
+    candidate: Implementation, source: torch.dtype, dtype: str, spread: float
+) -> None:
+    """Values over many magnitudes, zeros, NaN and infinities; some slots are skipped."""
+    layout = LatentLayout(160, 16, dtype)
+    latent, rope = (torch.randn(40, n) * torch.exp2(spread * torch.randn(40, n)) for n in (160, 16))
+    latent[3], latent[4, 7], latent[5, 9] = 0.0, torch.nan, torch.inf
+    latent[6] = 1e-42
+    slots = torch.randperm(64)[:40]
+    slots[::7] = -1
+    pages = [torch.zeros(8, 8, layout.width, dtype=layout.torch_dtype) for _ in range(2)]
+    for write, storage in zip((candidate, reference("write_latent")), pages, strict=True):
+        cache = LatentCacheLayer(storage, layout)
+        write.function(cache, latent.to(source), rope.to(source), slots)
+    assert torch.equal(pages[0].view(torch.uint8), pages[1].view(torch.uint8))
+
+
+@pytest.mark.parametrize("candidate", WRITERS, ids=lambda c: c.name)
+def test_a_slot_that_there_is_not_is_refused(candidate: Implementation) -> None:
+    layout = LatentLayout(8, 2, "float32")
+    cache = LatentCacheLayer(torch.zeros(2, 4, layout.width), layout)
+    with pytest.raises((ValueError, IndexError)):
+        candidate.function(cache, torch.ones(2, 8), torch.ones(2, 2), torch.tensor([0, 8]))
