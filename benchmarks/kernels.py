@@ -21,7 +21,7 @@ from rich.table import Table
 from torch import Tensor
 
 from leadline.kernels.api import RouterConfig
-from leadline.kernels.reference.linear import linear, linear_fp8_1x128
+from leadline.kernels.reference.linear import linear, linear_fp8_1x128, linear_fp8_1x128_ue8m0
 from leadline.kernels.reference.mla import ReferenceMLA
 from leadline.kernels.reference.moe import GroupedMLP
 from leadline.kernels.select import Platform, implementations
@@ -170,8 +170,9 @@ def attention_cases() -> Iterator[Case]:
 def reference(operation: str, formats: str) -> Callable[..., Any]:
     """What an implementation of these formats is compared with."""
     if formats.startswith("activations fp8"):
-        grouped = GroupedMLP(linear, linear_fp8_1x128)
-        return {"linear_fp8": linear_fp8_1x128, "grouped_mlp": grouped}[operation]
+        multiply = linear_fp8_1x128_ue8m0 if "ue8m0" in formats else linear_fp8_1x128
+        grouped = GroupedMLP(linear, multiply)
+        return {"linear_fp8": multiply, "grouped_mlp": grouped}[operation]
     return next(c.function for c in implementations()[operation] if c.name == "reference")
 
 

@@ -133,7 +133,8 @@ class Permutation:
 
     Attributes:
         order_R: int64, for each of the R = T * K rows the flat index `token * K + choice`.
-        counts: rows of each local expert, int64 [E] on the host.
+        counts: rows of each local expert, int64 [E], on the host or, where nobody is to wait for
+            a GPU, on its device.
     """
 
     order_R: Tensor

@@ -28,7 +28,7 @@ from leadline.kernels.reference import (
     sample,
     tiled,
 )
-from leadline.kernels.triton.table import Deferred, missing, triton_kernels
+from leadline.kernels.triton.table import Deferred, missing, triton_kernels, ue8m0_kernels
 
 
 class KernelError(Exception):
@@ -107,9 +107,9 @@ def _with_triton(table: dict[str, list[Implementation]]) -> dict[str, list[Imple
     def reject(platform: Platform) -> str | None:
         return missing(platform.device)
 
-    for operation, kernel in triton_kernels().items():
+    for operation, kernel in [*ue8m0_kernels().items(), *triton_kernels().items()]:
         candidate = Implementation(
-            "triton", kernel.function, kernel.batch_invariant, reject, kernel.formats
+            kernel.name, kernel.function, kernel.batch_invariant, reject, kernel.formats
         )
         table[operation].insert(0, candidate)
     return table

@@ -13,7 +13,7 @@ class Dispatched:
     """Rows for the local experts, sorted by expert.
 
     Attributes:
-        counts: rows of each local expert, int64 on the host.
+        counts: rows of each local expert, int64, on the host or on the device of the rows.
         handle: what `combine` needs to undo the dispatch.
     """
 

@@ -46,7 +46,7 @@ class MoE:
     """Routed experts plus the shared one.
 
     Attributes:
-        num_chosen_E: int64 on the CPU, how many tokens each expert has had since start.
+        num_chosen_E: int64, how many tokens each expert has had since start; where counts are.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class MoE:
         bias = weights.e_score_correction_bias
         topk_ids_TK, topk_weights_TK = kernels.route(logits_TE, bias, self._router)
         sent = self._dispatcher.dispatch(x_TD, topk_ids_TK, topk_weights_TK)
-        self.num_chosen_E += sent.counts
+        self.num_chosen_E = self.num_chosen_E.to(sent.counts.device) + sent.counts
         y_RD = kernels.grouped_mlp(sent.x_RD, sent.counts, weights.gate_up_E2FD, weights.down_EDF)
         routed_TD = self._dispatcher.combine(y_RD, sent.handle)
         return routed_TD if self._shared is None else routed_TD + self._shared(x_TD)

@@ -6,12 +6,15 @@ from leadline.kernels.reference.linear import linear
 from leadline.kernels.reference.moe import GroupedMLP
 from leadline.kernels.triton.grouped_linear import can_take, grouped_linear
 from leadline.kernels.triton.launch import rows_of
-from leadline.kernels.triton.linear import linear_fp8
+from leadline.kernels.triton.linear import linear_fp8, linear_fp8_ue8m0
 from leadline.kernels.triton.quant import quantize_fp8
 from leadline.kernels.triton.swiglu import swiglu_fp8
 from leadline.kernels.types import QuantTensor
 
-_one_by_one = GroupedMLP(linear, linear_fp8)
+_ONE_BY_ONE = {
+    "fp32": GroupedMLP(linear, linear_fp8),
+    "ue8m0": GroupedMLP(linear, linear_fp8_ue8m0),
+}
 
 
 def grouped_mlp(
@@ -20,7 +23,28 @@ def grouped_mlp(
     gate_up_E2FD: Tensor | QuantTensor,
     down_EDF: Tensor | QuantTensor,
 ) -> Tensor:
-    """See `api.GroupedMLP`; `activation_format` fp8 1x128, `scale_format` fp32.
+    """See `api.GroupedMLP`; `activation_format` fp8 1x128, `scale_format` fp32."""
+    return _compute(x_RD, counts, gate_up_E2FD, down_EDF, "fp32")
+
+
+def grouped_mlp_ue8m0(
+    x_RD: Tensor,
+    counts: Tensor,
+    gate_up_E2FD: Tensor | QuantTensor,
+    down_EDF: Tensor | QuantTensor,
+) -> Tensor:
+    """See `api.GroupedMLP`; `activation_format` fp8 1x128, `scale_format` ue8m0."""
+    return _compute(x_RD, counts, gate_up_E2FD, down_EDF, "ue8m0")
+
+
+def _compute(
+    x_RD: Tensor,
+    counts: Tensor,
+    gate_up_E2FD: Tensor | QuantTensor,
+    down_EDF: Tensor | QuantTensor,
+    scale_format: str,
+) -> Tensor:
+    """The experts in either format.
 
     Experts that are not in FP8, or that a tensor descriptor cannot take, come one after the other;
     that waits for the counts.
@@ -31,10 +55,10 @@ def grouped_mlp(
         or not can_take(gate_up_E2FD)
         or not can_take(down_EDF)
     ):
-        return _one_by_one(x_RD, counts, gate_up_E2FD, down_EDF)
+        return _ONE_BY_ONE[scale_format](x_RD, counts, gate_up_E2FD, down_EDF)
     x = rows_of(x_RD)
     if x.shape[0] == 0:
         return x.new_empty(0, down_EDF.shape[1])
     counts = counts.to(x.device, non_blocking=True)
-    hidden = grouped_linear(*quantize_fp8(x), counts, gate_up_E2FD, x.dtype)
-    return grouped_linear(*swiglu_fp8(hidden), counts, down_EDF, x.dtype)
+    hidden = grouped_linear(*quantize_fp8(x, scale_format), counts, gate_up_E2FD, x.dtype)
+    return grouped_linear(*swiglu_fp8(hidden, scale_format), counts, down_EDF, x.dtype)

@@ -93,7 +93,8 @@ def can_take(weight_ENK: QuantTensor) -> bool:
     """Tensor descriptors need rows that start on 16 bytes; blocks must begin with the columns."""
     data = weight_ENK.data
     starts = (data.stride(1), data.data_ptr())
-    return data.is_contiguous() and not weight_ENK.col_offset and not any(s % 16 for s in starts)
+    dense = data.is_contiguous() and weight_ENK.scale.stride(-1) == 1
+    return dense and not weight_ENK.col_offset and not any(start % 16 for start in starts)
 
 
 def grouped_linear(

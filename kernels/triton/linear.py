@@ -13,17 +13,27 @@ FEW_TOKENS = 128
 
 
 def linear_fp8(x_TK: Tensor, weight_NK: QuantTensor) -> Tensor:
-    """See `api.LinearFP8`; `activation_format` fp8 1x128, `scale_format` fp32.
+    """See `api.LinearFP8`; `activation_format` fp8 1x128, `scale_format` fp32."""
+    return _multiply(x_TK, weight_NK, "fp32")
+
+
+def linear_fp8_ue8m0(x_TK: Tensor, weight_NK: QuantTensor) -> Tensor:
+    """See `api.LinearFP8`; `activation_format` fp8 1x128, `scale_format` ue8m0."""
+    return _multiply(x_TK, weight_NK, "ue8m0")
+
+
+def _multiply(x_TK: Tensor, weight_NK: QuantTensor, scale_format: str) -> Tensor:
+    """The product in either format.
 
     A weight whose columns were cut inside of a block goes to the reference: the blocks of the
     activations and of the weight do not meet.
     """
     if weight_NK.col_offset or weight_NK.data.stride(-1) != 1 or weight_NK.scale.stride(-1) != 1:
-        return linear_fp8_1x128(x_TK, weight_NK)
+        return linear_fp8_1x128(x_TK, weight_NK, scale_format)
     x = rows_of(x_TK)
     if x.shape[0] == 0 or weight_NK.shape[0] == 0:
         return x.new_zeros(*x_TK.shape[:-1], weight_NK.shape[0])
-    quantized, scales = quantize_fp8(x)
+    quantized, scales = quantize_fp8(x, scale_format)
     few = x.shape[0] <= FEW_TOKENS or not can_take(quantized, weight_NK)
     multiply = linear_small if few else linear_large
     return multiply(quantized, scales, weight_NK, x.dtype).view(*x_TK.shape[:-1], -1)

@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -59,7 +60,7 @@ def small_launches(m: int) -> Launches:
     permutation = Permutation(empty(8 * m, dtype=INT64), empty(E, dtype=INT64))
     angles = empty(m, R // 2, dtype=torch.float32)
     for scale_format in ("fp32", "ue8m0"):
-        yield f"quantize_fp8 {scale_format} {m}", lambda f=scale_format: quantize_fp8(x, f)
+        yield f"quantize_fp8 {scale_format} {m}", partial(quantize_fp8, x, scale_format)
     yield f"rms_norm {m}", lambda: rms_norm(x, w, 1e-6)
     yield f"rms_norm {m} latents", lambda: rms_norm(empty(m, C + R)[:, :C], empty(C), 1e-6)
     yield f"add_rms_norm {m}", lambda: add_rms_norm(x, x, w, 1e-6)
@@ -78,16 +79,23 @@ def small_launches(m: int) -> Launches:
 
 def batch(m: int) -> SamplingBatch:
     """Sampling without cuts."""
-    numbers = [empty(m, dtype=d) for d in (torch.float32, INT64, torch.float32, torch.float32)]
+    real, whole = empty(m, dtype=torch.float32), empty(m, dtype=INT64)
     return SamplingBatch(
-        *numbers, empty(m, dtype=INT64), empty(m, dtype=INT64), all_greedy=False, no_cuts=True
+        temperature_B=real,
+        top_k_B=whole,
+        top_p_B=real,
+        min_p_B=real,
+        seeds_B=whole,
+        positions_B=whole,
+        all_greedy=False,
+        no_cuts=True,
     )
 
 
 def linear_launches(m: int) -> Launches:
     """Dense FP8 products: `q_a_proj` with `kv_a_proj`, and `o_proj`."""
     for n, k in ((2112, D), (D, H * 128)):
-        yield f"linear_fp8 {m}x{n}x{k}", lambda n=n, k=k: linear_fp8(empty(m, k), weight(n, k))
+        yield f"linear_fp8 {m}x{n}x{k}", partial(linear_fp8, empty(m, k), weight(n, k))
 
 
 def expert_launches(m: int) -> Launches:
@@ -133,7 +141,7 @@ def attention_launches(dtype: str) -> Launches:
         (H, 1, 4096, 2048),
     ):
         name = f"mla_attention {dtype} {heads} heads {rows}x{cached}+{new}"
-        yield name, lambda a=(heads, rows, cached, new): attend(*a)
+        yield name, partial(attend, heads, rows, cached, new)
 
 
 def all_launches() -> Launches:

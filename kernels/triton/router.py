@@ -82,6 +82,8 @@ def route_kernel(
     choice = scores
     if has_bias:
         choice += tl.load(bias_ptr + expert, exists, 0.0)
+    # NaN is the largest of all, as in a sort: a broken token still gets experts that there are.
+    choice = tl.where(choice != choice, float("inf"), choice)
     choice = tl.where(exists, choice, -float("inf"))
     if num_groups > 1:
         kept = _in_best_groups(choice, num_groups, num_top_groups, top2_sum, groups, width)

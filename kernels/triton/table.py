@@ -10,6 +10,7 @@ import torch
 
 _MIN_CAPABILITY = (9, 0)
 _FP8_FORMATS = "activations fp8 1x128, scales fp32"
+_UE8M0_FORMATS = "activations fp8 1x128, scales ue8m0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +38,24 @@ class TritonKernel:
     function: Deferred
     batch_invariant: bool
     formats: str = ""
+    name: str = "triton"
+
+
+def ue8m0_kernels() -> dict[str, TritonKernel]:
+    """By operation; scales that are powers of two, for checkpoints that were trained with them."""
+    name = "triton-ue8m0"
+    return {
+        "linear_fp8": TritonKernel(
+            Deferred("linear", "linear_fp8_ue8m0"), False, _UE8M0_FORMATS, name
+        ),
+        "grouped_mlp": TritonKernel(
+            Deferred("experts", "grouped_mlp_ue8m0"), False, _UE8M0_FORMATS, name
+        ),
+    }
 
 
 def triton_kernels() -> dict[str, TritonKernel]:
-    """By operation."""
+    """By operation, those that are preferred."""
     return {
         "rms_norm": TritonKernel(Deferred("norm", "rms_norm"), True),
         "add_rms_norm": TritonKernel(Deferred("norm", "add_rms_norm"), True),

@@ -39,6 +39,12 @@ def reference(operation: str) -> Implementation:
     return next(c for c in TABLE[operation] if c.name == "reference")
 
 
+def skip_rejected(candidate: Implementation) -> None:
+    reason = candidate.reject(Platform())
+    if reason is not None:
+        pytest.skip(reason)
+
+
 def tensors_of(value: Any) -> list[torch.Tensor]:
     if isinstance(value, torch.Tensor):
         return [value]
@@ -60,9 +66,7 @@ def assert_same(actual: Any, expected: Any) -> None:
 
 @pytest.mark.parametrize(("operation", "candidate"), OTHERS)
 def test_equals_reference(operation: str, candidate: Implementation) -> None:
-    reason = candidate.reject(Platform())
-    if reason is not None:
-        pytest.skip(reason)
+    skip_rejected(candidate)
     for arguments in operation_inputs()[operation]:
         expected = reference(operation).function(*arguments)
         assert_same(candidate.function(*arguments), expected)
@@ -78,6 +82,7 @@ def test_reference_takes_every_input(operation: str) -> None:
 @pytest.mark.parametrize("first_slot", [0, 1])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "fp8"])
 def test_attention_equals_reference(candidate: Implementation, first_slot: int, dtype: str) -> None:
+    skip_rejected(candidate)
     case = attention_case(ROWS, dtype=dtype)
     expected = run_attention(reference("mla_attention").function, case, first_slot)
     actual = run_attention(candidate.function, case, first_slot)
@@ -87,6 +92,7 @@ def test_attention_equals_reference(candidate: Implementation, first_slot: int, 
 @pytest.mark.parametrize("candidate", ATTENTIONS, ids=lambda c: c.name)
 def test_attention_of_zero_rows(candidate: Implementation) -> None:
     """The other operations have zero rows among their inputs."""
+    skip_rejected(candidate)
     assert run_attention(candidate.function, attention_case([]), 0).shape == (0, 4, 32)
 
 

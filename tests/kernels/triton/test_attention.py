@@ -47,7 +47,7 @@ def run(case: AttentionCase, max_absorbed: int, first_slot: int) -> torch.Tensor
 @pytest.mark.parametrize("max_absorbed", [0, 8, 1000], ids=["expanded", "mixed", "absorbed"])
 def test_equals_reference(max_absorbed: int, dtype: str) -> None:
     """Unused slots hold NaN, and so does slot 0 where it is not to be seen."""
-    case = attention_case(ROWS, dtype=dtype)
+    case = attention_case(ROWS, dtype=dtype, heads=2)
     for first_slot in (0, 1):
         expected = run_attention(ReferenceMLA, case, first_slot)
         if first_slot:
@@ -77,7 +77,7 @@ def test_more_queries_than_a_tile() -> None:
 @pytest.mark.parametrize("dtype", ["bfloat16", "fp8"])
 def test_bfloat16(dtype: str, max_absorbed: int) -> None:
     """Queries, weights and softmax weights are rounded to 8 bits before products."""
-    case = attention_case(ROWS, dtype=dtype)
+    case = attention_case(ROWS, dtype=dtype, heads=2)
     case.q_nope_THN, case.q_rope_THR = case.q_nope_THN.bfloat16(), case.q_rope_THR.bfloat16()
     case.projection.w_uk_HNC = case.projection.w_uk_HNC.bfloat16()
     case.projection.w_uv_HVC = case.projection.w_uv_HVC.bfloat16()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from leadline.kernels.reference.linear import linear, linear_fp8_1x128
+from leadline.kernels.reference.linear import linear, linear_fp8_1x128, linear_fp8_1x128_ue8m0
 from leadline.kernels.reference.moe import GroupedMLP
 from leadline.kernels.select import implementations
 from leadline.kernels.testing import (
@@ -16,7 +16,7 @@ from leadline.kernels.testing import (
     relative_error,
     to_device,
 )
-from leadline.kernels.triton.table import triton_kernels
+from leadline.kernels.triton.table import triton_kernels, ue8m0_kernels
 
 pytest.importorskip("triton", reason="triton is not installed; the extra `gpu` has it")
 # The interpreter computes in numpy, which warns of what float arithmetic does by definition.
@@ -44,6 +44,19 @@ def reference(operation: str) -> Callable[..., Any]:
     if operation in REFERENCES:
         return REFERENCES[operation]
     return next(c.function for c in implementations()[operation] if c.name == "reference")
+
+
+@pytest.mark.parametrize("operation", sorted(ue8m0_kernels()))
+def test_scales_that_are_powers_of_two(operation: str) -> None:
+    kernel = ue8m0_kernels()[operation].function
+    expected_by = {
+        "linear_fp8": linear_fp8_1x128_ue8m0,
+        "grouped_mlp": GroupedMLP(linear, linear_fp8_1x128_ue8m0),
+    }[operation]
+    tolerance = 2e-3 if DEVICE == "cuda" else FLOAT32_TOLERANCE
+    for arguments in operation_inputs()[operation][2:6]:
+        actual = kernel(*to_device(arguments, DEVICE)).cpu()
+        assert relative_error(actual, expected_by(*arguments)) < tolerance
 
 
 def tensors_of(value: Any) -> list[torch.Tensor]:

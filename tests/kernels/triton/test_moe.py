@@ -65,6 +65,17 @@ def test_every_group_may_win() -> None:
         assert relative_error(actual.cpu(), expected) < FLOAT32_TOLERANCE
 
 
+@pytest.mark.parametrize("config", [V3_ROUTER, V2_ROUTER], ids=["v3", "v2"])
+def test_a_token_of_nan_gets_experts_that_there_are(config: RouterConfig) -> None:
+    """And the others get theirs: a request that breaks is not to break its batch."""
+    logits = torch.randn(3, 16)
+    logits[1] = torch.nan
+    ids, weights = (part.cpu() for part in route(logits.to(DEVICE), None, config))
+    expected_ids, expected = moe.route(logits, None, config)
+    assert torch.equal(ids, expected_ids)
+    assert torch.allclose(weights, expected, equal_nan=True)
+
+
 @settings(max_examples=6, deadline=None)
 @given(
     num_tokens=st.integers(1, 70),
