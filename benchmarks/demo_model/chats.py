@@ -19,14 +19,6 @@ from benchmarks.demo_model.tool_chats import (
     schemas,
 )
 
-# Shares of the chats of each kind; what remains are chats about facts. Small talk is over-
-# represented for its number of intents because people open with it; tool chats are long, so their
-# share of the tokens is about three times this.
-SHARE_TOOLS = 0.16
-SHARE_COPYING = 0.2
-SHARE_SMALLTALK = 0.09
-SHARE_UNKNOWN = 0.04
-SHARE_THINKING = 0.09
 # Tools may be offered and not be needed, and may come with a system prompt.
 SHARE_TOOLS_NOT_NEEDED = 0.2
 # Questions for a tool where no tool is offered, among those that must be declined.
@@ -52,6 +44,24 @@ HELDOUT_WEIGHTS = {
 }
 _OPENINGS = ("hello", "good_morning", "good_evening", "how_are_you")
 _CLOSINGS = ("thanks", "thanks", "great", "bye", "ok")
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Shares of the chats of each kind; what remains are chats about facts.
+
+    Small talk is over-represented for its number of intents because people open with it; tool chats
+    are long, so their share of the tokens is about three times this.
+    """
+
+    tools: float = 0.16
+    copying: float = 0.2
+    smalltalk: float = 0.09
+    unknown: float = 0.04
+    thinking: float = 0.09
+
+
+DEFAULT_SHARES = Shares()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +95,10 @@ class Corpus:
     unknown: UnknownQuestions
 
     def iter_training_chats(
-        self, rng: random.Random, *, loose: bool = True, share_copying: float = SHARE_COPYING
+        self, rng: random.Random, *, loose: bool = True, shares: Shares = DEFAULT_SHARES
     ) -> Iterator[Chat]:
         """Yields chats without end; each pass asks about every fact once, in new wordings."""
-        writer = _ChatWriter(self, rng, heldout=False, loose=loose, share_copying=share_copying)
+        writer = _ChatWriter(self, rng, heldout=False, loose=loose, shares=shares)
         while True:
             yield from writer.one_pass()
 
@@ -135,9 +145,9 @@ class _ChatWriter:
         *,
         heldout: bool,
         loose: bool = False,
-        share_copying: float = SHARE_COPYING,
+        shares: Shares = DEFAULT_SHARES,
     ) -> None:
-        self._share_copying = share_copying
+        self._shares = shares
         self._corpus = corpus
         self._rng = rng
         self._heldout = heldout
@@ -148,13 +158,14 @@ class _ChatWriter:
     def one_pass(self) -> Iterator[Chat]:
         """Yields chats until every fact has been asked about once."""
         queue = self._shuffled_facts()
+        shares = self._shares
         other_kinds = (
-            (SHARE_TOOLS, self._tool_chat),
-            (self._share_copying, lambda: draw_copy_chat(self._rng, heldout=self._heldout)),
-            (SHARE_SMALLTALK, self._smalltalk_chat),
-            (SHARE_UNKNOWN, lambda: self._chat([self._unknown_turn()])),
-            (SHARE_THINKING * SHARE_THINKING_TOOL, self._thinking_tool_chat),
-            (SHARE_THINKING * (1 - SHARE_THINKING_TOOL), lambda: self._thinking_chat(queue)),
+            (shares.tools, self._tool_chat),
+            (shares.copying, lambda: draw_copy_chat(self._rng, heldout=self._heldout)),
+            (shares.smalltalk, self._smalltalk_chat),
+            (shares.unknown, lambda: self._chat([self._unknown_turn()])),
+            (shares.thinking * SHARE_THINKING_TOOL, self._thinking_tool_chat),
+            (shares.thinking * (1 - SHARE_THINKING_TOOL), lambda: self._thinking_chat(queue)),
         )
         while queue:
             draw = self._rng.random()
