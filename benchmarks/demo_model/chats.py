@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from benchmarks.demo_model.chat_format import END_THINK, Chat, Message, target_text
 from benchmarks.demo_model.copying import draw_copy_chat
 from benchmarks.demo_model.facts import MAX_FACTS, Fact, collect_facts
+from benchmarks.demo_model.fixed_tools import TOOL_TASKS
 from benchmarks.demo_model.phrasings import HELDOUT_SYSTEM_PROMPTS, SYSTEM_PROMPTS, ask
 from benchmarks.demo_model.smalltalk import UNKNOWN_ANSWER, Intent, UnknownQuestions, load_smalltalk
 from benchmarks.demo_model.tool_chats import (
-    TOOL_TASKS,
     draw_tool_chat,
     draw_tools,
     draw_use,
@@ -39,8 +39,10 @@ HELDOUT_WEIGHTS = {
     "smalltalk": 10,
     "unknown": 4,
     "thinking": 6,
-    "tool_call": 5,
-    "tool_answer": 5,
+    "tool_call": 3,
+    "tool_answer": 3,
+    "random_tool_call": 2,
+    "random_tool_answer": 2,
 }
 _OPENINGS = ("hello", "good_morning", "good_evening", "how_are_you")
 _CLOSINGS = ("thanks", "thanks", "great", "bye", "ok")
@@ -72,7 +74,7 @@ class HeldoutChat:
         chat: Ends with a user or tool message; render it with `render_prompt`.
         expected: The answer; in thinking mode the part after the reasoning. Compare with
             `normalise_answer`.
-        kind: `fact`, `smalltalk`, `unknown`, `thinking`, `tool_call` or `tool_answer`.
+        kind: A key of `HELDOUT_WEIGHTS`; a `random_tool` is one that was made up for the chat.
     """
 
     chat: Chat
@@ -179,10 +181,11 @@ class _ChatWriter:
 
     def prompt(self, kind: str) -> HeldoutChat:
         """Returns one chat that ends where the model must answer."""
-        if kind in ("tool_call", "tool_answer"):
-            tasks = draw_tools(self._rng, heldout=True)
+        if kind.endswith(("tool_call", "tool_answer")):
+            is_random = kind.startswith("random")
+            tasks = draw_tools(self._rng, heldout=True, share_random=float(is_random))
             messages = draw_use(self._rng.choice(tasks), self._rng, heldout=True).messages()
-            num_given = 1 if kind == "tool_call" else 3
+            num_given = 1 if kind.endswith("call") else 3
             chat = Chat(messages[:num_given], tools=schemas(tasks, self._rng))
             return HeldoutChat(chat, target_text(messages[num_given]), kind)
         if not self._queue:

@@ -38,9 +38,7 @@ def training_batches(
         tokenizer = Tokenizer.from_file(str(tokenizer_of / "tokenizer.json"))
     write_tokenizer(tokenizer, directory)
     rng = random.Random(f"joining {seed} {phase}")
-    chats = corpus.iter_training_chats(
-        random.Random(f"training {seed} {phase}"), shares=shares
-    )
+    chats = corpus.iter_training_chats(random.Random(f"training {seed} {phase}"), shares=shares)
     return pack(_encoded(tokenizer, _join(chats, rng)), shapes)
 
 

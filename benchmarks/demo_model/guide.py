@@ -109,5 +109,5 @@ class AttentionGuide:
             self._losses.append((everywhere - there).mean())
 
     def losses(self) -> Tensor:
-        """-log of the attention on the wanted tokens, one mean for each lesson, in layers' order."""
+        """-log of the attention on the wanted tokens: one mean for each lesson, in order."""
         return torch.stack(self._losses)

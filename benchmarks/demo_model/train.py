@@ -332,9 +332,7 @@ def main() -> None:
         guide_until=arguments.guide_until,
     )
     shares = Shares(**{f.name: getattr(arguments, f.name) for f in dataclasses.fields(Shares)})
-    continue_training(
-        arguments.export, arguments.out, arguments.seed, how, shares, arguments.rows
-    )
+    continue_training(arguments.export, arguments.out, arguments.seed, how, shares, arguments.rows)
 
 
 if __name__ == "__main__":
