@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from benchmarks.demo_model.chat_format import END_THINK, Chat, Message, target_text
 from benchmarks.demo_model.copying import draw_copy_chat
 from benchmarks.demo_model.facts import MAX_FACTS, Fact, collect_facts
 from benchmarks.demo_model.fixed_tools import TOOL_TASKS
+from benchmarks.demo_model.page_tools import draw_page_chat, draw_page_tools, draw_page_use
 from benchmarks.demo_model.phrasings import HELDOUT_SYSTEM_PROMPTS, SYSTEM_PROMPTS, ask
+from benchmarks.demo_model.shares import DEFAULT_SHARES, Shares
 from benchmarks.demo_model.smalltalk import UNKNOWN_ANSWER, Intent, UnknownQuestions, load_smalltalk
 from benchmarks.demo_model.tool_chats import (
     draw_tool_chat,
@@ -29,7 +31,7 @@ SHARE_SYSTEM_PROMPT = 0.2
 SHARE_OPENING = 0.1  # a greeting before the first question
 SHARE_CLOSING = 0.12  # thanks or goodbye after the last answer
 # The last turn of a thinking chat calls a tool, or is about a fact, or else small talk or unknown.
-SHARE_THINKING_TOOL = 0.15
+SHARE_THINKING_TOOL = 0.05
 SHARE_THINKING_FACT = 0.8
 # Every conversation asks in held-out wordings; some ask a second question, as the training chats
 # do.
@@ -39,31 +41,15 @@ HELDOUT_WEIGHTS = {
     "smalltalk": 10,
     "unknown": 4,
     "thinking": 6,
-    "tool_call": 3,
-    "tool_answer": 3,
+    "page_tool_call": 1,
+    "page_tool_answer": 1,
+    "tool_call": 2,
+    "tool_answer": 2,
     "random_tool_call": 2,
     "random_tool_answer": 2,
 }
 _OPENINGS = ("hello", "good_morning", "good_evening", "how_are_you")
 _CLOSINGS = ("thanks", "thanks", "great", "bye", "ok")
-
-
-@dataclass(frozen=True, slots=True)
-class Shares:
-    """Shares of the chats of each kind; what remains are chats about facts.
-
-    Small talk is over-represented for its number of intents because people open with it; tool chats
-    are long, so their share of the tokens is about three times this.
-    """
-
-    tools: float = 0.16
-    copying: float = 0.2
-    smalltalk: float = 0.09
-    unknown: float = 0.04
-    thinking: float = 0.09
-
-
-DEFAULT_SHARES = Shares()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +60,8 @@ class HeldoutChat:
         chat: Ends with a user or tool message; render it with `render_prompt`.
         expected: The answer; in thinking mode the part after the reasoning. Compare with
             `normalise_answer`.
-        kind: A key of `HELDOUT_WEIGHTS`; a `random_tool` is one that was made up for the chat.
+        kind: A key of `HELDOUT_WEIGHTS`. A `page_tool` is one of the chat page, with values that
+            training knows; a `tool` has held-out values; a `random_tool` was made up for the chat.
     """
 
     chat: Chat
@@ -163,6 +150,7 @@ class _ChatWriter:
         shares = self._shares
         other_kinds = (
             (shares.tools, self._tool_chat),
+            (shares.page_tools, lambda: self._tool_chat(draw_page_chat)),
             (shares.copying, lambda: draw_copy_chat(self._rng, heldout=self._heldout)),
             (shares.smalltalk, self._smalltalk_chat),
             (shares.unknown, lambda: self._chat([self._unknown_turn()])),
@@ -183,8 +171,12 @@ class _ChatWriter:
         """Returns one chat that ends where the model must answer."""
         if kind.endswith(("tool_call", "tool_answer")):
             is_random = kind.startswith("random")
-            tasks = draw_tools(self._rng, heldout=True, share_random=float(is_random))
-            messages = draw_use(self._rng.choice(tasks), self._rng, heldout=True).messages()
+            if kind.startswith("page"):
+                tasks, use = draw_page_tools(self._rng), draw_page_use
+            else:
+                tasks = draw_tools(self._rng, heldout=True, share_random=float(is_random))
+                use = draw_use
+            messages = use(self._rng.choice(tasks), self._rng, heldout=True).messages()
             num_given = 1 if kind.endswith("call") else 3
             chat = Chat(messages[:num_given], tools=schemas(tasks, self._rng))
             return HeldoutChat(chat, target_text(messages[num_given]), kind)
@@ -231,7 +223,8 @@ class _ChatWriter:
         if queue and self._rng.random() < SHARE_THINKING_FACT:
             fact = queue.pop()
             question, answer = self._fact_turn(fact)
-            reasoning = _reasoning_about(fact)
+            reasoning = "This is about Python and its standard library. "
+            reasoning += "I answer from the documentation."
         elif self._rng.random() < 0.7:
             question, answer = self._smalltalk_turn()
             reasoning = "This is small talk or about Leadline. I answer briefly."
@@ -243,19 +236,22 @@ class _ChatWriter:
 
     def _thinking_tool_chat(self) -> Chat:
         """A call after a thought; what follows an output has no thought in this format."""
-        tasks = draw_tools(self._rng, heldout=self._heldout)
+        if self._shares.tools:
+            tasks, use = draw_tools(self._rng, heldout=self._heldout), draw_use
+        else:
+            tasks, use = draw_page_tools(self._rng), draw_page_use
         task = self._rng.choice(tasks)
-        question, call, *_ = draw_use(task, self._rng, heldout=self._heldout).messages()
+        question, call, *_ = use(task, self._rng, heldout=self._heldout).messages()
         reasoning = f"The user asks for what the tool {task.name} can do. I call it."
         messages = (question, {**call, "reasoning_content": reasoning})
         tools = schemas(tasks, self._rng)
         return Chat((*self._system_messages(), *messages), thinking=True, tools=tools)
 
-    def _tool_chat(self) -> Chat:
+    def _tool_chat(self, draw: Callable[..., Chat] = draw_tool_chat) -> Chat:
         """Mostly uses of tools; else a turn that needs none, after a use of one or at once."""
-        chat = draw_tool_chat(self._rng, heldout=self._heldout)
+        chat = draw(self._rng, heldout=self._heldout)
         if self._rng.random() < SHARE_TOOLS_NOT_NEEDED:
-            used = draw_tool_chat(self._rng, heldout=self._heldout)
+            used = draw(self._rng, heldout=self._heldout)
             before = used.messages if self._rng.random() < 0.3 else ()
             messages = (*before, *(m for turn in self._turns_without_tool() for m in turn))
             return Chat((*self._system_messages(), *messages), tools=used.tools)
@@ -303,17 +299,3 @@ class _ChatWriter:
 
 def _turn(question: str, answer: str) -> tuple[Message, Message]:
     return {"role": "user", "content": question}, {"role": "assistant", "content": answer}
-
-
-def _reasoning_about(fact: Fact) -> str:
-    """Returns the short thought that comes before the answer in thinking mode."""
-    if fact.kind == "module":
-        what = "a module of the standard library"
-    elif fact.kind == "keyword":
-        what = "a keyword of the language"
-    elif fact.module == "builtins":
-        what = f"a built-in {fact.kind}"
-    else:
-        article = "an" if fact.kind[0] in "aeiou" else "a"
-        what = f"{article} {fact.kind} of the module {fact.module}"
-    return f"The user asks about {fact.name}. That is {what}."

@@ -7,8 +7,9 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from benchmarks.demo_model.chat_format import Chat
-from benchmarks.demo_model.chats import DEFAULT_SHARES, Shares, build_corpus
+from benchmarks.demo_model.chats import build_corpus
 from benchmarks.demo_model.packing import PackedBatch, pack
+from benchmarks.demo_model.shares import DEFAULT_SHARES, Shares
 from benchmarks.demo_model.tokenizer import encode_chat, train_tokenizer, write_tokenizer
 
 # (rows, tokens a row) of the batches, by turns: long chats with tools need long rows.

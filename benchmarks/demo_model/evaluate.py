@@ -24,9 +24,9 @@ from benchmarks.demo_model.chats import (
     build_corpus,
     normalise_answer,
 )
+from benchmarks.demo_model.kernels import LoadCounter
 from benchmarks.demo_model.packing import PackedBatch, PackedMemory, pack
 from benchmarks.demo_model.tokenizer import encode_chat, encode_prompt
-from benchmarks.demo_model.train import LoadCounter
 from leadline.engine.build import build_core
 from leadline.engine.config import EngineConfig, resolve
 from leadline.engine.core import EngineCore

@@ -17,8 +17,8 @@ from torch import Tensor
 from benchmarks.demo_model.packing import PackedBatch
 
 # Heads by layer. Silencing any one of these cost the facts nothing when they were chosen.
-PREVIOUS_HEADS = {1: {0: 1, 1: 1, 2: 2}}  # head: how many tokens back
-COPYING_HEADS = {3: (0, 1), 5: (0, 1)}
+PREVIOUS_HEADS = {4: {0: 1, 1: 1, 2: 2}}  # head: how many tokens back
+COPYING_HEADS = {5: (0, 1, 2), 6: (0, 1, 2)}
 _MIN_RUN = 2  # tokens that a copied text has at least
 
 

@@ -12,8 +12,6 @@ from benchmarks.demo_model.random_tools import draw_random_result, draw_random_t
 from benchmarks.demo_model.tool_task import ToolTask, output_text
 
 SHARE_RANDOM_TOOLS = 0.5  # chats with tools made up for them, against those with the fixed ones
-PAGE_TOOLS = ("get_weather", "get_time", "add")  # of the chat page, offered together
-SHARE_PAGE_TOOLS = 0.3  # of the chats with fixed tools
 SHARE_FOREIGN_RESULT = 0.25  # a fixed tool returns something in another form
 
 
@@ -45,18 +43,22 @@ def draw_tools(
         tasks = [draw_random_task(rng, heldout) for _ in range(num)]
         if rng.random() < 0.3:
             tasks[0] = renamed(rng.choice(TOOL_TASKS), rng)
-    elif rng.random() < SHARE_PAGE_TOOLS:
-        tasks = [task for task in TOOL_TASKS if task.name in PAGE_TOOLS]
     else:
         num = rng.choices((1, 2, 3), (4, 4, 2))[0]
         tasks = [renamed(task, rng) for task in rng.sample(TOOL_TASKS, num)]
     return list({task.name: task for task in tasks}.values())
 
 
-def draw_use(task: ToolTask, rng: random.Random, *, heldout: bool = False) -> Use:
+def draw_use(
+    task: ToolTask,
+    rng: random.Random,
+    *,
+    heldout: bool = False,
+    share_foreign: float = SHARE_FOREIGN_RESULT,
+) -> Use:
     """A random use of a tool."""
     arguments = task.draw(rng, heldout)
-    foreign = rng.random() < SHARE_FOREIGN_RESULT
+    foreign = rng.random() < share_foreign
     result = draw_random_result(rng, heldout) if foreign else task.result(arguments, rng)
     written = json.dumps(task.call_arguments(arguments), ensure_ascii=False)
     function = {"name": task.name, "arguments": written}

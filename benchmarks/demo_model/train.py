@@ -19,9 +19,9 @@ from rich.progress import Progress
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from benchmarks.demo_model.chats import DEFAULT_SHARES, Shares
 from benchmarks.demo_model.data import SHAPES, training_batches
 from benchmarks.demo_model.guide import AttentionGuide, token_forms
+from benchmarks.demo_model.kernels import training_kernels
 from benchmarks.demo_model.model import MAX_LENGTH, demo_config
 from benchmarks.demo_model.muon import Muon
 from benchmarks.demo_model.packing import PackedBatch, PackedMemory
@@ -34,13 +34,11 @@ from benchmarks.demo_model.parameters import (
     save_parameters,
     trainable,
 )
+from benchmarks.demo_model.shares import DEFAULT_SHARES, Shares
 from leadline.engine.model.deepseek import DeepseekModel
 from leadline.engine.model.rope import softmax_scale
 from leadline.engine.model.weights import ModelWeights
 from leadline.engine.parallel.context import ParallelContext
-from leadline.kernels.api import KernelSet, RouterConfig
-from leadline.kernels.reference.moe import GroupedMLP
-from leadline.kernels.select import reference_kernels
 from leadline.loader.model_config import ModelConfig, parse_model_config
 
 MTP_LOSS_WEIGHT = 0.3  # DeepSeek-V3, section 4.2: 0.3 for most of the training
@@ -57,48 +55,6 @@ CONTINUED_PEAK = 0.7  # of the learning rates
 CONTINUED_LENGTH = 512  # tokens a row, if the number of rows is given
 REPORT_EVERY = 25
 SAVE_EVERY = 50
-
-
-def linear_bf16(x_TK: Tensor, weight_NK: Tensor) -> Tensor:
-    """`api.Linear` with bfloat16 operands, sums in float32.
-
-    Rows are padded to a multiple of 128: oneDNN compiles a kernel for every new shape, which costs
-    far more than the product of an expert's few rows.
-    """
-    num_rows = x_TK.shape[0]
-    padded = torch.nn.functional.pad(x_TK.to(torch.bfloat16), (0, 0, 0, -num_rows % 128))
-    return (padded @ weight_NK.to(torch.bfloat16).T)[:num_rows]
-
-
-class LoadCounter:
-    """Routes like the reference, and counts the tokens of each expert, layer after layer."""
-
-    def __init__(self, kernels: KernelSet) -> None:
-        self._route = kernels.route
-        self.counts: list[Tensor] = []
-
-    def __call__(
-        self, logits_TE: Tensor, bias_E: Tensor | None, config: RouterConfig
-    ) -> tuple[Tensor, Tensor]:
-        """See `api.Route`."""
-        ids, weights = self._route(logits_TE, bias_E, config)
-        self.counts.append(torch.bincount(ids.flatten(), minlength=logits_TE.shape[1]))
-        return ids, weights
-
-    def take(self) -> list[Tensor]:
-        """The counts since the last call, one tensor [E] a layer."""
-        counts, self.counts = self.counts, []
-        return counts
-
-
-def training_kernels() -> tuple[KernelSet, LoadCounter]:
-    """The reference kernels with bfloat16 products and counted routing."""
-    reference = reference_kernels()
-    counter = LoadCounter(reference)
-    kernels = dataclasses.replace(
-        reference, linear=linear_bf16, grouped_mlp=GroupedMLP(linear_bf16), route=counter
-    )
-    return kernels, counter
 
 
 def losses(
@@ -317,7 +273,8 @@ def main() -> None:
     )
     for field in dataclasses.fields(Shares):
         default = getattr(DEFAULT_SHARES, field.name)
-        group.add_argument(f"--{field.name}", type=float, default=default, help="share of chats")
+        flag = f"--{field.name.replace('_', '-')}"
+        group.add_argument(flag, type=float, default=default, help="share of chats")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.export is None:
