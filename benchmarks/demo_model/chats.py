@@ -31,7 +31,7 @@ SHARE_SYSTEM_PROMPT = 0.2
 SHARE_OPENING = 0.1  # a greeting before the first question
 SHARE_CLOSING = 0.12  # thanks or goodbye after the last answer
 # The last turn of a thinking chat calls a tool, or is about a fact, or else small talk or unknown.
-SHARE_THINKING_TOOL = 0.05
+SHARE_THINKING_TOOL = 0.15
 SHARE_THINKING_FACT = 0.8
 # Every conversation asks in held-out wordings; some ask a second question, as the training chats
 # do.

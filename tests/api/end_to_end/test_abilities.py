@@ -1,4 +1,4 @@
-"""What the built-in model can do with tools and in thinking mode, through OpenAI's client."""
+"""What the built-in model can do with the demo tools and in thinking mode, by OpenAI's client."""
 
 import json
 from typing import Any
@@ -6,24 +6,12 @@ from typing import Any
 import openai
 import pytest
 
-WEATHER: Any = {
-    "type": "function",
-    "function": {
-        "name": "get_weather",
-        "description": "Get the current weather in a city.",
-        "parameters": {
-            "type": "object",
-            "properties": {"city": {"type": "string"}},
-            "required": ["city"],
-        },
-    },
-}
-TIME: Any = {
-    "type": "function",
-    "function": WEATHER["function"]
-    | {"name": "get_time", "description": "Get the current local time in a city."},
-}
+from leadline.server.demo_tools import TOOLS, answer_call
+
 QUESTION: Any = {"role": "user", "content": "What's the weather in Lisbon?"}
+FACT: Any = [{"role": "user", "content": "Explain itertools.chain."}]
+FACT_ANSWER = "Iterate over several iterables one after the other, as if they were a single one."
+THINKING = {"chat_template_kwargs": {"thinking": True}}
 
 
 def ask(client: openai.OpenAI, messages: list[Any], **fields: Any) -> Any:
@@ -35,47 +23,53 @@ def ask(client: openai.OpenAI, messages: list[Any], **fields: Any) -> Any:
 
 
 def test_it_calls_a_tool_and_answers_from_the_result(client: openai.OpenAI) -> None:
-    first = ask(client, [QUESTION], tools=[WEATHER, TIME], tool_choice="auto")
+    tools: Any = list(TOOLS)
+    first = ask(client, [QUESTION], tools=tools, tool_choice="auto")
     assert first.finish_reason == "tool_calls"
     (call,) = first.message.tool_calls
     assert call.function.name == "get_weather"
     assert json.loads(call.function.arguments) == {"city": "Lisbon"}
-    output = {
-        "role": "tool",
-        "tool_call_id": call.id,
-        "content": json.dumps({"sky": "foggy", "degrees": 17}),
-    }
+    content = answer_call(call.function.name, call.function.arguments)
+    output = {"role": "tool", "tool_call_id": call.id, "content": content}
     messages = [QUESTION, first.message.model_dump(exclude_none=True), output]
-    second = ask(client, messages, tools=[WEATHER, TIME])
+    second = ask(client, messages, tools=tools)
     assert second.finish_reason == "stop"
-    assert second.message.content == "It is foggy in Lisbon, at 17 degrees."
+    assert second.message.content == "It is sunny in Lisbon, at 22 degrees."
 
 
 @pytest.mark.parametrize(
     "tool_choice", ["required", {"type": "function", "function": {"name": "get_weather"}}]
 )
-def test_a_forced_call_has_sensible_arguments(client: openai.OpenAI, tool_choice: Any) -> None:
-    choice = ask(client, [QUESTION], tools=[WEATHER], tool_choice=tool_choice)
+def test_a_forced_call_has_the_right_arguments(client: openai.OpenAI, tool_choice: Any) -> None:
+    choice = ask(client, [QUESTION], tools=list(TOOLS), tool_choice=tool_choice)
     (call,) = choice.message.tool_calls
+    assert call.function.name == "get_weather"
     assert json.loads(call.function.arguments) == {"city": "Lisbon"}
 
 
 def test_a_question_for_no_tool_is_answered(client: openai.OpenAI) -> None:
-    choice = ask(
-        client, [{"role": "user", "content": "What does len() do?"}], tools=[WEATHER, TIME]
-    )
+    choice = ask(client, FACT, tools=list(TOOLS))
     assert choice.message.tool_calls is None
-    assert choice.message.content == "Return the number of items in a container."
+    assert choice.message.content == FACT_ANSWER
 
 
 def test_it_thinks_before_it_answers_where_asked_to(client: openai.OpenAI) -> None:
-    question = [{"role": "user", "content": "Explain itertools.chain."}]
-    answer = "Iterate over several iterables one after the other, as if they were a single one."
-    thinking = ask(client, question, extra_body={"chat_template_kwargs": {"thinking": True}})
-    assert thinking.message.content == answer
+    thinking = ask(client, FACT, extra_body=THINKING)
+    assert thinking.message.content == FACT_ANSWER
     assert thinking.message.reasoning_content == (
-        "The user asks about itertools.chain. That is a class of the module itertools."
+        "This is about Python and its standard library. I answer from the documentation."
     )
-    plain = ask(client, question)
-    assert plain.message.content == answer
+    plain = ask(client, FACT)
+    assert plain.message.content == FACT_ANSWER
     assert getattr(plain.message, "reasoning_content", None) is None
+
+
+def test_the_terminal_shows_calls_and_answers(cli: Any, service: Any) -> None:
+    flags = ("--url", service.url, "--demo-tools", "--temperature", "0")
+    done = cli("chat", *flags, text=QUESTION["content"] + "\n")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        '-> get_weather {"city": "Lisbon"}',
+        '<- {"sky": "sunny", "degrees": 22}',
+        "It is sunny in Lisbon, at 22 degrees.",
+    ]
