@@ -15,12 +15,13 @@ from benchmarks.demo_model.fixed_tools import TOOL_TASKS
 from benchmarks.demo_model.tool_chats import Use, draw_use, schemas
 from benchmarks.demo_model.tool_task import Arguments, ToolTask
 
+KNOWN_CITIES = values.word_list("known_cities")
 MAX_NUMBER = 99
 SHARE_ALL = 0.5  # of the chats offer all the tools, as the page does; the others one or two
 
 
 def _city(rng: random.Random, heldout: bool) -> Arguments:
-    return {"city": rng.choice(values.CITIES)}
+    return {"city": rng.choice(KNOWN_CITIES)}
 
 
 def _pair(rng: random.Random, heldout: bool) -> Arguments:

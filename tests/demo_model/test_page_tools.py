@@ -5,11 +5,10 @@ import random
 
 import jsonschema
 
-from benchmarks.demo_model import values
 from benchmarks.demo_model.chats import Corpus
-from benchmarks.demo_model.page_tools import MAX_NUMBER, PAGE_TASKS, draw_page_chat
+from benchmarks.demo_model.page_tools import KNOWN_CITIES, MAX_NUMBER, PAGE_TASKS, draw_page_chat
 from benchmarks.demo_model.shares import Shares
-from leadline.server.demo_tools import TOOLS
+from leadline.server.demo_tools import TOOLS, answer_call
 
 
 def test_they_are_those_of_the_terminal() -> None:
@@ -35,9 +34,14 @@ def test_arguments_are_known_values() -> None:
                 arguments = json.loads(call["function"]["arguments"])
                 jsonschema.validate(arguments, offered[name])
                 for value in arguments.values():
-                    assert value in values.CITIES or 0 <= value <= MAX_NUMBER
+                    assert value in KNOWN_CITIES or 0 <= value <= MAX_NUMBER
                 names.add(name)
     assert names == {task.name for task in PAGE_TASKS}
+
+
+def test_the_terminal_knows_the_time_of_every_city() -> None:
+    for city in KNOWN_CITIES:
+        assert "time" in json.loads(answer_call("get_time", json.dumps({"city": city}))), city
 
 
 def test_a_share_of_chats_uses_nothing_else(corpus: Corpus) -> None:
