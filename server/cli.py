@@ -138,6 +138,14 @@ def _add_chat(commands: _Commands) -> None:
     parser.add_argument(
         "--temperature", type=float, metavar="X", help="0 for the likeliest (default: the model's)"
     )
+    parser.add_argument(
+        "--thinking", action="store_true", help="let the model think before it answers"
+    )
+    parser.add_argument(
+        "--demo-tools",
+        action="store_true",
+        help="offer tools for weather (made up), time and sums, and answer their calls",
+    )
     parser.set_defaults(command=_chat)
 
 
@@ -226,6 +234,8 @@ def _chat(args: argparse.Namespace) -> int:
         system=args.system,
         max_tokens=args.max_tokens,
         temperature=args.temperature,
+        thinking=args.thinking,
+        demo_tools=args.demo_tools,
         api_key=api_key,
     )
     return chat(options)

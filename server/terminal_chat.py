@@ -12,7 +12,9 @@ from rich.text import Text
 
 from leadline.server.chat_stream import ChatClient, ChatError, Kind, Piece
 from leadline.server.console import make_console
+from leadline.server.demo_tools import TOOLS, answer_call
 
+_MAX_ROUNDS = 8  # of tool calls after one message
 _HELP = """\
 /reset   forget the conversation
 /help    this text
@@ -24,13 +26,20 @@ _CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(co
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatOptions:
-    """Whom to talk to, and how; None leaves a choice to the server."""
+    """Whom to talk to, and how; None leaves a choice to the server.
+
+    Attributes:
+        thinking: The model thinks before it answers.
+        demo_tools: Offer the demo tools, and answer their calls here.
+    """
 
     url: str
     model: str | None = None
     system: str | None = None
     max_tokens: int | None = None
     temperature: float | None = None
+    thinking: bool = False
+    demo_tools: bool = False
     api_key: str | None = field(default=None, repr=False)
 
 
@@ -42,7 +51,7 @@ class _Conversation:
     console: Console
     system: str | None
     fields: dict[str, Any]
-    messages: list[dict[str, str]] = field(default_factory=list)
+    messages: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.reset()
@@ -54,34 +63,69 @@ class _Conversation:
             self.messages.append({"role": "system", "content": self.system})
 
     def say(self, text: str) -> None:
-        """Print the answer as it comes, and remember its content. Ctrl-C stops it.
+        """Print the answer as it comes, and remember it. Ctrl-C stops it.
 
-        A terminal is shown the reasoning too. A question without any answer is forgotten.
+        A terminal is shown the reasoning too. Calls of the demo tools are answered, and the model
+        goes on from there. A question without any answer is forgotten.
 
         Raises:
             ChatError: there is no answer, or none to its end.
         """
+        num_before = len(self.messages)
         self.messages.append({"role": "user", "content": text})
-        pieces: list[str] = []
+        try:
+            for _ in range(_MAX_ROUNDS):
+                if not self._answer_calls(self._hear()):
+                    break
+        except ChatError:
+            del self.messages[num_before:]
+            raise
+        if len(self.messages) == num_before + 1:
+            self.messages.pop()
+
+    def _hear(self) -> list[list[str]]:
+        """Print and remember one answer; returns its calls, each a name and its arguments."""
+        texts: list[str] = []
+        calls: list[list[str]] = []
         writer = _Writer(self.console)
         try:
             with closing(self.client.answer(self.messages, self.fields)) as answer:
                 for piece in answer:
                     if piece.kind is Kind.CONTENT:
-                        pieces.append(piece.text)
+                        texts.append(piece.text)
+                    elif piece.begins:
+                        calls.append([piece.text, ""])
+                    elif piece.kind is Kind.CALL:
+                        calls[-1][1] += piece.text
                     writer.write(piece)
             writer.end("\n")
         except KeyboardInterrupt:
             writer.end(" [stopped]\n")
+            calls = []
         except ChatError:
             if writer.has_written:
                 writer.end("\n")
-            self.messages.pop()
             raise
-        if pieces:
-            self.messages.append({"role": "assistant", "content": "".join(pieces)})
-        else:
-            self.messages.pop()
+        if texts or (calls and "tools" in self.fields):
+            self.messages.append({"role": "assistant", "content": "".join(texts)})
+        return calls
+
+    def _answer_calls(self, calls: list[list[str]]) -> bool:
+        """Answer the calls of the last message with the demo tools; False if there is nothing."""
+        if not calls or "tools" not in self.fields:
+            return False
+        entries = []
+        outputs = []
+        for name, arguments in calls:
+            call_id = f"call_{len(self.messages)}_{len(entries)}"
+            function = {"name": name, "arguments": arguments}
+            entries.append({"id": call_id, "type": "function", "function": function})
+            output = answer_call(name, arguments)
+            self.console.print(Text(f"<- {output}", style="dim"), soft_wrap=True)
+            outputs.append({"role": "tool", "tool_call_id": call_id, "content": output})
+        self.messages[-1]["tool_calls"] = entries
+        self.messages += outputs
+        return True
 
 
 class _Writer:
@@ -142,6 +186,8 @@ def chat(options: ChatOptions) -> int:
                 "model": options.model or client.first_model(),
                 "max_tokens": options.max_tokens,
                 "temperature": options.temperature,
+                "chat_template_kwargs": {"thinking": True} if options.thinking else None,
+                "tools": TOOLS if options.demo_tools else None,
             }
             fields = {name: value for name, value in fields.items() if value is not None}
             conversation = _Conversation(client, console, options.system, fields)

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from benchmarks.demo_model.chat_format import END_THINK, Chat, Message, target_text
 from benchmarks.demo_model.copying import draw_copy_chat
 from benchmarks.demo_model.facts import MAX_FACTS, Fact, collect_facts
+from benchmarks.demo_model.fixed_tools import TOOL_TASKS
+from benchmarks.demo_model.page_tools import draw_page_chat, draw_page_tools, draw_page_use
 from benchmarks.demo_model.phrasings import HELDOUT_SYSTEM_PROMPTS, SYSTEM_PROMPTS, ask
+from benchmarks.demo_model.shares import DEFAULT_SHARES, Shares
 from benchmarks.demo_model.smalltalk import UNKNOWN_ANSWER, Intent, UnknownQuestions, load_smalltalk
 from benchmarks.demo_model.tool_chats import (
-    TOOL_TASKS,
     draw_tool_chat,
     draw_tools,
     draw_use,
     schemas,
 )
 
-# Shares of the chats of each kind; what remains are chats about facts. Small talk is over-
-# represented for its number of intents because people open with it; tool chats are long, so their
-# share of the tokens is about three times this.
-SHARE_TOOLS = 0.16
-SHARE_COPYING = 0.2
-SHARE_SMALLTALK = 0.09
-SHARE_UNKNOWN = 0.04
-SHARE_THINKING = 0.09
 # Tools may be offered and not be needed, and may come with a system prompt.
 SHARE_TOOLS_NOT_NEEDED = 0.2
 # Questions for a tool where no tool is offered, among those that must be declined.
@@ -47,8 +41,12 @@ HELDOUT_WEIGHTS = {
     "smalltalk": 10,
     "unknown": 4,
     "thinking": 6,
-    "tool_call": 5,
-    "tool_answer": 5,
+    "page_tool_call": 1,
+    "page_tool_answer": 1,
+    "tool_call": 2,
+    "tool_answer": 2,
+    "random_tool_call": 2,
+    "random_tool_answer": 2,
 }
 _OPENINGS = ("hello", "good_morning", "good_evening", "how_are_you")
 _CLOSINGS = ("thanks", "thanks", "great", "bye", "ok")
@@ -62,7 +60,8 @@ class HeldoutChat:
         chat: Ends with a user or tool message; render it with `render_prompt`.
         expected: The answer; in thinking mode the part after the reasoning. Compare with
             `normalise_answer`.
-        kind: `fact`, `smalltalk`, `unknown`, `thinking`, `tool_call` or `tool_answer`.
+        kind: A key of `HELDOUT_WEIGHTS`. A `page_tool` is one of the chat page, with values that
+            training knows; a `tool` has held-out values; a `random_tool` was made up for the chat.
     """
 
     chat: Chat
@@ -85,10 +84,10 @@ class Corpus:
     unknown: UnknownQuestions
 
     def iter_training_chats(
-        self, rng: random.Random, *, loose: bool = True, share_copying: float = SHARE_COPYING
+        self, rng: random.Random, *, loose: bool = True, shares: Shares = DEFAULT_SHARES
     ) -> Iterator[Chat]:
         """Yields chats without end; each pass asks about every fact once, in new wordings."""
-        writer = _ChatWriter(self, rng, heldout=False, loose=loose, share_copying=share_copying)
+        writer = _ChatWriter(self, rng, heldout=False, loose=loose, shares=shares)
         while True:
             yield from writer.one_pass()
 
@@ -104,10 +103,12 @@ class Corpus:
         weights = [HELDOUT_WEIGHTS[kind] for kind in kinds]
         return [writer.prompt(rng.choices(kinds, weights)[0]) for _ in range(num)]
 
-    def heldout_conversations(self, num: int, seed: int) -> list[Chat]:
+    def heldout_conversations(
+        self, num: int, seed: int, shares: Shares = DEFAULT_SHARES
+    ) -> list[Chat]:
         """Returns whole chats in held-out wordings, mixed as in training, to measure loss on."""
         rng = random.Random(f"held-out conversations {seed}")
-        writer = _ChatWriter(self, rng, heldout=True)
+        writer = _ChatWriter(self, rng, heldout=True, shares=shares)
         chats: list[Chat] = []
         while len(chats) < num:
             chats.extend(writer.one_pass())
@@ -135,9 +136,9 @@ class _ChatWriter:
         *,
         heldout: bool,
         loose: bool = False,
-        share_copying: float = SHARE_COPYING,
+        shares: Shares = DEFAULT_SHARES,
     ) -> None:
-        self._share_copying = share_copying
+        self._shares = shares
         self._corpus = corpus
         self._rng = rng
         self._heldout = heldout
@@ -148,13 +149,15 @@ class _ChatWriter:
     def one_pass(self) -> Iterator[Chat]:
         """Yields chats until every fact has been asked about once."""
         queue = self._shuffled_facts()
+        shares = self._shares
         other_kinds = (
-            (SHARE_TOOLS, self._tool_chat),
-            (self._share_copying, lambda: draw_copy_chat(self._rng, heldout=self._heldout)),
-            (SHARE_SMALLTALK, self._smalltalk_chat),
-            (SHARE_UNKNOWN, lambda: self._chat([self._unknown_turn()])),
-            (SHARE_THINKING * SHARE_THINKING_TOOL, self._thinking_tool_chat),
-            (SHARE_THINKING * (1 - SHARE_THINKING_TOOL), lambda: self._thinking_chat(queue)),
+            (shares.tools, self._tool_chat),
+            (shares.page_tools, lambda: self._tool_chat(draw_page_chat)),
+            (shares.copying, lambda: draw_copy_chat(self._rng, heldout=self._heldout)),
+            (shares.smalltalk, self._smalltalk_chat),
+            (shares.unknown, lambda: self._chat([self._unknown_turn()])),
+            (shares.thinking * SHARE_THINKING_TOOL, self._thinking_tool_chat),
+            (shares.thinking * (1 - SHARE_THINKING_TOOL), lambda: self._thinking_chat(queue)),
         )
         while queue:
             draw = self._rng.random()
@@ -168,10 +171,15 @@ class _ChatWriter:
 
     def prompt(self, kind: str) -> HeldoutChat:
         """Returns one chat that ends where the model must answer."""
-        if kind in ("tool_call", "tool_answer"):
-            tasks = draw_tools(self._rng, heldout=True)
-            messages = draw_use(self._rng.choice(tasks), self._rng, heldout=True).messages()
-            num_given = 1 if kind == "tool_call" else 3
+        if kind.endswith(("tool_call", "tool_answer")):
+            is_random = kind.startswith("random")
+            if kind.startswith("page"):
+                tasks, use = draw_page_tools(self._rng), draw_page_use
+            else:
+                tasks = draw_tools(self._rng, heldout=True, share_random=float(is_random))
+                use = draw_use
+            messages = use(self._rng.choice(tasks), self._rng, heldout=True).messages()
+            num_given = 1 if kind.endswith("call") else 3
             chat = Chat(messages[:num_given], tools=schemas(tasks, self._rng))
             return HeldoutChat(chat, target_text(messages[num_given]), kind)
         if not self._queue:
@@ -217,7 +225,8 @@ class _ChatWriter:
         if queue and self._rng.random() < SHARE_THINKING_FACT:
             fact = queue.pop()
             question, answer = self._fact_turn(fact)
-            reasoning = _reasoning_about(fact)
+            reasoning = "This is about Python and its standard library. "
+            reasoning += "I answer from the documentation."
         elif self._rng.random() < 0.7:
             question, answer = self._smalltalk_turn()
             reasoning = "This is small talk or about Leadline. I answer briefly."
@@ -229,19 +238,22 @@ class _ChatWriter:
 
     def _thinking_tool_chat(self) -> Chat:
         """A call after a thought; what follows an output has no thought in this format."""
-        tasks = draw_tools(self._rng, heldout=self._heldout)
+        if self._shares.tools:
+            tasks, use = draw_tools(self._rng, heldout=self._heldout), draw_use
+        else:
+            tasks, use = draw_page_tools(self._rng), draw_page_use
         task = self._rng.choice(tasks)
-        question, call, *_ = draw_use(task, self._rng, heldout=self._heldout).messages()
+        question, call, *_ = use(task, self._rng, heldout=self._heldout).messages()
         reasoning = f"The user asks for what the tool {task.name} can do. I call it."
         messages = (question, {**call, "reasoning_content": reasoning})
         tools = schemas(tasks, self._rng)
         return Chat((*self._system_messages(), *messages), thinking=True, tools=tools)
 
-    def _tool_chat(self) -> Chat:
+    def _tool_chat(self, draw: Callable[..., Chat] = draw_tool_chat) -> Chat:
         """Mostly uses of tools; else a turn that needs none, after a use of one or at once."""
-        chat = draw_tool_chat(self._rng, heldout=self._heldout)
+        chat = draw(self._rng, heldout=self._heldout)
         if self._rng.random() < SHARE_TOOLS_NOT_NEEDED:
-            used = draw_tool_chat(self._rng, heldout=self._heldout)
+            used = draw(self._rng, heldout=self._heldout)
             before = used.messages if self._rng.random() < 0.3 else ()
             messages = (*before, *(m for turn in self._turns_without_tool() for m in turn))
             return Chat((*self._system_messages(), *messages), tools=used.tools)
@@ -289,17 +301,3 @@ class _ChatWriter:
 
 def _turn(question: str, answer: str) -> tuple[Message, Message]:
     return {"role": "user", "content": question}, {"role": "assistant", "content": answer}
-
-
-def _reasoning_about(fact: Fact) -> str:
-    """Returns the short thought that comes before the answer in thinking mode."""
-    if fact.kind == "module":
-        what = "a module of the standard library"
-    elif fact.kind == "keyword":
-        what = "a keyword of the language"
-    elif fact.module == "builtins":
-        what = f"a built-in {fact.kind}"
-    else:
-        article = "an" if fact.kind[0] in "aeiou" else "a"
-        what = f"{article} {fact.kind} of the module {fact.module}"
-    return f"The user asks about {fact.name}. That is {what}."

@@ -1,18 +1,19 @@
 """The stream of packed training batches."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from benchmarks.demo_model.chat_format import Chat
-from benchmarks.demo_model.chats import SHARE_COPYING, build_corpus
+from benchmarks.demo_model.chats import build_corpus
 from benchmarks.demo_model.packing import PackedBatch, pack
+from benchmarks.demo_model.shares import DEFAULT_SHARES, Shares
 from benchmarks.demo_model.tokenizer import encode_chat, train_tokenizer, write_tokenizer
 
 # (rows, tokens a row) of the batches, by turns: long chats with tools need long rows.
-SHAPES = ((8, 512), (8, 512), (4, 1024))
+SHAPES: Sequence[tuple[int, int]] = ((8, 512), (8, 512), (4, 1024))
 SHARE_JOINED = 0.15  # of chats that continue the one before, so that long talks are known too
 MAX_JOINED_MESSAGES = 40
 
@@ -23,7 +24,8 @@ def training_batches(
     *,
     phase: int = 0,
     tokenizer_of: Path | None = None,
-    share_copying: float = SHARE_COPYING,
+    shares: Shares = DEFAULT_SHARES,
+    shapes: Sequence[tuple[int, int]] = SHAPES,
 ) -> Iterator[PackedBatch]:
     """Trains the tokenizer, writes its files to `directory`, and yields batches without end.
 
@@ -37,10 +39,8 @@ def training_batches(
         tokenizer = Tokenizer.from_file(str(tokenizer_of / "tokenizer.json"))
     write_tokenizer(tokenizer, directory)
     rng = random.Random(f"joining {seed} {phase}")
-    chats = corpus.iter_training_chats(
-        random.Random(f"training {seed} {phase}"), share_copying=share_copying
-    )
-    return pack(_encoded(tokenizer, _join(chats, rng)), SHAPES)
+    chats = corpus.iter_training_chats(random.Random(f"training {seed} {phase}"), shares=shares)
+    return pack(_encoded(tokenizer, _join(chats, rng)), shapes)
 
 
 def _encoded(tokenizer: Tokenizer, chats: Iterator[Chat]) -> Iterator[tuple[list[int], list[int]]]:

@@ -17,10 +17,17 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from benchmarks.demo_model.chat_format import END_THINK, render_prompt
-from benchmarks.demo_model.chats import Corpus, HeldoutChat, build_corpus, normalise_answer
+from benchmarks.demo_model.chats import (
+    HELDOUT_WEIGHTS,
+    Corpus,
+    HeldoutChat,
+    build_corpus,
+    normalise_answer,
+)
+from benchmarks.demo_model.kernels import LoadCounter
 from benchmarks.demo_model.packing import PackedBatch, PackedMemory, pack
+from benchmarks.demo_model.shares import SHIPPED_SHARES
 from benchmarks.demo_model.tokenizer import encode_chat, encode_prompt
-from benchmarks.demo_model.train import LoadCounter
 from leadline.engine.build import build_core
 from leadline.engine.config import EngineConfig, resolve
 from leadline.engine.core import EngineCore
@@ -110,7 +117,7 @@ class Losses:
 
 def heldout_batches(corpus: Corpus, tokenizer: Tokenizer) -> list[PackedBatch]:
     """Forty batches of held-out conversations, some 65,000 tokens to produce."""
-    chats = corpus.heldout_conversations(6000, SEED)
+    chats = corpus.heldout_conversations(6000, SEED, SHIPPED_SHARES)
     stream = pack((encode_chat(tokenizer, chat) for chat in chats), [(8, 512)])
     return [next(stream) for _ in range(40)]
 
@@ -168,8 +175,9 @@ def main() -> None:
     corpus = build_corpus()
     core, tokenizer = open_engine(path)
     figures: dict[str, float] = {}
-    kinds = {"fact": arguments.facts or len(corpus.facts), "smalltalk": 300, "unknown": 100}
-    for kind, num in (kinds | {"thinking": 100, "tool_call": 100, "tool_answer": 100}).items():
+    asked = {"fact": arguments.facts or len(corpus.facts), "smalltalk": 300}
+    for kind in HELDOUT_WEIGHTS:
+        num = asked.get(kind, 100)
         figures[f"accuracy {kind}"] = accuracy(core, tokenizer, corpus, kind, num)
     batches = heldout_batches(corpus, tokenizer)
     fp8 = measure(path, batches)

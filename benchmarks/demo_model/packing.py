@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -54,6 +55,14 @@ def pack(
         yield PackedBatch(ids.flatten(), positions.flatten(), targets.flatten(), same.tril())
 
 
+class Observer(Protocol):
+    """Sees the queries and keys of every layer, for a loss on where heads look."""
+
+    def observe(self, layer: int, q_BHLX: Tensor, k_BHLX: Tensor, scale: float) -> None:
+        """Called once a layer, in order, before its attention is computed."""
+        ...
+
+
 class PackedMemory:
     """`AttentionMemory` of training: attends the batch itself, chat by chat.
 
@@ -61,8 +70,9 @@ class PackedMemory:
     without keys.
     """
 
-    def __init__(self, batch: PackedBatch, scale: float) -> None:
+    def __init__(self, batch: PackedBatch, scale: float, observer: Observer | None = None) -> None:
         self._scale = scale
+        self._observer = observer
         self._masks = {0: batch.mask_BLL.unsqueeze(1)}
         num_rows, length = batch.mask_BLL.shape[:2]
         self._shape = (num_rows, length)
@@ -94,6 +104,8 @@ class PackedMemory:
         k = torch.cat((k_nope.unflatten(-1, (num_heads, -1)), k_rope), -1)
         q = torch.cat((q_nope_THN, q_rope_THR), -1)
         q, k, v = (x.unflatten(0, self._shape).transpose(1, 2) for x in (q, k, v))
+        if self._observer is not None:
+            self._observer.observe(layer, q, k, self._scale)
         # With values as wide as keys the fused kernel applies, which never holds all scores.
         padded = torch.nn.functional.pad(v, (0, q.shape[-1] - v.shape[-1]))
         output = torch.nn.functional.scaled_dot_product_attention(

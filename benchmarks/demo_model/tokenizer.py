@@ -22,7 +22,7 @@ from benchmarks.demo_model.chat_format import (
     tools_text,
 )
 from benchmarks.demo_model.chats import Corpus
-from benchmarks.demo_model.tool_chats import TOOL_TASKS
+from benchmarks.demo_model.fixed_tools import TOOL_TASKS
 
 VOCAB_SIZE = 4096
 MODEL_MAX_LENGTH = 4096  # tokens

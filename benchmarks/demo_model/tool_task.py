@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from string import Formatter
 from typing import Any
 
@@ -51,6 +51,7 @@ class ToolTask:
         result: Makes the tool's output for the arguments.
         reply: The answer for an output that has all its fields: the parameters and the result's
             keys; any other output is answered by `plain_answer`.
+        keys: What a client may call a parameter instead of its name.
     """
 
     name: str
@@ -60,11 +61,17 @@ class ToolTask:
     ask: Callable[[Arguments, random.Random, bool], str]
     result: Callable[[Arguments, random.Random], Any]
     reply: str = ""
+    keys: Mapping[str, str] = field(default_factory=dict)
+
+    def call_arguments(self, arguments: Arguments) -> Arguments:
+        """Returns the arguments under the names that the schema has for them."""
+        return {self.keys.get(name, name): value for name, value in arguments.items()}
 
     def schema(self, rng: random.Random) -> Tool:
         """Returns the tool as the OpenAI API has it; its form varies, as with clients."""
         properties = {
-            p.name: {"type": p.kind} | ({"description": p.description} if p.description else {})
+            self.keys.get(p.name, p.name): {"type": p.kind}
+            | ({"description": p.description} if p.description else {})
             for p in self.parameters
         }
         parts: list[tuple[str, Any]] = [("type", "object"), ("properties", properties)]

@@ -16,10 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.progress import Progress
+from tokenizers import Tokenizer
 from torch import Tensor
 
-from benchmarks.demo_model.chats import SHARE_COPYING
-from benchmarks.demo_model.data import training_batches
+from benchmarks.demo_model.data import SHAPES, training_batches
+from benchmarks.demo_model.guide import AttentionGuide, token_forms
+from benchmarks.demo_model.kernels import training_kernels
 from benchmarks.demo_model.model import MAX_LENGTH, demo_config
 from benchmarks.demo_model.muon import Muon
 from benchmarks.demo_model.packing import PackedBatch, PackedMemory
@@ -32,13 +34,11 @@ from benchmarks.demo_model.parameters import (
     save_parameters,
     trainable,
 )
+from benchmarks.demo_model.shares import DEFAULT_SHARES, Shares
 from leadline.engine.model.deepseek import DeepseekModel
 from leadline.engine.model.rope import softmax_scale
 from leadline.engine.model.weights import ModelWeights
 from leadline.engine.parallel.context import ParallelContext
-from leadline.kernels.api import KernelSet, RouterConfig
-from leadline.kernels.reference.moe import GroupedMLP
-from leadline.kernels.select import reference_kernels
 from leadline.loader.model_config import ModelConfig, parse_model_config
 
 MTP_LOSS_WEIGHT = 0.3  # DeepSeek-V3, section 4.2: 0.3 for most of the training
@@ -52,54 +52,19 @@ NUM_PLATEAU_STEPS = 1000
 NUM_DECAY_STEPS = 1100
 NUM_CONTINUED_STEPS = 1000
 CONTINUED_PEAK = 0.7  # of the learning rates
+CONTINUED_LENGTH = 512  # tokens a row, if the number of rows is given
+REPORT_EVERY = 25
 SAVE_EVERY = 50
 
 
-def linear_bf16(x_TK: Tensor, weight_NK: Tensor) -> Tensor:
-    """`api.Linear` with bfloat16 operands, sums in float32.
-
-    Rows are padded to a multiple of 128: oneDNN compiles a kernel for every new shape, which costs
-    far more than the product of an expert's few rows.
-    """
-    num_rows = x_TK.shape[0]
-    padded = torch.nn.functional.pad(x_TK.to(torch.bfloat16), (0, 0, 0, -num_rows % 128))
-    return (padded @ weight_NK.to(torch.bfloat16).T)[:num_rows]
-
-
-class LoadCounter:
-    """Routes like the reference, and counts the tokens of each expert, layer after layer."""
-
-    def __init__(self, kernels: KernelSet) -> None:
-        self._route = kernels.route
-        self.counts: list[Tensor] = []
-
-    def __call__(
-        self, logits_TE: Tensor, bias_E: Tensor | None, config: RouterConfig
-    ) -> tuple[Tensor, Tensor]:
-        """See `api.Route`."""
-        ids, weights = self._route(logits_TE, bias_E, config)
-        self.counts.append(torch.bincount(ids.flatten(), minlength=logits_TE.shape[1]))
-        return ids, weights
-
-    def take(self) -> list[Tensor]:
-        """The counts since the last call, one tensor [E] a layer."""
-        counts, self.counts = self.counts, []
-        return counts
-
-
-def training_kernels() -> tuple[KernelSet, LoadCounter]:
-    """The reference kernels with bfloat16 products and counted routing."""
-    reference = reference_kernels()
-    counter = LoadCounter(reference)
-    kernels = dataclasses.replace(
-        reference, linear=linear_bf16, grouped_mlp=GroupedMLP(linear_bf16), route=counter
-    )
-    return kernels, counter
-
-
-def losses(model: DeepseekModel, config: ModelConfig, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+def losses(
+    model: DeepseekModel,
+    config: ModelConfig,
+    batch: PackedBatch,
+    guide: AttentionGuide | None = None,
+) -> tuple[Tensor, Tensor]:
     """(next-token loss, MTP loss) over the tokens that the model must produce."""
-    memory = PackedMemory(batch, softmax_scale(config))
+    memory = PackedMemory(batch, softmax_scale(config), guide)
     step = model.step_context(batch.positions_T, memory)
     hidden = model.forward(batch.token_ids_T, step)
     targets = batch.is_target_T.nonzero().squeeze(1)
@@ -144,11 +109,28 @@ class Trainer:
         self._adam = torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0, eps=1e-10)
         self._biases = correction_biases(self.weights)
         self.load_ratio = math.nan
+        self.guide_losses: list[float] = []
+        self._forms_V: Tensor | None = None
 
-    def step(self, share: float, batch: PackedBatch) -> tuple[float, float]:
+    def guide(self, tokenizer: Tokenizer) -> None:
+        """Make the guide of attention available to steps that give it a weight."""
+        self._forms_V = token_forms(tokenizer)
+
+    def step(
+        self, share: float, batch: PackedBatch, guide_weight: float = 0.0
+    ) -> tuple[float, float]:
         """One update at a share of the learning rates; returns the two losses."""
-        main, mtp = losses(self.model, self._config, batch)
-        torch.autograd.backward(main + MTP_LOSS_WEIGHT * mtp)
+        guide = None
+        if guide_weight > 0 and self._forms_V is not None:
+            guide = AttentionGuide(batch, self._forms_V)
+        main, mtp = losses(self.model, self._config, batch, guide)
+        total = main + MTP_LOSS_WEIGHT * mtp
+        self.guide_losses = []
+        if guide is not None:
+            guide_losses = guide.losses()
+            self.guide_losses = guide_losses.tolist()
+            total = total + guide_weight * guide_losses.sum()
+        torch.autograd.backward(total)
         self._muon.learning_rate = share * MUON_LEARNING_RATE
         self._adam.param_groups[0]["lr"] = share * ADAM_LEARNING_RATE
         self._muon.step()
@@ -179,17 +161,22 @@ def train(
     share: Callable[[int], float],
     name: str,
     saved_to: Path | None = None,
+    guide_weight: Callable[[int], float] = lambda step: 0.0,
 ) -> None:
     """Runs one phase under a progress bar, its parameters saved every `SAVE_EVERY` steps."""
     started = time.perf_counter()
+    recent: list[tuple[float, float]] = []
     with Progress() as progress:
         task = progress.add_task(name, total=num_steps)
         for index in range(num_steps):
-            main, mtp = trainer.step(share(index), next(batches))
+            recent.append(trainer.step(share(index), next(batches), guide_weight(index)))
+            main, mtp = np.mean(recent[-REPORT_EVERY:], axis=0)
             text = f"loss {main:.3f}  mtp {mtp:.3f}  load max/mean {trainer.load_ratio:.2f}"
             progress.update(task, advance=1, description=f"{name}  {text}")
-            if index % 50 == 0 or index == num_steps - 1:
+            if index % REPORT_EVERY == 0 or index == num_steps - 1:
                 elapsed = time.perf_counter() - started
+                guided = " ".join(f"{loss:.2f}" for loss in trainer.guide_losses)
+                text += f"  guide {guided}" if guided else ""
                 progress.console.print(f"{name} step {index}  {elapsed:.0f} s  {text}")
             if saved_to is not None and index % SAVE_EVERY == SAVE_EVERY - 1:
                 save_parameters(trainer.weights, saved_to)
@@ -222,30 +209,44 @@ class Continuation:
         num_steps: Steps in all.
         peak: Share of the learning rates after the warm-up.
         hold: Share of the steps at the peak, before the fall to zero.
-        share_copying: Share of the chats that are drills of copying.
+        warm_up: Steps of the warm-up.
+        guide: Weight of the loss on where guided heads look, at first.
+        guide_until: Share of the steps over which that weight falls to zero.
     """
 
     num_steps: int
     peak: float
     hold: float
-    share_copying: float
+    warm_up: int = WARMUP_STEPS
+    guide: float = 0.0
+    guide_until: float = 0.4
 
     def share(self, step: int) -> float:
         """Share of the learning rates at a step."""
         num_falling = self.num_steps * (1 - self.hold)
-        return self.peak * min(plateau_share(step), (self.num_steps - step) / num_falling)
+        rising = min(1.0, (step + 1) / self.warm_up)
+        return self.peak * min(rising, (self.num_steps - step) / num_falling)
+
+    def guide_weight(self, step: int) -> float:
+        """Weight of the guide's loss at a step."""
+        return self.guide * max(0.0, 1 - step / (self.num_steps * self.guide_until))
 
 
-def continue_training(export: Path, out: Path, seed: int, how: Continuation) -> None:
+def continue_training(
+    export: Path, out: Path, seed: int, how: Continuation, shares: Shares, num_rows: int | None
+) -> None:
     """Goes on from an exported checkpoint, dequantised, with its tokenizer."""
     config = parse_model_config(demo_config())
     weights = Initializer(config, seed).model()
     copy_parameters(weights, read_export(export, config))
+    shapes = SHAPES if num_rows is None else [(num_rows, CONTINUED_LENGTH)]
     batches = training_batches(
-        out, seed, phase=2, tokenizer_of=export, share_copying=how.share_copying
+        out, seed, phase=2, tokenizer_of=export, shares=shares, shapes=shapes
     )
+    trainer = Trainer(config, weights)
+    trainer.guide(Tokenizer.from_file(str(export / "tokenizer.json")))
     file = out / PARAMETERS_FILE
-    train(Trainer(config, weights), batches, how.num_steps, how.share, "go on", file)
+    train(trainer, batches, how.num_steps, how.share, "go on", file, how.guide_weight)
     save_parameters(weights, file)
 
 
@@ -258,17 +259,37 @@ def main() -> None:
     parser.add_argument(
         "--from", dest="export", type=Path, help="go on from an exported checkpoint instead"
     )
-    parser.add_argument("--steps", type=int, default=NUM_CONTINUED_STEPS, help="with --from")
-    parser.add_argument("--peak", type=float, default=CONTINUED_PEAK, help="with --from")
-    parser.add_argument("--hold", type=float, default=0.5, help="with --from: share at the peak")
-    parser.add_argument("--copying", type=float, default=SHARE_COPYING, help="share of drills")
+    group = parser.add_argument_group("with --from")
+    group.add_argument("--steps", type=int, default=NUM_CONTINUED_STEPS)
+    group.add_argument("--peak", type=float, default=CONTINUED_PEAK, help="of the learning rates")
+    group.add_argument("--hold", type=float, default=0.5, help="share of the steps at the peak")
+    group.add_argument("--warm-up", type=int, default=WARMUP_STEPS, help="steps")
+    group.add_argument("--rows", type=int, help="batches of so many rows of 512 tokens")
+    group.add_argument(
+        "--guide-attention", type=float, default=0.0, help="weight of the guide's loss, at first"
+    )
+    group.add_argument(
+        "--guide-until", type=float, default=0.4, help="share of the steps until it is zero"
+    )
+    for field in dataclasses.fields(Shares):
+        default = getattr(DEFAULT_SHARES, field.name)
+        flag = f"--{field.name.replace('_', '-')}"
+        group.add_argument(flag, type=float, default=default, help="share of chats")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.export is None:
         train_both_phases(arguments.out, arguments.seed, only_decay=arguments.only_decay)
-    else:
-        how = Continuation(arguments.steps, arguments.peak, arguments.hold, arguments.copying)
-        continue_training(arguments.export, arguments.out, arguments.seed, how)
+        return
+    how = Continuation(
+        num_steps=arguments.steps,
+        peak=arguments.peak,
+        hold=arguments.hold,
+        warm_up=arguments.warm_up,
+        guide=arguments.guide_attention,
+        guide_until=arguments.guide_until,
+    )
+    shares = Shares(**{f.name: getattr(arguments, f.name) for f in dataclasses.fields(Shares)})
+    continue_training(arguments.export, arguments.out, arguments.seed, how, shares, arguments.rows)
 
 
 if __name__ == "__main__":

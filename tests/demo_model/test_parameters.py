@@ -13,7 +13,7 @@ from benchmarks.demo_model.parameters import (
     read_export,
     trainable,
 )
-from benchmarks.demo_model.train import WARMUP_STEPS, Continuation
+from benchmarks.demo_model.train import Continuation
 from leadline.engine.model.weights import ModelWeights
 from leadline.loader.hub import resolve_model
 from leadline.loader.model_config import parse_model_config
@@ -41,8 +41,15 @@ def test_an_export_is_read_into_a_trainable_tree() -> None:
 
 
 def test_the_share_warms_up_stays_and_falls_to_zero() -> None:
-    share = Continuation(num_steps=400, peak=0.5, hold=0.5, share_copying=0.1).share
-    assert share(0) == 0.5 / WARMUP_STEPS
+    how = Continuation(num_steps=400, peak=0.5, hold=0.5, warm_up=20)
+    share = how.share
+    assert share(0) == 0.5 / 20
     assert share(100) == share(200) == 0.5
     assert share(300) == pytest.approx(0.25)
     assert share(400) == 0
+    assert how.guide_weight(0) == 0
+
+
+def test_the_guide_fades() -> None:
+    weight = Continuation(400, 0.5, 0.5, guide=0.3, guide_until=0.5).guide_weight
+    assert [weight(0), weight(100), weight(200), weight(399)] == pytest.approx([0.3, 0.15, 0, 0])

@@ -2,6 +2,7 @@ import random
 
 from benchmarks.demo_model.chats import Corpus
 from benchmarks.demo_model.facts import Fact
+from benchmarks.demo_model.fixed_tools import TOOL_TASKS
 from benchmarks.demo_model.phrasings import (
     FOLLOW_UPS,
     HELDOUT_FOLLOW_UPS,
@@ -11,7 +12,6 @@ from benchmarks.demo_model.phrasings import (
     ask,
     normalise_wording,
 )
-from benchmarks.demo_model.tool_chats import TOOL_TASKS
 
 CHAIN = Fact("itertools.chain", "class", "Iterate over several iterables.", "itertools")
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import trustme
 
+from leadline.server import terminal_chat
 from leadline.server.cli import main
 from leadline.server.config import KEY_VARIABLE
 
@@ -249,6 +250,45 @@ def test_a_pipe_is_given_content_and_calls(
     assert [message["content"] for message in server.bodies[-1]["messages"]] == [
         *("think one", "one.", "think two call", "two.", "last")
     ]
+
+
+def test_thinking_and_demo_tools(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--url", server.url, "--thinking", "--demo-tools")
+    assert pipe(monkeypatch, "one call\nlast\n", *flags) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[:3] == ["one.", '-> get_time {"city": "Oslo"}', "-> stop {}"]
+    assert shown[3].startswith('<- {"time": "')
+    assert shown[4].startswith('<- {"error": "there is no tool stop')
+    assert shown[-1] == "last."
+    body = server.bodies[-1]
+    assert body["chat_template_kwargs"] == {"thinking": True}
+    assert [tool["function"]["name"] for tool in body["tools"]] == [
+        "get_weather",
+        "get_time",
+        "add",
+    ]
+    question, calling, time, stop, answer, last = body["messages"]
+    assert (question["content"], last["content"]) == ("one call", "last")
+    assert (calling["role"], calling["content"]) == ("assistant", "one.")
+    assert [call["function"] for call in calling["tool_calls"]] == [
+        {"name": "get_time", "arguments": '{"city": "Oslo"}'},
+        {"name": "stop", "arguments": "{}"},
+    ]
+    ids = [call["id"] for call in calling["tool_calls"]]
+    assert len(set(ids)) == 2
+    assert [time["tool_call_id"], stop["tool_call_id"]] == ids
+    assert (time["role"], stop["role"], answer["role"]) == ("tool", "tool", "assistant")
+
+
+def test_calls_have_an_end(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(terminal_chat, "answer_call", lambda name, arguments: "call")
+    assert pipe(monkeypatch, "call\n", "--url", server.url, "--demo-tools") == 0
+    assert len(server.bodies) == 8
+    assert capsys.readouterr().out.count("-> get_time") == 8
 
 
 def test_the_key_from_flag_file_and_environment(
