@@ -114,7 +114,7 @@ class _Conversation:
         """Answer the calls of the last message with the demo tools; False if there is nothing."""
         if not calls or "tools" not in self.fields:
             return False
-        entries = []
+        entries: list[dict[str, object]] = []
         outputs = []
         for name, arguments in calls:
             call_id = f"call_{len(self.messages)}_{len(entries)}"
