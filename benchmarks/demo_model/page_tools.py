@@ -1,6 +1,6 @@
 """The tools of the chat page and the terminal, asked about values that the model gets to know.
 
-A model this small does not copy any word from its context, but it learns a list of cities and the
+The model has not learned to copy any word from its context, but it learns a list of cities and the
 numbers below a hundred as it learns facts. The wordings of questions are held out, the values not.
 """
 
