@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import frontend_server
-from benchmarks.frontend import cpu_s, load
+from benchmarks.frontend import load
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results" / "api_workers.json"
@@ -84,7 +84,7 @@ class Point:
     """One row of the table; times are of processors, microseconds for each token that came.
 
     Attributes:
-        memory_mb: of a worker, its share of what it shares with others included.
+        memory_mb: of a worker and the processes that try requests for it.
     """
 
     api_workers: int
@@ -114,15 +114,35 @@ def processes_of(server: int, num_workers: int) -> list[int]:
     """Those that answer requests."""
     if num_workers == 1:
         return [server]
-    children = Path(f"/proc/{server}/task/{server}/children").read_text().split()
-    commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_text() for pid in children}
-    return [pid for pid, command in commands.items() if "workers.worker" in command]
+    return [pid for pid in children_of(server) if "workers.worker" in command_of(pid)]
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process has started, from any of its threads."""
+    files = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for file in files for child in file.read_text().split()]
+
+
+def command_of(pid: int) -> str:
+    """Its command line."""
+    return Path(f"/proc/{pid}/cmdline").read_text()
+
+
+def cpu_s(pid: int) -> float:
+    """Seconds of processor time of a process so far, its threads' included."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def memory_bytes(pid: int) -> int:
-    """Of a process: what others use too is divided by their number."""
+    """Of a process and those that it has started, without an engine.
+
+    What others use too is divided by their number.
+    """
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
+    own = next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
+    below = [child for child in children_of(pid) if "engine.process" not in command_of(child)]
+    return own + sum(map(memory_bytes, below))
 
 
 def measure(num_workers: int, num_streams: int, offered_per_s: float, seconds: float) -> Point:
