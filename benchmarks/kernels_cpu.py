@@ -102,6 +102,25 @@ def machine_limits() -> tuple[float, float]:
     return 2 * source.nbytes / copied, rounds * 384 * num_threads / multiplied
 
 
+class OtherWork:
+    """Cores that other processes took since this was made: they make every figure worse."""
+
+    def __init__(self) -> None:
+        self._busy_s, self._own_s, self._started_s = self._now()
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        user, nice, system, *_ = Path("/proc/stat").read_text().split()[1:]
+        ticks = int(user) + int(nice) + int(system)
+        return ticks / os.sysconf("SC_CLK_TCK"), time.process_time(), time.perf_counter()
+
+    def cores(self) -> float:
+        """Their mean number."""
+        busy_s, own_s, now_s = self._now()
+        taken_s = (busy_s - self._busy_s) - (own_s - self._own_s)
+        return round(max(taken_s, 0.0) / (now_s - self._started_s), 2)
+
+
 def linear_cases() -> Iterator[Case]:
     """Projections of float32 and FP8 weights."""
     for model, shapes in LINEARS.items():
@@ -220,6 +239,7 @@ def main() -> int:
         print(f"no native kernels: {library.MISSING}", file=sys.stderr)
         return 1
     torch.manual_seed(0)
+    others = OtherWork()
     copied, multiplied = machine_limits()
     print(f"copies {copied / 1e9:.1f} GB/s, multiplies {multiplied / 1e9:.0f} GFLOP/s")
     cases = [*linear_cases(), *expert_cases(), *attention_cases()]
@@ -230,12 +250,16 @@ def main() -> int:
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "threads": torch.get_num_threads(),
         "instructions": library.library().instructions,
+        "cores_taken_by_others": others.cores(),
         "copy_gigabytes_per_s": round(copied / 1e9, 1),
         "peak_gigaflops": round(multiplied / 1e9, 1),
         "rows": [asdict(row) for row in rows],
     }
     if arguments.engine:
+        others = OtherWork()
         result["engine"] = measure_engine()
+        result["cores_taken_by_others_then"] = others.cores()
+    print({name: value for name, value in result.items() if name.startswith("cores")})
     if arguments.out:
         text = json.dumps(result, indent=2) + "\n"
         (arguments.out / "kernels_cpu.json").write_text(text)

@@ -31,6 +31,7 @@ from leadline.engine.worker.worker import Worker
 from leadline.kernels.api import KernelSet
 from leadline.kernels.latent_cache import LatentCache, LatentLayout
 from leadline.kernels.select import Choice, KernelError, Platform, select_kernels
+from leadline.kernels.types import QuantTensor
 from leadline.loader.checkpoint import Checkpoint
 from leadline.loader.load import load_weights
 from leadline.loader.model_config import ModelConfig, read_model_config
@@ -115,7 +116,8 @@ def load_model(
     read = f"{weights.num_bytes / 1e6:.1f} MB in {weights.seconds:.2f} s ({speed:.2f} GB/s)"
     held_bytes = sum(tensor.nbytes for tensor in weights.tensors.values())
     held = f"{held_bytes / 2**20:.0f} MiB in {config.dtype}"
-    held += "" if dequantize else ", FP8 as stored"
+    if any(isinstance(tensor, QuantTensor) for tensor in weights.tensors.values()):
+        held += ", FP8 as stored"
     summary = [
         ("architecture", model_config.architecture),
         ("weights", f"{read}, {held}"),

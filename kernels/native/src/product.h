@@ -181,11 +181,10 @@ static void widen_weight_row(const Weight& w, int64_t n, int64_t padded, float* 
 // See `Kernels::product_block`. Few rows read the weight as it is stored; for more it is widened once.
 static void product_block(const Activations& x, const Weight& w, int64_t first, int64_t last, float* out,
                           int64_t out_stride, float* panel) {
-  bool aligned = w.format != kFP8 || w.column_offset % kLanes == 0;
-  if (x.rows <= kDirectRows && aligned) {
-    if (w.format == kFP8) return all_rows<FP8Reader>(x, w, first, last, out, out_stride);
-    if (w.format == kBFloat16) return all_rows<BFloat16Reader>(x, w, first, last, out, out_stride);
-  }
+  if (w.format == kFP8 && x.rows <= kDirectFp8Rows && w.column_offset % kLanes == 0)
+    return all_rows<FP8Reader>(x, w, first, last, out, out_stride);
+  if (w.format == kBFloat16 && x.rows <= kDirectRows)
+    return all_rows<BFloat16Reader>(x, w, first, last, out, out_stride);
   if (w.format == kFloat32) return all_rows<Float32Reader>(x, w, first, last, out, out_stride);
   for (int64_t n = first; n < last; ++n) widen_weight_row(w, n, x.padded, panel + (n - first) * x.padded);
   const Weight widened = {panel, kFloat32, x.padded, x.padded, nullptr, 0, 0, 0};
