@@ -95,7 +95,8 @@ def test_latencies_of_a_stream_are_told_by_others_while_it_runs(server: Any) -> 
     with server.clients() as (one, other):
         before = sum_of(metrics_of(other), name)
         with one.stream("POST", "/v1/chat/completions", json=body) as stream:
-            next(stream.iter_lines())
+            lines = stream.iter_lines()  # which would end the stream if it were collected
+            next(lines)
             server.wait_until(lambda: sum_of(metrics_of(other), name) > before, "the latencies")
 
 
