@@ -201,47 +201,55 @@ class WorkerProcess:
 
     async def _one_life(self) -> str:
         """Start a process and wait for its end; returns the cause."""
-        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
-            control, its_control = socket.socketpair()
-            ours.enter_context(control)
-            theirs.enter_context(its_control)
-            connections, its_connections = socket.socketpair()
-            ours.enter_context(connections)
-            theirs.enter_context(its_connections)
-            connections.setblocking(False)
-            self.num_lives += 1
-            launch = self._launch(self, its_connections.fileno())
-            # -P: the working directory must not hide installed packages.
-            self._process = process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "leadline.server.workers.worker"),
-                stdin=its_control.fileno(),
-                pass_fds=(its_connections.fileno(),),
-                env=os.environ | self._environment,
-            )
-            ours.pop_all()  # open for as long as it lives
-        reader, self._writer = await asyncio.open_unix_connection(
-            sock=control, limit=_MAX_LINE_BYTES
-        )
-        self._writer.write(msgspec.json.encode(launch) + b"\n")
-        self._connections = connections
-        listener = asyncio.create_task(self._listen(reader))
-        watcher = asyncio.create_task(self._watch())
-        try:
-            exit_code = await process.wait()
-            await asyncio.wait((listener,), timeout=_LAST_WORDS_S)
-        except asyncio.CancelledError:
-            self.send_signal(signal.SIGKILL)
-            raise
-        finally:
-            listener.cancel()
-            watcher.cancel()
-            self._writer.close()
-            connections.close()
+        with contextlib.ExitStack() as ours:
+            with contextlib.ExitStack() as its:
+                control, its_control = socket.socketpair()
+                ours.enter_context(control)
+                its.enter_context(its_control)
+                connections, its_connections = socket.socketpair()
+                ours.enter_context(connections)
+                its.enter_context(its_connections)
+                connections.setblocking(False)
+                self.num_lives += 1
+                launch = self._launch(self, its_connections.fileno())
+                # -P: the working directory must not hide installed packages.
+                self._process = process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-P", "-m", "leadline.server.workers.worker"),
+                    stdin=its_control.fileno(),
+                    pass_fds=(its_connections.fileno(),),
+                    env=os.environ | self._environment,
+                )
+            self._connections = connections
+            exit_code = await self._until_end(process, control, launch)
         if self._last_words is not None:
             return self._last_words.message
         if self._is_hung:
             return f"it told of nothing for {self._hung_s:g} s, and was killed"
         return f"its process ended unexpectedly with exit code {exit_code}"
+
+    async def _until_end(
+        self, process: asyncio.subprocess.Process, control: socket.socket, launch: Launch
+    ) -> int:
+        """Tell a process what to serve, and hear what it says; returns its exit code."""
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            reader, self._writer = await asyncio.open_unix_connection(
+                sock=control, limit=_MAX_LINE_BYTES
+            )
+            self._writer.write(msgspec.json.encode(launch) + b"\n")
+            listener = asyncio.create_task(self._listen(reader))
+            tasks += [listener, asyncio.create_task(self._watch())]
+            exit_code = await process.wait()
+            await asyncio.wait((listener,), timeout=_LAST_WORDS_S)
+            return exit_code
+        except asyncio.CancelledError:
+            self.send_signal(signal.SIGKILL)
+            raise
+        finally:
+            for task in tasks:
+                task.cancel()
+            if self._writer is not None:
+                self._writer.close()
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         decoder = msgspec.json.Decoder(FromWorker)
