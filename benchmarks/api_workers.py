@@ -76,6 +76,7 @@ _CONFIG = {
     "bos_token_id": 0,
     "eos_token_id": 16383,
 }
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 
 
@@ -94,6 +95,12 @@ class Point:
     busiest_us: float
     parent_us: float
     memory_mb: float
+
+
+def cpu_s(process_id: int) -> float:
+    """Seconds of processor time of a process so far, its threads' included."""
+    fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
 def build(data: bytes, on_stage: Callable[[str], None]) -> Any:

@@ -253,6 +253,7 @@ def main() -> None:
         table.add_row(*_row(point))
     console.print(table)
     report = {
+        "command": f"python -m benchmarks.frontend --seconds {arguments.seconds:g}",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "points": [asdict(point) for point in points],
     }
