@@ -235,7 +235,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="folder for kernels_cpu.json")
     parser.add_argument("--engine", action="store_true", help="the built-in model's speed as well")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=torch.get_num_threads(),
+        help="fewer than cores where other work runs: torch's threads wait for each other",
+    )
     arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     if library.LIBRARY is None:
         print(f"no native kernels: {library.MISSING}", file=sys.stderr)
         return 1
@@ -247,7 +254,7 @@ def main() -> int:
     rows = [measure(case, copied, multiplied) for case in cases]
     print_table(rows)
     result = {
-        "command": "python -m benchmarks.kernels_cpu --engine --out benchmarks/results",
+        "command": f"python -m benchmarks.kernels_cpu --engine --threads {arguments.threads}",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "threads": torch.get_num_threads(),
         "instructions": library.library().instructions,
@@ -258,7 +265,7 @@ def main() -> int:
     }
     if arguments.engine:
         others = OtherWork()
-        result["engine"] = measure_engine()
+        result["engine"] = measure_engine(arguments.threads)
         result["cores_taken_by_others_then"] = others.cores()
     print({name: value for name, value in result.items() if name.startswith("cores")})
     if arguments.out:
