@@ -21,18 +21,25 @@ OUTPUT_TOKENS = 96
 
 def torch_kernels() -> dict[str, str]:
     """Overrides that leave out the native kernels, batch-invariant all the same."""
-    overrides = {}
-    for operation, candidates in implementations().items():
-        others = [kernel for kernel in candidates if kernel.name != "native"]
-        overrides[operation] = next(kernel.name for kernel in others if kernel.batch_invariant)
-    return overrides
+    return {
+        operation: next(
+            kernel.name
+            for kernel in candidates
+            if kernel.name in ("tiled", "reference") and kernel.batch_invariant
+        )
+        for operation, candidates in implementations().items()
+    }
 
 
-def open_engine(kernels: dict[str, str], drafts: int) -> EngineCore:
+def open_engine(kernels: dict[str, str], drafts: int, num_threads: int | None = None) -> EngineCore:
     """An engine of the built-in model."""
     path = resolve_model("leadline-demo")
     config = EngineConfig(
-        speculative_tokens=drafts, kv_tokens=16_384, prefix_caching=False, kernels=kernels
+        speculative_tokens=drafts,
+        kv_tokens=16_384,
+        prefix_caching=False,
+        kernels=kernels,
+        num_threads=num_threads,
     )
     resolved, _ = resolve(config, read_model_config(path), cpu_facts(), model_path=str(path))
     core, _ = build.build_core(msgspec.json.encode(resolved), lambda stage: None)
@@ -53,12 +60,12 @@ def tokens_per_s(core: EngineCore, num_requests: int) -> float:
     return (core.stats().generation_tokens - before) / (time.perf_counter() - started_s)
 
 
-def measure_engine() -> list[dict[str, Any]]:
+def measure_engine(num_threads: int | None = None) -> list[dict[str, Any]]:
     """Best of three, for each set of kernels, number of drafts and of requests at once."""
     rows = []
     for drafts in (0, 3):
         engines = {
-            name: open_engine(kernels, drafts)
+            name: open_engine(kernels, drafts, num_threads)
             for name, kernels in (("torch", torch_kernels()), ("native", {}))
         }
         for num_requests in (1, 8):

@@ -193,7 +193,8 @@ def measure(case: Case, copied: float, multiplied: float) -> Row:
     Raises:
         ValueError: the native kernel is wrong.
     """
-    table = {kernel.name: kernel for kernel in implementations()[case.operation]}
+    candidates = {kernel.name: kernel for kernel in implementations()[case.operation]}
+    table = {name: candidates[name] for name in ("native", "tiled", "reference")}
     error = relative_error(case.run(table["native"]), case.run(table["reference"]))
     if error > TOLERANCE:
         raise ValueError(f"{case.operation} {case.shape}: relative error {error:.1e}")
@@ -203,7 +204,7 @@ def measure(case: Case, copied: float, multiplied: float) -> Row:
         case.model,
         case.operation,
         case.shape,
-        *(round(1e6 * seconds[name], 1) for name in ("native", "tiled", "reference")),
+        *(round(1e6 * time_s, 1) for time_s in seconds.values()),
         round(num_bytes / 1e9, 2),
         round(flops / 1e9, 1),
         round(num_bytes / copied, 3),
@@ -234,7 +235,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="folder for kernels_cpu.json")
     parser.add_argument("--engine", action="store_true", help="the built-in model's speed as well")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=torch.get_num_threads(),
+        help="fewer than cores where other work runs: torch's threads wait for each other",
+    )
     arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     if library.LIBRARY is None:
         print(f"no native kernels: {library.MISSING}", file=sys.stderr)
         return 1
@@ -246,7 +254,7 @@ def main() -> int:
     rows = [measure(case, copied, multiplied) for case in cases]
     print_table(rows)
     result = {
-        "command": "python -m benchmarks.kernels_cpu --engine --out benchmarks/results",
+        "command": f"python -m benchmarks.kernels_cpu --engine --threads {arguments.threads}",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "threads": torch.get_num_threads(),
         "instructions": library.library().instructions,
@@ -257,7 +265,7 @@ def main() -> int:
     }
     if arguments.engine:
         others = OtherWork()
-        result["engine"] = measure_engine()
+        result["engine"] = measure_engine(arguments.threads)
         result["cores_taken_by_others_then"] = others.cores()
     print({name: value for name, value in result.items() if name.startswith("cores")})
     if arguments.out:
