@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from benchmarks.demo_model.blend import blend
 from benchmarks.demo_model.model import demo_config
 from benchmarks.demo_model.parameters import (
     Initializer,
@@ -53,3 +54,14 @@ def test_the_share_warms_up_stays_and_falls_to_zero() -> None:
 def test_the_guide_fades() -> None:
     weight = Continuation(400, 0.5, 0.5, guide=0.3, guide_until=0.5).guide_weight
     assert [weight(0), weight(100), weight(200), weight(399)] == pytest.approx([0.3, 0.15, 0, 0])
+
+
+def test_a_blend_moves_each_parameter_once() -> None:
+    target, source = read()
+    before = {name: tensor.detach().clone() for name, tensor in named_leaves(target)}
+    with torch.no_grad():
+        for _, tensor in named_leaves(source):
+            tensor += 1
+    blend(target, source, 0.25)
+    for name, tensor in named_leaves(target):
+        assert torch.allclose(tensor, before[name] + 0.25, atol=1e-4), name
