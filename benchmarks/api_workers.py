@@ -135,12 +135,6 @@ def command_of(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_text()
 
 
-def cpu_s(pid: int) -> float:
-    """Seconds of processor time of a process so far, its threads' included."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def memory_bytes(pid: int) -> int:
     """Of a process and those that it has started, without an engine.
 
