@@ -1,6 +1,6 @@
 """The engine's own gauges, counters and histograms, as Prometheus metrics."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -142,7 +142,6 @@ _HISTOGRAMS: tuple[_HistogramReading, ...] = (
         "Time that a grammar took to compile.",
     ),
 )
-_ACCEPTED_PER_POSITION = "spec_decode_num_accepted_tokens_per_pos"
 
 
 class EngineCollector(Collector):
@@ -163,45 +162,75 @@ class EngineCollector(Collector):
             counter = CounterMetricFamily(PREFIX + name, help_text, labels=LABELS)
             counter.add_metric([self._model_name], read(stats))
             yield counter
-        accepted = CounterMetricFamily(
-            PREFIX + _ACCEPTED_PER_POSITION,
-            "Draft tokens accepted, by their position in the draft.",
-            labels=(*LABELS, "position"),
-        )
-        for position, count in enumerate(stats.num_accepted_per_pos):
-            accepted.add_metric([self._model_name, str(position)], count)
-        yield accepted
         for name, histogram, upper, help_text in _HISTOGRAMS:
             yield self._histogram(name, help_text, upper, histogram(stats))
-        num_computed = stats.prompt_tokens - stats.cached_prompt_tokens
-        sources = CounterMetricFamily(
-            PREFIX + "prompt_tokens_by_source",
+        yield from self._by_label(stats)
+
+    def _by_label(self, stats: EngineStats) -> Iterator[Metric]:
+        """What is told with one more label: every value of it, and the number."""
+        num_host, num_cached = stats.host_prompt_tokens, stats.cached_prompt_tokens
+        num_capacity = stats.num_waiting - stats.num_deferred
+        level = stats.sleep_level
+        yield self._labelled(
+            CounterMetricFamily,
+            "spec_decode_num_accepted_tokens_per_pos",
+            "Draft tokens accepted, by their position in the draft.",
+            "position",
+            {str(position): count for position, count in enumerate(stats.num_accepted_per_pos)},
+        )
+        yield self._labelled(
+            CounterMetricFamily,
+            "prompt_tokens_by_source",
             "Prompt tokens, by where their latents came from.",
-            labels=(*LABELS, "source"),
+            "source",
+            {
+                "local_compute": stats.prompt_tokens - num_cached,
+                "local_cache_hit": num_cached - num_host,
+                "external_kv_transfer": num_host,
+            },
         )
-        for source, count in (
-            ("local_compute", num_computed),
-            ("local_cache_hit", stats.cached_prompt_tokens - stats.host_prompt_tokens),
-            ("external_kv_transfer", stats.host_prompt_tokens),
-        ):
-            sources.add_metric([self._model_name, source], count)
-        yield sources
-        waiting = GaugeMetricFamily(
-            PREFIX + "num_requests_waiting_by_reason",
+        yield self._labelled(
+            CounterMetricFamily,
+            "prompt_tokens_cached_by_source",
+            "Prompt tokens that did not have to be computed, by the memory that had their latents.",
+            "source",
+            {"device": num_cached - num_host, "host": num_host},
+        )
+        yield self._labelled(
+            GaugeMetricFamily,
+            "num_requests_waiting_by_reason",
             "Requests that wait: for room (capacity), or for their grammar (deferred).",
-            labels=(*LABELS, "reason"),
+            "reason",
+            {"capacity": num_capacity, "deferred": stats.num_deferred},
         )
-        waiting.add_metric([self._model_name, "capacity"], stats.num_waiting - stats.num_deferred)
-        waiting.add_metric([self._model_name, "deferred"], stats.num_deferred)
-        yield waiting
-        rejections = CounterMetricFamily(
-            PREFIX + "admission_rejections",
+        yield self._labelled(
+            CounterMetricFamily,
+            "admission_rejections",
             "Requests refused because too much waited already, by reason.",
-            labels=(*LABELS, "reason"),
+            "reason",
+            stats.admission_rejections,
         )
-        for reason, count in stats.admission_rejections.items():
-            rejections.add_metric([self._model_name, reason], count)
-        yield rejections
+        yield self._labelled(
+            GaugeMetricFamily,
+            "engine_sleep_state",
+            "1 for what the engine is: awake, asleep at level 1 (weights_offloaded, though here "
+            "they stay) or at level 2 (discard_all).",
+            "sleep_state",
+            {"awake": level == 0, "weights_offloaded": level == 1, "discard_all": level == 2},
+        )
+
+    def _labelled(
+        self,
+        family_type: type[CounterMetricFamily] | type[GaugeMetricFamily],
+        name: str,
+        help_text: str,
+        label: str,
+        values: Mapping[str, float],
+    ) -> Metric:
+        family = family_type(PREFIX + name, help_text, labels=(*LABELS, label))
+        for value, number in values.items():
+            family.add_metric([self._model_name, value], number)
+        return family
 
     def _histogram(
         self, name: str, help_text: str, upper: _Bounds, histogram: EngineHistogram

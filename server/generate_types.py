@@ -5,8 +5,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from leadline.server.errors import invalid, unsupported
-from leadline.server.not_honoured import NOT_HONOURED, IsHarmless, only
+from leadline.server.errors import invalid
+from leadline.server.not_honoured import NOT_HONOURED, IsHarmless, only, refuse_not_honoured
 from leadline.server.requests import PlainFields
 from leadline.server.sampling_types import (
     MAX_PRIORITY,
@@ -80,9 +80,7 @@ class GenerateRequest(PlainFields):
         Raises:
             BadRequestError: a known field asks for what this server does not do.
         """
-        for name, value in (self.model_extra or {}).items():
-            if name in self.not_honoured and not self.not_honoured[name](value):
-                raise unsupported(name, "leave it out")
+        refuse_not_honoured(self, self.not_honoured)
         given = self.sampling_params.model_fields_set
         for name in _OUTSIDE:
             if name in given:

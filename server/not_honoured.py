@@ -4,6 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel
+
+from leadline.server.errors import unsupported
+
 IsHarmless = Callable[[Any], bool]
 """Whether a value of a field that is not honoured asks for nothing."""
 
@@ -70,3 +74,23 @@ NOT_HONOURED: Mapping[str, IsHarmless] = {
     "session_params": only(),
 }
 """Of both kinds of completions."""
+
+
+def refuse_not_honoured(
+    fields: BaseModel,
+    not_honoured: Mapping[str, IsHarmless],
+    advice: Mapping[str, str] | None = None,
+) -> None:
+    """Refuse the first field that asks for what this server does not do.
+
+    Args:
+        fields: the request; none of these is a field of its class.
+        not_honoured: by name.
+        advice: what to do about some of them, if it is not to leave them out.
+
+    Raises:
+        BadRequestError: names the field.
+    """
+    for name, value in (fields.model_extra or {}).items():
+        if name in not_honoured and not not_honoured[name](value):
+            raise unsupported(name, (advice or {}).get(name, "leave it out"))

@@ -6,8 +6,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from leadline.engine.request import Grammar
-from leadline.server.errors import invalid, unsupported
-from leadline.server.not_honoured import NOT_HONOURED, IsHarmless
+from leadline.server.errors import invalid
+from leadline.server.not_honoured import NOT_HONOURED, IsHarmless, refuse_not_honoured
 from leadline.server.structured_output import (
     OUTPUT_ALIASES,
     ResponseFormat,
@@ -195,10 +195,7 @@ class SamplingFields(BaseModel):
         Raises:
             BadRequestError: a known field asks for what this server does not do.
         """
-        for name, value in (self.model_extra or {}).items():
-            is_harmless = self.not_honoured.get(name)
-            if is_harmless is not None and not is_harmless(value):
-                raise unsupported(name, "leave it out")
+        refuse_not_honoured(self, self.not_honoured)
         if self.truncation_side is not None and self.truncate_prompt_tokens is None:
             raise invalid(
                 "truncation_side",

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterator
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -15,6 +16,12 @@ def unknown_fields(model: BaseModel) -> list[str]:
     `not_honoured` which it refuses itself.
     """
     return list(dict.fromkeys(name for name, _ in _names(model)))
+
+
+def further_fields_of(model: BaseModel) -> dict[str, Any]:
+    """Those of the class's `further_fields` that were given, for whoever they are passed on to."""
+    further: frozenset[str] = getattr(model, "further_fields", frozenset())
+    return {name: value for name, value in (model.model_extra or {}).items() if name in further}
 
 
 def refuse_unknown(model: BaseModel, names: list[str]) -> None:

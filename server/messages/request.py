@@ -19,10 +19,10 @@ from leadline.server.messages.thinking import (
 from leadline.server.messages.thinking import chat_fields as thinking_fields
 from leadline.server.messages.tools import Tool, ToolChoice, check_tools
 from leadline.server.messages.tools import chat_fields as tool_fields
-from leadline.server.not_honoured import ANY_VALUE, IsHarmless, only
+from leadline.server.not_honoured import ANY_VALUE, IsHarmless, only, refuse_not_honoured
 from leadline.server.requests import PlainFields
 from leadline.server.sampling_types import INT64_MAX, StopString
-from leadline.server.unknown_fields import unknown_fields
+from leadline.server.unknown_fields import further_fields_of, unknown_fields
 
 # What chat completions take beyond Anthropic's API, and this API too; they validate it.
 CHAT_FIELDS = (
@@ -132,10 +132,7 @@ class CountTokensRequest(PlainFields):
         Raises:
             BadRequestError: a known field asks for what this server does not do.
         """
-        for name in self.not_honoured:
-            value = (self.model_extra or {}).get(name)
-            if not self.not_honoured[name](value):
-                raise unsupported(name, "leave it out")
+        refuse_not_honoured(self, self.not_honoured)
         check_tools(self.tools or [])
         config = self.output_config or OutputConfig()
         if config.format is not None and self.output_format is not None:
@@ -231,7 +228,6 @@ class MessagesRequest(CountTokensRequest):
         return unknown
 
     def _sampling(self) -> dict[str, Any]:
-        extra = self.model_extra or {}
         return {
             "max_tokens": self.max_tokens,
             "stop": self.stop_sequences,
@@ -239,5 +235,5 @@ class MessagesRequest(CountTokensRequest):
             "temperature": self.temperature,
             "top_k": self.top_k,
             "top_p": self.top_p,
-            **{name: extra[name] for name in CHAT_FIELDS if name in extra},
+            **further_fields_of(self),
         }

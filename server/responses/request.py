@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from leadline.server.body import validate
 from leadline.server.chat_types import ChatRequest
 from leadline.server.errors import invalid, unsupported
-from leadline.server.not_honoured import ANY_VALUE, IsHarmless, only
+from leadline.server.not_honoured import ANY_VALUE, IsHarmless, only, refuse_not_honoured
 from leadline.server.requests import PlainFields
 from leadline.server.responses.conversation import chat_messages
 from leadline.server.responses.items import Item, MessageItem
@@ -16,7 +16,7 @@ from leadline.server.responses.text_format import TextConfig
 from leadline.server.responses.tools import ResponseTool, chat_fields
 from leadline.server.sampling_types import INT64_MAX, NumLogprobs
 from leadline.server.thinking import Effort
-from leadline.server.unknown_fields import unknown_fields
+from leadline.server.unknown_fields import further_fields_of, unknown_fields
 
 # What chat completions take beyond this API, as vLLM does; they validate it.
 CHAT_FIELDS = (
@@ -139,9 +139,7 @@ class InputTokensRequest(PlainFields):
         Raises:
             BadRequestError: a known field asks for what this server does not do.
         """
-        for name, is_harmless in self.not_honoured.items():
-            if not is_harmless((self.model_extra or {}).get(name)):
-                raise unsupported(name, _ADVICE.get(name, "leave it out"))
+        refuse_not_honoured(self, self.not_honoured, _ADVICE)
         if self.text is not None:
             self.text.check()
         if self.reasoning is not None:
@@ -171,8 +169,7 @@ class InputTokensRequest(PlainFields):
             **chat_fields(self.tools, self.tool_choice),
             **self._sampling(),
         }
-        extra = self.model_extra or {}
-        fields |= {name: extra[name] for name in self.further_fields if name in extra}
+        fields |= further_fields_of(self)
         request = validate(fields, ChatRequest)
         request.check()
         return request

@@ -38,6 +38,7 @@ from leadline.loader.chat_template import ChatTemplate
 from leadline.loader.generation_config import GenerationConfig
 from leadline.loader.tokenizer import Tokenizer
 from leadline.server.app import create_app
+from leadline.server.dialects.dialect import DEEPSEEK_TEXTS, Mark
 from leadline.server.http_server import HttpServer
 from leadline.server.limits import Limits
 from leadline.server.state import ServerState
@@ -49,6 +50,22 @@ TEMPLATE = (
     "{% if messages[0].content == 'refuse' %}{{ raise_exception('no such chat') }}{% endif %}"
     "{% if add_generation_prompt %}assistant:{% if thinking %}<think>{% endif %}{% endif %}"
 )
+# All that reaches the model, one turn a line.
+TURNS = (
+    "{% if tools %}{{ tools | tojson }}\n{% endif %}"
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}"
+    "{% if m.reasoning_content %}#{{ m.reasoning_content }}{% endif %}"
+    "{% for c in m.tool_calls or [] %}<{{ c.id }} {{ c.function.name }} "
+    "{{ c.function.arguments }}>{% endfor %}{% if m.tool_call_id %}={{ m.tool_call_id }}{% endif %}"
+    "|{% endfor %}{% if thinking %}<think>{% endif %}"
+)
+SHORT_MARKS = {
+    "[[": Mark.CALLS_BEGIN,
+    "]]": Mark.CALLS_END,
+    "((": Mark.CALL_BEGIN,
+    "))": Mark.CALL_END,
+    "||": Mark.NAME_END,
+}
 WAIT_S = 10.0
 LEAKS = re.compile(r"0x[0-9a-f]{6,}|/home/|/usr/|/tmp/|Traceback|File \"|site-packages|\.py\b")
 # Reading the system's certificates takes longer than all the rest of a test.
@@ -422,6 +439,24 @@ async def async_client(service: Service) -> AsyncIterator[openai.AsyncOpenAI]:
 def _served() -> Callable[..., Any]:
     """Serves an application by the product's own HTTP server."""
     return served
+
+
+@pytest.fixture
+def serve_thinker(serve: Callable[..., Service]) -> Callable[..., Service]:
+    """Serves a model that thinks, calls, and says this; marks of calls are written short."""
+    tokenizer = make_tokenizer("<think>", "</think>", *DEEPSEEK_TEXTS.values())
+
+    def start(says: str, **script: Any) -> Service:
+        for short, mark in SHORT_MARKS.items():
+            says = says.replace(short, DEEPSEEK_TEXTS[mark])
+        state = {
+            "tokenizer": tokenizer,
+            "template": ChatTemplate(TURNS, {}),
+            "max_model_len": 20_000,
+        } | script.pop("state", {})
+        return serve(text=lambda request: says, tokenizer=tokenizer, state=state, **script)
+
+    return start
 
 
 @pytest.fixture

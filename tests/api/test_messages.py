@@ -9,26 +9,7 @@ import pydantic
 import pytest
 
 from leadline.engine.request import FinishReason, GrammarKind
-from leadline.loader.chat_template import ChatTemplate
-from leadline.loader.tokenizer import Tokenizer
-from leadline.server.dialects.dialect import DEEPSEEK_TEXTS, Mark
 
-# All that reaches the model, one turn a line.
-TEMPLATE = (
-    "{% if tools %}{{ tools | tojson }}\n{% endif %}"
-    "{% for m in messages %}{{ m.role }}: {{ m.content }}"
-    "{% if m.reasoning_content %}#{{ m.reasoning_content }}{% endif %}"
-    "{% for c in m.tool_calls or [] %}<{{ c.id }} {{ c.function.name }} "
-    "{{ c.function.arguments }}>{% endfor %}{% if m.tool_call_id %}={{ m.tool_call_id }}{% endif %}"
-    "|{% endfor %}{% if thinking %}<think>{% endif %}"
-)
-SHORT = {
-    "[[": Mark.CALLS_BEGIN,
-    "]]": Mark.CALLS_END,
-    "((": Mark.CALL_BEGIN,
-    "))": Mark.CALL_END,
-    "||": Mark.NAME_END,
-}
 TOOLS: Any = [
     {
         "name": "get_time",
@@ -41,27 +22,12 @@ USER: Any = [{"role": "user", "content": "Hi"}]
 ANSWER = 'Hm.</think>I look.[[((get_time||{"city": "Rome"}))((f||{}))]]'
 
 
-def in_full(written: str) -> str:
-    for short, mark in SHORT.items():
-        written = written.replace(short, DEEPSEEK_TEXTS[mark])
-    return written
-
-
 @pytest.fixture
-def speak(
-    serve: Callable[..., Any], tokenizer_of: Callable[..., Tokenizer], anthropic_of: Any
-) -> Callable[..., Any]:
-    """A service whose model thinks, calls, and says this; marks are written short."""
+def speak(serve_thinker: Callable[..., Any], anthropic_of: Any) -> Callable[..., Any]:
+    """As `serve_thinker`, with Anthropic's client."""
 
     def start(says: str, **script: Any) -> Any:
-        tokenizer = tokenizer_of("<think>", "</think>", *DEEPSEEK_TEXTS.values())
-        state = {
-            "tokenizer": tokenizer,
-            "template": ChatTemplate(TEMPLATE, {}),
-            "max_model_len": 20_000,
-        } | script.pop("state", {})
-        text = in_full(says)
-        service = serve(text=lambda request: text, tokenizer=tokenizer, state=state, **script)
+        service = serve_thinker(says, **script)
         service.anthropic = anthropic_of(service.url)
         return service
 

@@ -10,26 +10,7 @@ import pydantic
 import pytest
 
 from leadline.engine.request import FinishReason, GrammarKind
-from leadline.loader.chat_template import ChatTemplate
-from leadline.loader.tokenizer import Tokenizer
-from leadline.server.dialects.dialect import DEEPSEEK_TEXTS, Mark
 
-# All that reaches the model, one turn a line.
-TEMPLATE = (
-    "{% if tools %}{{ tools | tojson }}\n{% endif %}"
-    "{% for m in messages %}{{ m.role }}: {{ m.content }}"
-    "{% if m.reasoning_content %}#{{ m.reasoning_content }}{% endif %}"
-    "{% for c in m.tool_calls or [] %}<{{ c.id }} {{ c.function.name }} "
-    "{{ c.function.arguments }}>{% endfor %}{% if m.tool_call_id %}={{ m.tool_call_id }}{% endif %}"
-    "|{% endfor %}{% if thinking %}<think>{% endif %}"
-)
-SHORT = {
-    "[[": Mark.CALLS_BEGIN,
-    "]]": Mark.CALLS_END,
-    "((": Mark.CALL_BEGIN,
-    "))": Mark.CALL_END,
-    "||": Mark.NAME_END,
-}
 TOOLS: Any = [
     {
         "type": "function",
@@ -42,29 +23,6 @@ TOOLS: Any = [
 ]
 ANSWER = 'Hm.</think>I look.[[((get_time||{"city": "Rome"}))((f||{}))]]'
 THINK: Any = {"effort": "high", "summary": "auto"}
-
-
-def in_full(written: str) -> str:
-    for short, mark in SHORT.items():
-        written = written.replace(short, DEEPSEEK_TEXTS[mark])
-    return written
-
-
-@pytest.fixture
-def speak(serve: Callable[..., Any], tokenizer_of: Callable[..., Tokenizer]) -> Callable[..., Any]:
-    """A service whose model thinks, calls, and says this; marks are written short."""
-
-    def start(says: str, **script: Any) -> Any:
-        tokenizer = tokenizer_of("<think>", "</think>", *DEEPSEEK_TEXTS.values())
-        state = {
-            "tokenizer": tokenizer,
-            "template": ChatTemplate(TEMPLATE, {}),
-            "max_model_len": 20_000,
-        } | script.pop("state", {})
-        text = in_full(says)
-        return serve(text=lambda request: text, tokenizer=tokenizer, state=state, **script)
-
-    return start
 
 
 def ask(service: Any, **fields: Any) -> Any:
@@ -154,8 +112,8 @@ def test_cached_tokens(serve: Callable[..., Any]) -> None:
         assert details.cache_write_tokens == num_prompt_tokens // 4 * 4 - 4
 
 
-def test_every_item(speak: Callable[..., Any]) -> None:
-    service = speak(ANSWER)
+def test_every_item(serve_thinker: Callable[..., Any]) -> None:
+    service = serve_thinker(ANSWER)
     for response in both(service, reasoning=THINK, tools=TOOLS):
         reasoning, message, first, second = response.output
         assert [part.text for part in reasoning.content] == ["Hm."]
@@ -170,8 +128,8 @@ def test_every_item(speak: Callable[..., Any]) -> None:
         assert response.usage.output_tokens_details.reasoning_tokens == 3
 
 
-def test_the_order_of_events(speak: Callable[..., Any]) -> None:
-    events = events_of(speak(ANSWER, chunk=1000), reasoning=THINK, tools=TOOLS)
+def test_the_order_of_events(serve_thinker: Callable[..., Any]) -> None:
+    events = events_of(serve_thinker(ANSWER, chunk=1000), reasoning=THINK, tools=TOOLS)
     assert [event["type"].removeprefix("response.") for event in events] == [
         "created",
         "in_progress",
@@ -206,18 +164,18 @@ def test_the_order_of_events(speak: Callable[..., Any]) -> None:
             assert event["item_id"] == done[event["output_index"]]["id"]
 
 
-def test_events_are_those_that_the_client_knows(speak: Callable[..., Any]) -> None:
+def test_events_are_those_that_the_client_knows(serve_thinker: Callable[..., Any]) -> None:
     """Every field that the client's types require is there, of the right type."""
     from openai.types.responses import ResponseStreamEvent
 
     known: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(ResponseStreamEvent)
-    for event in events_of(speak(ANSWER, chunk=7), reasoning=THINK, tools=TOOLS):
+    for event in events_of(serve_thinker(ANSWER, chunk=7), reasoning=THINK, tools=TOOLS):
         known.validate_python(event)
-    whole = post(speak(ANSWER), reasoning=THINK, tools=TOOLS).json()
+    whole = post(serve_thinker(ANSWER), reasoning=THINK, tools=TOOLS).json()
     openai.types.responses.Response.model_validate(whole)
 
 
-def test_what_was_asked_is_told_again(speak: Callable[..., Any]) -> None:
+def test_what_was_asked_is_told_again(serve_thinker: Callable[..., Any]) -> None:
     fields: dict[str, Any] = {
         "instructions": "Be brief.",
         "max_output_tokens": 100,
@@ -231,7 +189,7 @@ def test_what_was_asked_is_told_again(speak: Callable[..., Any]) -> None:
         "tool_choice": "none",
         "user": "u",
     }
-    response = post(speak("x"), **fields, tools=TOOLS, service_tier="auto").json()
+    response = post(serve_thinker("x"), **fields, tools=TOOLS, service_tier="auto").json()
     assert {name: response[name] for name in fields} == fields
     assert response["service_tier"] == "default"
     assert response["truncation"] == "disabled"
@@ -239,8 +197,8 @@ def test_what_was_asked_is_told_again(speak: Callable[..., Any]) -> None:
     assert [tool["strict"] for tool in response["tools"]] == [False, False]
 
 
-def test_a_conversation_reaches_the_model(speak: Callable[..., Any]) -> None:
-    service = speak("x")
+def test_a_conversation_reaches_the_model(serve_thinker: Callable[..., Any]) -> None:
+    service = serve_thinker("x")
     items: Any = [
         {"role": "developer", "content": "D"},
         {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "A"}]},
@@ -270,16 +228,16 @@ def test_a_conversation_reaches_the_model(speak: Callable[..., Any]) -> None:
     )
 
 
-def test_calls_alone_have_no_content(speak: Callable[..., Any]) -> None:
-    service = speak("x")
+def test_calls_alone_have_no_content(serve_thinker: Callable[..., Any]) -> None:
+    service = serve_thinker("x")
     call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
     post(service, input=[{"role": "user", "content": "A"}, call])
     assert prompt_of(service) == "user: A|assistant: None<c f {}>|"
 
 
-def test_a_tool_loop(speak: Callable[..., Any]) -> None:
+def test_a_tool_loop(serve_thinker: Callable[..., Any]) -> None:
     """The answer's items are sent back as they came."""
-    service = speak(ANSWER)
+    service = serve_thinker(ANSWER)
     first = ask(service, reasoning=THINK, tools=TOOLS)
     items: Any = [{"role": "user", "content": "Hi"}, *first.output]
     calls = [item for item in first.output if item.type == "function_call"]
@@ -294,8 +252,8 @@ def test_a_tool_loop(speak: Callable[..., Any]) -> None:
     )
 
 
-def test_as_the_codex_agent_asks(speak: Callable[..., Any]) -> None:
-    service = speak(ANSWER)
+def test_as_the_codex_agent_asks(serve_thinker: Callable[..., Any]) -> None:
+    service = serve_thinker(ANSWER)
     stream = ask(
         service,
         instructions="You are a coding agent.",
@@ -348,8 +306,8 @@ def test_parsed_output(serve: Callable[..., Any]) -> None:
     assert params_of(service).grammar is None
 
 
-def test_tool_choices(speak: Callable[..., Any]) -> None:
-    service = speak(ANSWER)
+def test_tool_choices(serve_thinker: Callable[..., Any]) -> None:
+    service = serve_thinker(ANSWER)
     post(service, tools=TOOLS, tool_choice="required")
     assert params_of(service).grammar is not None
     post(service, tools=TOOLS, tool_choice={"type": "function", "name": "f"})
@@ -367,8 +325,8 @@ def test_tool_choices(speak: Callable[..., Any]) -> None:
     assert params_of(service).grammar is None
 
 
-def test_an_answer_that_breaks_off(speak: Callable[..., Any]) -> None:
-    service = speak("Hm.</think>I look.")
+def test_an_answer_that_breaks_off(serve_thinker: Callable[..., Any]) -> None:
+    service = serve_thinker("Hm.</think>I look.")
     response = ask(service, reasoning=THINK, max_output_tokens=8)
     assert response.status == "incomplete"
     assert response.incomplete_details.reason == "max_output_tokens"
@@ -382,12 +340,12 @@ def test_an_answer_that_breaks_off(speak: Callable[..., Any]) -> None:
     ]
 
 
-def test_log_probabilities(speak: Callable[..., Any]) -> None:
+def test_log_probabilities(serve_thinker: Callable[..., Any]) -> None:
     """They are those of the text alone, streamed as it comes, and whole at its end."""
     includes = {"include": ["message.output_text.logprobs"]}
     says = "Hm.</think>I l\u00f6\u00f6k.[[((f||{}))]]\nTo it."
     for chunk in (1, 2, 1000):
-        service = speak(says, chunk=chunk)
+        service = serve_thinker(says, chunk=chunk)
         fields = {"reasoning": THINK, "tools": TOOLS} | includes
         answers = [*both(service, **fields, top_logprobs=2), ask(service, **includes)]
         for num, answer in zip((2, 2, 0), answers, strict=True):
@@ -413,22 +371,26 @@ def test_log_probabilities(speak: Callable[..., Any]) -> None:
     assert ask(service).output[0].content[0].logprobs == []
 
 
-def test_log_probabilities_end_with_the_text(speak: Callable[..., Any]) -> None:
-    (item,) = ask(speak("I look."), top_logprobs=1, extra_body={"stop": "oo"}).output
+def test_log_probabilities_end_with_the_text(serve_thinker: Callable[..., Any]) -> None:
+    (item,) = ask(serve_thinker("I look."), top_logprobs=1, extra_body={"stop": "oo"}).output
     assert [entry.token for entry in item.content[0].logprobs] == ["I", " ", "l"]
 
 
 @pytest.mark.parametrize(("says", "text"), [("", ""), ("Hm.</think>", ""), ("</think>\n", "\n")])
 def test_there_is_always_a_message_or_a_call(
-    speak: Callable[..., Any], says: str, text: str
+    serve_thinker: Callable[..., Any], says: str, text: str
 ) -> None:
-    for response in both(speak(says), reasoning=THINK if says else None):
+    for response in both(serve_thinker(says), reasoning=THINK if says else None):
         assert response.output[-1].type == "message"
         assert response.output_text == text
 
 
-def test_blanks_between_reasoning_and_calls_are_no_message(speak: Callable[..., Any]) -> None:
-    for response in both(speak("Hm.</think>\n\n[[((f||{}))]]"), reasoning=THINK, tools=TOOLS):
+def test_blanks_between_reasoning_and_calls_are_no_message(
+    serve_thinker: Callable[..., Any],
+) -> None:
+    for response in both(
+        serve_thinker("Hm.</think>\n\n[[((f||{}))]]"), reasoning=THINK, tools=TOOLS
+    ):
         assert [item.type for item in response.output] == ["reasoning", "function_call"]
 
 
@@ -511,9 +473,9 @@ def allowed(mode: str, *tools: Any) -> Any:
     ],
 )
 def test_refusals_name_the_field(
-    speak: Callable[..., Any], fields: dict[str, Any], param: str | None
+    serve_thinker: Callable[..., Any], fields: dict[str, Any], param: str | None
 ) -> None:
-    error = refusal(speak("x"), **fields)
+    error = refusal(serve_thinker("x"), **fields)
     assert error["param"] == (param or "stream_options.include_obfuscation")
     assert error["type"] == "invalid_request_error"
     for name in ("messages", "response_format", " max_tokens", "reasoning_effort"):
@@ -564,8 +526,8 @@ def test_a_failure_within_the_stream(serve: Callable[..., Any]) -> None:
     assert post(service).status_code == 500
 
 
-def test_a_format_beside_tools(speak: Callable[..., Any]) -> None:
-    service = speak("{}")
+def test_a_format_beside_tools(serve_thinker: Callable[..., Any]) -> None:
+    service = serve_thinker("{}")
     post(service, tools=TOOLS, text={"format": {"type": "json_object"}})
     assert params_of(service).grammar.kind is GrammarKind.LARK
     assert "text: %json" in params_of(service).grammar.text

@@ -262,3 +262,20 @@ def test_steps_pages_and_sources() -> None:
         reasons = f"{prefix}:num_requests_waiting_by_reason"
         assert shown[f"{reasons}{{reason=capacity}}"] == 2
         assert shown[f"{reasons}{{reason=deferred}}"] == 1
+
+
+@pytest.mark.parametrize(
+    ("level", "state"), [(0, "awake"), (1, "weights_offloaded"), (2, "discard_all")]
+)
+def test_how_the_engine_sleeps(level: int, state: str) -> None:
+    shown = samples(metrics_of(EngineStats(sleep_level=level)))
+    for name in ("awake", "weights_offloaded", "discard_all"):
+        assert shown[f"vllm:engine_sleep_state{{sleep_state={name}}}"] == (name == state)
+
+
+def test_cached_tokens_by_the_memory_that_held_them() -> None:
+    stats = EngineStats(prompt_tokens=100, cached_prompt_tokens=70, host_prompt_tokens=20)
+    shown = samples(metrics_of(stats))
+    name = "vllm:prompt_tokens_cached_by_source_total"
+    assert shown[f"{name}{{source=device}}"] == 50
+    assert shown[f"{name}{{source=host}}"] == 20
