@@ -5,17 +5,22 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import pytest_asyncio
 
+from leadline.engine.child_pool import Child
 from leadline.engine.errors import InvalidRequestError
 from leadline.engine.grammar import check_process, checker
 from leadline.engine.grammar.checker import GrammarChecker
 from leadline.engine.grammar.limits import CheckLimits
 from leadline.engine.grammar.tokens import GrammarTokens
+from leadline.engine.grammar.verdict import Launch, Verdict
 from leadline.engine.request import Grammar, GrammarKind
 
 GUARD_S = 30.0  # a test that waits for something that never comes
@@ -154,13 +159,13 @@ async def test_one_check_for_many_who_ask(
     grammars: GrammarChecker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Grammar] = []
-    ask = checker._Child.ask
+    exchange = Child.exchange
 
-    async def counting(child: object, grammar: Grammar) -> object:
-        asked.append(grammar)
-        return await ask(child, grammar)  # type: ignore[arg-type]
+    async def counting(child: Child, line: bytes, timeout_s: float) -> bytes:
+        asked.append(msgspec.json.decode(line, type=Grammar))
+        return await exchange(child, line, timeout_s)
 
-    monkeypatch.setattr(checker._Child, "ask", counting)
+    monkeypatch.setattr(Child, "exchange", counting)
     async with asyncio.timeout(GUARD_S):
         first = asyncio.create_task(grammars.check(regex("x{3}y")))
         others = [asyncio.create_task(grammars.check(regex("x{3}y"))) for _ in range(50)]
@@ -226,13 +231,14 @@ def test_time_is_limited(tokens: GrammarTokens) -> None:
     assert not verdict.is_lasting
 
 
-async def test_the_child_ends_with_its_parent(directory: Path) -> None:
-    child = checker._Child(directory, CheckLimits())
-    async with asyncio.timeout(GUARD_S):
-        await child.start()
-        process = child._process
-        assert process is not None
-        assert process.stdin is not None
-        process.stdin.close()  # as when the parent is gone
-        assert await process.wait() == 0
-        await child.end()
+def test_the_child_ends_with_its_parent(directory: Path) -> None:
+    """As where the parent is gone, its input has an end."""
+    launch = msgspec.json.encode(Launch(str(directory), CheckLimits()))
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", check_process.__name__],
+        input=launch + b"\n",
+        capture_output=True,
+        timeout=GUARD_S,
+        check=True,
+    )
+    assert msgspec.json.decode(done.stdout, type=Verdict) == Verdict()
