@@ -10,6 +10,8 @@ from leadline.engine.errors import EngineError
 
 logger = logging.getLogger(__name__)
 _LINE_BYTES = 2**16
+MAX_START_S = 60.0
+"""Seconds that a process may take until it is ready, or until it says anything."""
 
 
 class PoolBusyError(Exception):
@@ -17,13 +19,18 @@ class PoolBusyError(Exception):
 
 
 class Child:
-    """One process; it is asked one thing at a time."""
+    """One process; it is asked one thing at a time.
+
+    Attributes:
+        is_ready: it knows what it has to know, and has not been replaced since.
+    """
 
     def __init__(self, module: str, line_bytes: int, *, is_silent: bool) -> None:
         self._module = module
         self._line_bytes = line_bytes
         self._stderr = asyncio.subprocess.DEVNULL if is_silent else None
         self._process: asyncio.subprocess.Process | None = None
+        self.is_ready = False
 
     @property
     def process_id(self) -> int | None:
@@ -61,6 +68,7 @@ class Child:
 
     async def end(self) -> None:
         """Kill the process, if there is one."""
+        self.is_ready = False
         if self._process is None:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -78,7 +86,6 @@ class ChildPool:
     time, is replaced.
 
     Attributes:
-        is_ready: a process has been ready already.
         failure: why none can do its work, as `begin` has found.
     """
 
@@ -101,7 +108,6 @@ class ChildPool:
             line_bytes: most bytes of an answer.
             is_silent: the processes' standard error is dropped.
         """
-        self.is_ready = False
         self.failure: EngineError | None = None
         self._module = module
         self._begin = begin
@@ -134,7 +140,8 @@ class ChildPool:
         Args:
             line: as `Child.exchange` has it.
             timeout_s: that the process may take; it is killed then.
-            wait_s: that the line may wait for a process.
+            wait_s: that the line may wait for a process that is busy; for one that is being started
+                it may wait as long as that may take.
 
         Raises:
             PoolBusyError: none is free.
@@ -173,8 +180,9 @@ class ChildPool:
 
     async def _take(self, wait_s: float) -> Child:
         if self.failure is None:
+            is_any_ready = any(child.is_ready for child in self._children)
             try:
-                async with asyncio.timeout(wait_s):
+                async with asyncio.timeout(wait_s if is_any_ready else max(wait_s, MAX_START_S)):
                     child = await self._idle.get()
             except TimeoutError:
                 raise PoolBusyError from None
@@ -184,6 +192,7 @@ class ChildPool:
         raise self.failure
 
     def _restart(self, child: Child) -> None:
+        child.is_ready = False
         if not self._is_closing:
             task = asyncio.create_task(self._start(child))
             self._starts.add(task)
@@ -193,7 +202,7 @@ class ChildPool:
         try:
             await child.start()
             await self._begin(child)
-            self.is_ready = True
+            child.is_ready = True
         except (EOFError, OSError) as error:  # whoever asks next tries again
             logger.warning("a process of %s did not start: %r", self._module, error)
             await child.end()

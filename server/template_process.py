@@ -6,14 +6,13 @@ minutes; no thread and no signal gets it back.
 
 import msgspec
 
-from leadline.engine.child_pool import Child, ChildPool, PoolBusyError
+from leadline.engine.child_pool import MAX_START_S, Child, ChildPool, PoolBusyError
 from leadline.loader.chat_template import ChatTemplate
 from leadline.loader.errors import TemplateError
 from leadline.server.errors import UnavailableError
 from leadline.server.template_messages import Launch, Rendered, Rendering
 
 NUM_CHILDREN = 2
-MAX_START_S = 60.0
 CPU_MARGIN_S = 1.0
 """A child's own limit is for where nobody is left to kill it."""
 MAX_ANSWER_BYTES = 2**30

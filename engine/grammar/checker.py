@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from leadline.engine.child_pool import Child, ChildPool, PoolBusyError
+from leadline.engine.child_pool import MAX_START_S, Child, ChildPool, PoolBusyError
 from leadline.engine.errors import EngineError, InvalidRequestError, QueueFullError
 from leadline.engine.grammar.compilation import check_size
 from leadline.engine.grammar.limits import CheckLimits
@@ -20,9 +20,6 @@ logger = logging.getLogger(__name__)
 NUM_CHILDREN = 2
 MAX_VERDICTS = 4096
 """Remembered; about 0.3 kB each."""
-
-MAX_START_S = 60.0
-"""Seconds that a child may take to read the tokenizer."""
 
 MAX_WAIT_S = 0.5
 """Seconds that a grammar waits for a child that is not busy."""
@@ -112,7 +109,7 @@ class GrammarChecker:
             answer = await self._pool.ask(
                 msgspec.json.encode(grammar),
                 self._limits.wall_s + _ANSWER_MARGIN_S,
-                wait_s=MAX_WAIT_S if self._pool.is_ready else MAX_START_S,
+                wait_s=MAX_WAIT_S,
             )
         except PoolBusyError:
             raise QueueFullError(
