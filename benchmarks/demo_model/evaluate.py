@@ -26,7 +26,6 @@ from benchmarks.demo_model.chats import (
 )
 from benchmarks.demo_model.kernels import LoadCounter
 from benchmarks.demo_model.packing import PackedBatch, PackedMemory, pack
-from benchmarks.demo_model.shares import SHIPPED_SHARES
 from benchmarks.demo_model.tokenizer import encode_chat, encode_prompt
 from leadline.engine.build import build_core
 from leadline.engine.config import EngineConfig, resolve
@@ -117,7 +116,7 @@ class Losses:
 
 def heldout_batches(corpus: Corpus, tokenizer: Tokenizer) -> list[PackedBatch]:
     """Forty batches of held-out conversations, some 65,000 tokens to produce."""
-    chats = corpus.heldout_conversations(6000, SEED, SHIPPED_SHARES)
+    chats = corpus.heldout_conversations(6000, SEED)
     stream = pack((encode_chat(tokenizer, chat) for chat in chats), [(8, 512)])
     return [next(stream) for _ in range(40)]
 

@@ -28,4 +28,3 @@ class Shares:
 
 
 DEFAULT_SHARES = Shares()
-SHIPPED_SHARES = Shares(tools=0.0, page_tools=0.3, copying=0.0, thinking=0.15)  # of the weights
