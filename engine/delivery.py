@@ -15,9 +15,7 @@ REQUESTS_A_PORTION = 64
 class Delivery:
     """Keeps outputs until their turn comes: a request's in their order, all that wait at once.
 
-    Between portions whoever delivers lets others run, so that the first of a thousand streams need
-    not wait for the last. A reader of messages that falls behind finds several outputs of a
-    request, which then cost one write together.
+    Between portions whoever delivers lets others run, and looks for more messages.
     """
 
     def __init__(self, pass_on: Callable[[RequestOutput], None]) -> None:
@@ -31,7 +29,7 @@ class Delivery:
             handle(await socket.recv())
             while self._waiting:
                 self.pass_on_portion()
-                await asyncio.sleep(0)  # what has been written goes out
+                await asyncio.sleep(0)  # others run
                 while int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
                     handle(await socket.recv())
 
