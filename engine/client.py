@@ -1,14 +1,14 @@
 """A client's view of the engine: ask it, follow how it fares, go on where a dead one stopped."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 
 import msgspec
 import zmq
 import zmq.asyncio
 
 from leadline.engine.control import Done, Order
-from leadline.engine.delivery import Delivery
+from leadline.engine.delivery import Delivery, Push
 from leadline.engine.engine_control import EngineControl
 from leadline.engine.errors import EngineDeadError, EngineRestartingError, RequestError, id_in_use
 from leadline.engine.messages import (
@@ -110,7 +110,7 @@ class EngineClient:
         return self._status.generation if self._status else 0
 
     async def generate(
-        self, request: EngineRequest, push: Callable[[RequestOutput], bool] | None = None
+        self, request: EngineRequest, push: Push | None = None
     ) -> AsyncGenerator[RequestOutput, None]:
         """Submit a request and yield its outputs; the last one has a finish reason.
 
@@ -119,8 +119,8 @@ class EngineClient:
 
         Args:
             request: what the engine is asked.
-            push: is offered each output that comes while the reader waits for one. It returns
-                whether it has taken it; the reader, who need not wake up, does not see it then.
+            push: is offered what comes while the reader waits; what it takes the reader, who need
+                not wake up, does not see.
 
         Raises:
             RequestError: at the first step, if the engine refuses the request.
@@ -297,11 +297,11 @@ class EngineClient:
             case Ready():
                 pass  # the answer to Hello
 
-    def _pass_on(self, output: RequestOutput) -> None:
-        if output.finish_reason is not None:
+    def _pass_on(self, outputs: list[RequestOutput]) -> None:
+        last = outputs[-1]
+        if last.finish_reason is not None:
             self.progress.answer(is_request=True)
-        if (open_request := self._open.get(output.request_id)) is None:
-            return
-        if not open_request.give(output, self._max_unread):
-            self.finish(output.request_id, FinishReason.ABORT)
+        open_request = self._open.get(last.request_id)
+        if open_request is not None and not open_request.give(outputs, self._max_unread):
+            self.finish(last.request_id, FinishReason.ABORT)
             open_request.end(FinishReason.ABORT)

@@ -1,7 +1,7 @@
 """Outputs on their way from the engine's messages to their requests, in portions."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 import zmq
@@ -11,15 +11,19 @@ from leadline.engine.request import RequestOutput
 
 REQUESTS_A_PORTION = 64
 
+Push = Callable[[Sequence[RequestOutput]], int]
+"""Is offered outputs of a request, one or more; returns how many of the first it has taken."""
+
 
 class Delivery:
     """Keeps outputs until their turn comes: a request's in their order, all that wait at once.
 
-    Between portions whoever delivers lets others run, and looks for more messages.
+    Between portions whoever delivers lets others run, and looks for more messages: one that falls
+    behind finds several outputs of a request, which cost one write together.
     """
 
-    def __init__(self, pass_on: Callable[[RequestOutput], None]) -> None:
-        """`pass_on`: is given each output in its turn."""
+    def __init__(self, pass_on: Callable[[list[RequestOutput]], None]) -> None:
+        """`pass_on`: is given what waits for a request, in its turn."""
         self._pass_on = pass_on
         self._waiting: dict[str, list[RequestOutput]] = {}
 
@@ -46,8 +50,7 @@ class Delivery:
         """Pass on what waits for the next `REQUESTS_A_PORTION` requests."""
         waiting = self._waiting
         for request_id in list(islice(waiting, REQUESTS_A_PORTION)):
-            for output in waiting.pop(request_id):
-                self._pass_on(output)
+            self._pass_on(waiting.pop(request_id))
 
     def pass_on_all(self) -> None:
         """Pass on all that waits."""

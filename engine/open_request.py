@@ -2,11 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from msgspec.structs import replace
 
 from leadline.engine.deadlines import has_passed
+from leadline.engine.delivery import Push
 from leadline.engine.messages import EngineState, EngineStatus
 from leadline.engine.request import (
     EngineRequest,
@@ -27,9 +28,7 @@ class OpenRequest:
         ending: why its client has ended it; None if it has not.
     """
 
-    def __init__(
-        self, request: EngineRequest, push: Callable[[RequestOutput], bool] | None = None
-    ) -> None:
+    def __init__(self, request: EngineRequest, push: Push | None = None) -> None:
         """`push`: see `EngineClient.generate`."""
         self.request = request
         self.outputs: asyncio.Queue[RequestOutput | Exception] = asyncio.Queue()
@@ -52,24 +51,27 @@ class OpenRequest:
         if output.num_verified:
             self._verified.append((output.num_verified, output.num_accepted))
 
-    def give(self, output: RequestOutput, max_unread: int) -> bool:
-        """Remember an output and pass it on: at once if `push` takes it, else to the reader.
+    def give(self, outputs: Sequence[RequestOutput], max_unread: int) -> bool:
+        """Remember outputs and pass them on: at once as far as `push` takes them.
 
         Returns:
             False once, where the reader has left `max_unread` of them; what comes then is dropped.
         """
-        self.take(output)
+        for output in outputs:
+            self.take(output)
         if self._is_awaited and self._push is not None:
             try:
-                if self._push(output):
-                    return True
+                num_taken = self._push(outputs)
             except Exception as error:  # noqa: BLE001 # the reader's, who raises it
                 self.put(error)
                 return True
-        num_unread = self.outputs.qsize()
-        if num_unread >= max_unread and output.finish_reason is None:
-            return num_unread > max_unread
-        self.put(output)
+            outputs = outputs[num_taken:]
+        for output in outputs:
+            num_unread = self.outputs.qsize()
+            if num_unread < max_unread or output.finish_reason is not None:
+                self.put(output)
+            elif num_unread == max_unread:
+                return False
         return True
 
     def put(self, item: RequestOutput | Exception) -> None:

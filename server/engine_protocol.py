@@ -1,8 +1,9 @@
 """What the server asks of the engine: no more than this."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
+from leadline.engine.delivery import Push
 from leadline.engine.engine_control import EngineControl
 from leadline.engine.messages import EngineStats
 from leadline.engine.progress import Progress
@@ -39,11 +40,11 @@ class Engine(Protocol):
         ...
 
     def generate(
-        self, request: EngineRequest, push: Callable[[RequestOutput], bool] | None = None
+        self, request: EngineRequest, push: Push | None = None
     ) -> AsyncGenerator[RequestOutput, None]:
         """Yield a request's outputs, the last with a finish reason; closing it early aborts.
 
-        `push` may be offered any output first while the reader waits, and may take it.
+        `push` may be offered outputs first while the reader waits, and may take them.
 
         Raises:
             RequestError: at the first step, if the engine refuses the request.

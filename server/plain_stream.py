@@ -1,7 +1,7 @@
 """The short way of most tokens: from the engine's output to the connection in one call."""
 
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Protocol
 
@@ -79,27 +79,38 @@ class PlainStream:
         finally:
             self._settle()
 
-    def _push(self, output: RequestOutput) -> bool:
-        """Send an output's text at once.
+    def _push(self, outputs: Sequence[RequestOutput]) -> int:
+        """Send outputs' text at once, up to the first that may bring more; returns how many.
 
-        False, and nothing is done, where it may bring more, or the client has much left to read.
+        None of them while the client has much left to read.
         """
         around = self._around
-        if around is None or output.finish_reason is not None or not self._writer.is_free:
-            return False
+        if around is None or not self._writer.is_free:
+            return 0
+        frames, num_tokens = [], 0
+        for output in outputs:
+            if (text := self._text_of(output)) is None:
+                break
+            frames.append(text.join(around))
+            num_tokens += len(output.token_ids)
+        if frames:
+            self._writer.write_now(frames[0] if len(frames) == 1 else b"".join(frames))
+            now_s = time.monotonic()
+            self._metrics.on_more_tokens(num_tokens, now_s - self._last_s)
+            self._num_tokens += num_tokens
+            self._last_s = now_s
+        return len(frames)
+
+    def _text_of(self, output: RequestOutput) -> bytes | None:
+        """An output's text, as JSON has it; None if it may bring more, or brings none."""
+        if output.finish_reason is not None:
+            return None
         texts, text = self._texts, b""
         for token_id in output.token_ids:
             if (plain := texts[token_id]) is None:
-                return False
+                return None
             text += plain
-        if not text:
-            return False
-        self._writer.write_now(text.join(around))
-        num_tokens, now_s = len(output.token_ids), time.monotonic()
-        self._metrics.on_more_tokens(num_tokens, now_s - self._last_s)
-        self._num_tokens += num_tokens
-        self._last_s = now_s
-        return True
+        return text or None
 
     def _settle(self) -> None:
         """Let the choice's text and record know what has been sent; the next output is theirs."""

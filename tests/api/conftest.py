@@ -23,6 +23,7 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from leadline.engine.control import PauseMode
+from leadline.engine.delivery import Push
 from leadline.engine.messages import EngineStats
 from leadline.engine.progress import Progress
 from leadline.engine.request import (
@@ -208,7 +209,7 @@ class ScriptedEngine:
         return num_pages
 
     async def generate(
-        self, request: EngineRequest, push: Callable[[RequestOutput], bool] | None = None
+        self, request: EngineRequest, push: Push | None = None
     ) -> AsyncGenerator[RequestOutput, None]:
         self.requests.append(request)
         if self.refusal is not None:
@@ -216,7 +217,7 @@ class ScriptedEngine:
         is_over = False
         try:
             async for output in self._outputs(request):
-                if push is not None and push(output):
+                if push is not None and push([output]):
                     self.num_pushed += 1
                     continue
                 is_over = output.finish_reason is not None

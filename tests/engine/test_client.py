@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -197,11 +197,10 @@ def test_what_nobody_reads_is_ended(request_of: Any) -> None:
 def test_push_is_offered_what_comes(request_of: Any) -> None:
     pushed: list[RequestOutput] = []
 
-    def push(output: RequestOutput) -> bool:
-        is_taken = output.finish_reason is None and output.token_ids[-1] % 3 > 0
-        if is_taken:
-            pushed.append(output)
-        return is_taken
+    def push(outputs: Sequence[RequestOutput]) -> int:
+        is_taken = outputs[0].finish_reason is None and outputs[0].token_ids[-1] % 3 > 0
+        pushed.extend(outputs[:is_taken])
+        return int(is_taken)
 
     async def main() -> tuple[list[RequestOutput], list[RequestOutput]]:
         async with running() as client:

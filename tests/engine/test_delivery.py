@@ -13,7 +13,7 @@ def output_of(name: int, token_id: int) -> RequestOutput:
 
 def test_a_portion_has_all_that_waits_for_its_requests() -> None:
     passed: list[RequestOutput] = []
-    delivery = Delivery(passed.append)
+    delivery = Delivery(passed.extend)
     for step in range(3):
         delivery.add([output_of(name, step) for name in range(REQUESTS_A_PORTION + 5)])
     delivery.pass_on_portion()
@@ -25,7 +25,7 @@ def test_a_portion_has_all_that_waits_for_its_requests() -> None:
 @given(steps=st.lists(st.sets(st.integers(0, 2 * REQUESTS_A_PORTION)) | st.none(), max_size=12))
 def test_each_output_is_passed_on_once(steps: list[set[int] | None]) -> None:
     passed: list[RequestOutput] = []
-    delivery = Delivery(passed.append)
+    delivery = Delivery(passed.extend)
     told: dict[str, list[int]] = {}
     for number, names in enumerate(steps):
         if names is None:

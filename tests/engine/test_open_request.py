@@ -1,6 +1,8 @@
 """What becomes of a request when its engine dies, and how it goes on."""
 
 import asyncio
+from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 import pytest
@@ -121,41 +123,40 @@ async def read(open_request: OpenRequest, num_outputs: int) -> list[list[int]]:
 async def test_what_push_takes_the_reader_does_not_see(request_of: Any) -> None:
     pushed: list[list[int]] = []
 
-    def push(output: RequestOutput) -> bool:
-        is_odd = output.token_ids[0] % 2 == 1
-        if is_odd:
-            pushed.append(output.token_ids)
-        return is_odd
+    def push(outputs: Sequence[RequestOutput]) -> int:
+        odd = list(takewhile(lambda output: output.token_ids[0] % 2 == 1, outputs))
+        pushed.extend(output.token_ids for output in odd)
+        return len(odd)
 
     open_request = OpenRequest(request_of("a", [1, 2], 20), push)
-    open_request.give(told(1), 16)  # nobody waits yet
-    reader = asyncio.create_task(read(open_request, 3))
+    open_request.give([told(1)], 16)  # nobody waits yet
+    reader = asyncio.create_task(read(open_request, 4))
     await asyncio.sleep(0)
-    for token_id in (3, 5, 6, 7):  # 7 comes while the reader has not seen 6 yet
-        open_request.give(told(token_id), 16)
-    assert await reader == [[1], [6], [7]]
+    for token_ids in ([3], [5, 6, 7], [9]):  # 9 comes while the reader has not seen 6 yet
+        open_request.give([told(token_id) for token_id in token_ids], 16)
+    assert await reader == [[1], [6], [7], [9]]
     assert pushed == [[3], [5]]
     resumption = open_request.resumed().resumption
     assert resumption is not None
-    assert resumption.token_ids == [1, 3, 5, 6, 7]
+    assert resumption.token_ids == [1, 3, 5, 6, 7, 9]
 
 
 async def test_the_reader_raises_what_push_raises(request_of: Any) -> None:
-    def push(output: RequestOutput) -> bool:
+    def push(outputs: Sequence[RequestOutput]) -> int:
         raise ZeroDivisionError
 
     open_request = OpenRequest(request_of("a", [1, 2], 20), push)
     reader = asyncio.create_task(read(open_request, 1))
     await asyncio.sleep(0)
-    assert open_request.give(told(1), 16)
+    assert open_request.give([told(1)], 16)
     with pytest.raises(ZeroDivisionError):
         await reader
 
 
 def test_what_is_unread_is_bounded_and_told_once(request_of: Any) -> None:
     open_request = OpenRequest(request_of("a", [1, 2], 20))
-    given = [open_request.give(told(token_id), 2) for token_id in (3, 4, 5)]
+    given = [open_request.give([told(token_id)], 2) for token_id in (3, 4, 5)]
     assert given == [True, True, False]
     open_request.end(FinishReason.ABORT)
-    assert open_request.give(told(6), 2)
+    assert open_request.give([told(6)], 2)
     assert open_request.outputs.qsize() == 3

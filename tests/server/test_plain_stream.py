@@ -1,7 +1,7 @@
 """The short way says what the long one says, byte for byte, however the two are mixed."""
 
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from itertools import chain
 from typing import Any
 
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
+from leadline.engine.delivery import Push
 from leadline.engine.messages import EngineStats
 from leadline.engine.request import EngineRequest, FinishReason, RequestOutput
 from leadline.loader.chat_template import ChatTemplate
@@ -48,11 +49,11 @@ END_ID = TOKENIZER.encode("<end>")[0]
 
 
 class MixedEngine:
-    """Says tokens in groups, and offers each group to the short way if the reader waits for it.
+    """Says tokens in groups, and offers them to the short way, some at a time.
 
     Attributes:
         groups: token ids of each output; the end token comes by itself.
-        waits: for each group, whether the reader does.
+        bursts: how many come at a time; what is left is not offered.
         num_pushed: groups that the short way has taken.
     """
 
@@ -61,27 +62,37 @@ class MixedEngine:
 
     def __init__(self) -> None:
         self.groups: list[list[int]] = []
-        self.waits: list[bool] = []
+        self.bursts: list[int] = []
         self.num_pushed = 0
 
     def finish(self, request_id: str, reason: FinishReason) -> None:
         assert reason is FinishReason.STOP
 
     async def generate(
-        self, request: EngineRequest, push: Callable[[RequestOutput], bool] | None = None
+        self, request: EngineRequest, push: Push | None = None
     ) -> AsyncGenerator[RequestOutput, None]:
-        for group, waits in zip([*self.groups, [END_ID]], [*self.waits, True], strict=True):
-            is_last = group == [END_ID]
-            output = RequestOutput(
-                request_id=request.request_id,
-                token_ids=group,
-                finish_reason=FinishReason.STOP if is_last else None,
-                stop_token_id=END_ID if is_last else None,
-            )
-            if waits and push is not None and push(output):
-                self.num_pushed += 1
-            else:
+        outputs = [output_of(request, group) for group in self.groups]
+        outputs.append(output_of(request, [END_ID]))
+        place = 0
+        for burst in self.bursts:
+            offered = outputs[place : place + burst]
+            place += burst
+            num_taken = 0 if push is None or not offered else push(offered)
+            self.num_pushed += num_taken
+            for output in offered[num_taken:]:
                 yield output
+        for output in outputs[place:]:
+            yield output
+
+
+def output_of(request: EngineRequest, token_ids: list[int]) -> RequestOutput:
+    is_last = token_ids == [END_ID]
+    return RequestOutput(
+        request_id=request.request_id,
+        token_ids=token_ids,
+        finish_reason=FinishReason.STOP if is_last else None,
+        stop_token_id=END_ID if is_last else None,
+    )
 
 
 class Writer:
@@ -145,7 +156,7 @@ async def frames_of(generation: Generation, frames: Any, writer: Writer) -> list
     told = (record.num_tokens, generation.usage.to_json())
     assert record.first_token_s is not None
     assert record.last_token_s is not None
-    return [*writer.frames, json.dumps(told).encode()]
+    return [b"".join(writer.frames), json.dumps(told).encode()]
 
 
 PLAIN = st.sampled_from([TOKENIZER.encode(piece) for piece in [*PIECES, "a", "b"]])
@@ -160,7 +171,7 @@ MOSTLY = st.sampled_from([True, True, True, False])
 @settings(max_examples=150)
 @given(
     groups=st.lists(st.lists(PLAIN | PLAIN | ANY, max_size=2), min_size=3, max_size=14),
-    waits=st.lists(MOSTLY, min_size=14, max_size=14),
+    bursts=st.lists(st.integers(1, 4), max_size=14),
     free=st.lists(MOSTLY, max_size=20),
     api=st.sampled_from(["chat", "text", "messages"]),
     prompt=st.sampled_from(["x", "<think>"]),
@@ -179,7 +190,7 @@ MOSTLY = st.sampled_from([True, True, True, False])
 )
 async def test_both_ways_give_the_same_frames(
     groups: list[list[list[int]]],
-    waits: list[bool],
+    bursts: list[int],
     free: list[bool],
     api: str,
     prompt: str,
@@ -187,7 +198,7 @@ async def test_both_ways_give_the_same_frames(
     options: dict[str, Any] | None,
 ) -> None:
     ENGINE.groups = [list(chain(*words)) for words in groups]
-    ENGINE.waits = waits[: len(groups)]
+    ENGINE.bursts = bursts
     if api != "text":
         message = {"role": "user", "content": "x"}
         body = {"model": "m", "messages": [message], **extra}
@@ -209,7 +220,7 @@ async def test_both_ways_give_the_same_frames(
 @pytest.mark.parametrize("api", ["chat", "messages"])
 async def test_plain_text_goes_the_short_way(api: str) -> None:
     ids = TOKENIZER.encode("Hello world\u4f60\u597d")
-    ENGINE.groups, ENGINE.waits, ENGINE.num_pushed = [[i] for i in ids], [True] * len(ids), 0
+    ENGINE.groups, ENGINE.bursts, ENGINE.num_pushed = [[i] for i in ids], [1, 4, 1, 1, 1, 1], 0
     body = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
     generation = await generation_of(ChatRequest.model_validate(body), prompt="x", is_read=True)
     frames, writer = frames_for(api, generation, None), Writer([])
