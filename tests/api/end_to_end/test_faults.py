@@ -252,20 +252,6 @@ def test_the_schemas_are_kept_to(undisturbed: dict[str, Any]) -> None:
     assert len(undisturbed["choices"]["choices"]) == 2
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize("num_kills", [1, 2])
-def test_all_kinds_of_requests_outlive_the_engine(
-    process: Any, undisturbed: dict[str, Any], eventually: Any, num_kills: int
-) -> None:
-    num_tokens, below = gauge(process.url, TOKENS), 0.0
-    crowd = Crowd(process.url, REQUESTS)
-    for _ in range(num_kills):
-        wait_for(process, crowd, eventually, TOKENS, num_tokens + 2 * NUM_CHOICES, below=below)
-        assert crowd.num_open == len(REQUESTS), "the engine is killed too late to tell"
-        below = gauge(process.url, TOKENS)
-        kill_engine(process, eventually)
-        num_tokens = 0  # the next engine begins to count anew
-=======
 def test_all_kinds_of_requests_outlive_the_engine(
     process: Any, undisturbed: dict[str, Any], eventually: Any
 ) -> None:
@@ -274,7 +260,6 @@ def test_all_kinds_of_requests_outlive_the_engine(
     wait_for(process, crowd, eventually, TOKENS, num_tokens + 2 * NUM_CHOICES)
     assert crowd.num_open == len(REQUESTS), "the engine is killed too late to tell"
     kill_engine(process, eventually)
->>>>>>> h/pages
     answers = answers_of(crowd.wait())
     assert answers.keys() == undisturbed.keys()
     for name, answer in answers.items():
