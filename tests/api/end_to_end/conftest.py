@@ -72,14 +72,15 @@ class Process:
 
     @staticmethod
     def is_gone(pid: int) -> bool:
-        try:
-            return command_line(pid) == ""  # a zombie has none
-        except (FileNotFoundError, ProcessLookupError):
-            return True
+        return command_line(pid) == ""
 
 
 def command_line(pid: int | str) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    """Empty of a process that is gone, or that its parent has yet to bury."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def eventually(condition: Callable[[], bool], what: str) -> None:
