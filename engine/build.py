@@ -33,6 +33,7 @@ from leadline.kernels.latent_cache import LatentCache, LatentLayout
 from leadline.kernels.select import Choice, KernelError, Platform, select_kernels
 from leadline.kernels.types import QuantTensor
 from leadline.loader.checkpoint import Checkpoint
+from leadline.loader.file_checksums import verify_files
 from leadline.loader.load import load_weights
 from leadline.loader.model_config import ModelConfig, read_model_config
 
@@ -96,6 +97,12 @@ def load_model(
     path = Path(config.model)
     model_config = read_model_config(path)
     checkpoint = Checkpoint.open(path)
+    if config.verify_weights:
+        verify_files(
+            path,
+            checkpoint.files,
+            lambda *numbers: on_stage(f"checking weights: {progress_bar(*numbers)}"),
+        )
 
     def show(done_bytes: int, total_bytes: int) -> None:
         on_stage(f"reading weights: {progress_bar(done_bytes, total_bytes)}")

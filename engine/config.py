@@ -72,6 +72,10 @@ class EngineConfig:
         None, "most tokens in one step (default: 512 on a CPU, 8192 on a GPU)"
     )
     prefix_caching: bool = _option(True, "reuse the cached pages of equal prompt beginnings")
+    verify_weights: bool = _option(
+        False,
+        "check the SHA-256 of weight files by SHA256SUMS or their names in the hub's cache",
+    )
     verify_pages: bool = _option(
         False, "keep a checksum of each full cache page, and check it before the page is reused"
     )
@@ -134,6 +138,7 @@ class ResolvedConfig(msgspec.Struct, frozen=True, kw_only=True):
     logprobs_mode: str = "raw"
     num_host_pages: int = 0
     kv_events_config: str | None = None
+    verify_weights: bool = False
     verify_pages: bool = False
     max_queued_requests: int | None = None
     max_queued_tokens: int | None = None
@@ -208,6 +213,7 @@ def resolve(
         logprobs_mode=config.logprobs_mode,
         num_host_pages=config.host_kv_tokens // config.page_size,
         kv_events_config=config.kv_events_config,
+        verify_weights=config.verify_weights,
         verify_pages=config.verify_pages,
         max_queued_requests=config.max_queued_requests,
         max_queued_tokens=config.max_queued_tokens,

@@ -102,6 +102,11 @@ class Checkpoint:
             raise CheckpointError(directory, [_damaged(path, error)]) from error
 
     @property
+    def files(self) -> set[Path]:
+        """Those that its tensors lie in."""
+        return {tensor.file for tensor in self.tensors.values()}
+
+    @property
     def num_elements(self) -> int:
         """Weights in all tensors, scales not counted."""
         return sum(
