@@ -103,10 +103,12 @@ class Corpus:
         weights = [HELDOUT_WEIGHTS[kind] for kind in kinds]
         return [writer.prompt(rng.choices(kinds, weights)[0]) for _ in range(num)]
 
-    def heldout_conversations(self, num: int, seed: int) -> list[Chat]:
+    def heldout_conversations(
+        self, num: int, seed: int, shares: Shares = DEFAULT_SHARES
+    ) -> list[Chat]:
         """Returns whole chats in held-out wordings, mixed as in training, to measure loss on."""
         rng = random.Random(f"held-out conversations {seed}")
-        writer = _ChatWriter(self, rng, heldout=True)
+        writer = _ChatWriter(self, rng, heldout=True, shares=shares)
         chats: list[Chat] = []
         while len(chats) < num:
             chats.extend(writer.one_pass())

@@ -26,6 +26,7 @@ from benchmarks.demo_model.chats import (
 )
 from benchmarks.demo_model.kernels import LoadCounter
 from benchmarks.demo_model.packing import PackedBatch, PackedMemory, pack
+from benchmarks.demo_model.shares import SHIPPED_SHARES
 from benchmarks.demo_model.tokenizer import encode_chat, encode_prompt
 from leadline.engine.build import build_core
 from leadline.engine.config import EngineConfig, resolve
@@ -116,7 +117,7 @@ class Losses:
 
 def heldout_batches(corpus: Corpus, tokenizer: Tokenizer) -> list[PackedBatch]:
     """Forty batches of held-out conversations, some 65,000 tokens to produce."""
-    chats = corpus.heldout_conversations(6000, SEED)
+    chats = corpus.heldout_conversations(6000, SEED, SHIPPED_SHARES)
     stream = pack((encode_chat(tokenizer, chat) for chat in chats), [(8, 512)])
     return [next(stream) for _ in range(40)]
 

@@ -28,3 +28,4 @@ class Shares:
 
 
 DEFAULT_SHARES = Shares()
+SHIPPED_SHARES = Shares(tools=0.0, page_tools=0.26, copying=0.0, thinking=0.13)  # of the weights
