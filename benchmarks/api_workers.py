@@ -28,6 +28,7 @@ from rich.table import Table
 
 from benchmarks import frontend_server
 from benchmarks.frontend import load
+from leadline.loader.synthetic import tiny_v3
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results" / "api_workers.json"
@@ -42,39 +43,13 @@ engine = EngineConfig(model=sys.argv[1], served_model_name=(sys.argv[2],), kv_to
 server = ServerConfig(port=0, api_workers=int(sys.argv[3]), log_level="warning")
 sys.exit(serve(engine, server, builder="benchmarks.api_workers:build"))
 """
-_CONFIG = {
-    "architectures": ["DeepseekV3ForCausalLM"],
-    "model_type": "deepseek_v3",
+_CONFIG = tiny_v3() | {
     "vocab_size": 16384,
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
     "num_nextn_predict_layers": 0,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 4,
-    "q_lora_rank": 32,
-    "kv_lora_rank": 32,
-    "qk_nope_head_dim": 16,
-    "qk_rope_head_dim": 16,
-    "v_head_dim": 16,
-    "intermediate_size": 128,
-    "moe_intermediate_size": 32,
-    "n_routed_experts": 16,
-    "n_shared_experts": 1,
-    "num_experts_per_tok": 4,
-    "n_group": 4,
-    "topk_group": 2,
-    "first_k_dense_replace": 1,
-    "moe_layer_freq": 1,
-    "scoring_func": "sigmoid",
-    "topk_method": "noaux_tc",
-    "norm_topk_prob": True,
-    "routed_scaling_factor": 2.5,
-    "hidden_act": "silu",
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 10000,
     "max_position_embeddings": 1 << 20,
     "bos_token_id": 0,
     "eos_token_id": 16383,
+    "rope_scaling": None,
 }
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"

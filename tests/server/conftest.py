@@ -11,43 +11,19 @@ import tokenizers
 from hypothesis import HealthCheck, settings
 from tokenizers import decoders, models, pre_tokenizers
 
+from leadline.loader.synthetic import tiny_v3
+
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
 TESTS = Path(__file__).parent.parent
-CONFIG = {
-    "architectures": ["DeepseekV3ForCausalLM"],
-    "model_type": "deepseek_v3",
+CONFIG = tiny_v3() | {
     "vocab_size": 512,
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
     "num_nextn_predict_layers": 0,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 4,
-    "q_lora_rank": 32,
-    "kv_lora_rank": 32,
-    "qk_nope_head_dim": 16,
-    "qk_rope_head_dim": 16,
-    "v_head_dim": 16,
-    "intermediate_size": 128,
-    "moe_intermediate_size": 32,
-    "n_routed_experts": 16,
-    "n_shared_experts": 1,
-    "num_experts_per_tok": 4,
-    "n_group": 4,
-    "topk_group": 2,
-    "first_k_dense_replace": 1,
-    "moe_layer_freq": 1,
-    "scoring_func": "sigmoid",
-    "topk_method": "noaux_tc",
-    "norm_topk_prob": True,
-    "routed_scaling_factor": 2.5,
-    "hidden_act": "silu",
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 10000,
     "max_position_embeddings": 400,
     "bos_token_id": 300,
     "eos_token_id": 301,
+    "rope_scaling": None,
 }
 
 
