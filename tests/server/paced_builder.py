@@ -1,7 +1,9 @@
 """Engines without a model for tests of the whole server: built in the engine process."""
 
+import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import simulated_builder
 
@@ -15,6 +17,14 @@ POISON_ID = 87  # `x`
 def paced(config: bytes, on_stage: OnStage) -> tuple[EngineCore, Ready]:
     """A token every 10 ms."""
     return simulated_builder.build(b'{"step_s": 0.01}', on_stage)
+
+
+def held(config: bytes, on_stage: OnStage) -> tuple[EngineCore, Ready]:
+    """As `paced`; not built while the model's folder has a file `hold`."""
+    hold = Path(json.loads(config)["model"]) / "hold"
+    while hold.exists():
+        time.sleep(0.01)
+    return paced(config, on_stage)
 
 
 def poisoned(config: bytes, on_stage: OnStage) -> tuple[EngineCore, Ready]:

@@ -248,10 +248,12 @@ def engine_id(server: Server) -> int:
 
 
 def test_a_stream_outlives_its_engine(model: Path) -> None:
-    with running(model, max_engine_restarts=3) as server:
+    hold = model / "hold"
+    with running(model, "held", max_engine_restarts=3) as server:
         with streaming(server, num_tokens=100) as events:
             whole = list(events)
         with streaming(server, num_tokens=100) as events:
+            hold.touch()
             os.kill(engine_id(server), signal.SIGKILL)
             wait_for_probes(server, [200, 503, 503])
             body = httpx.get(f"{server.url}/health").json()
@@ -260,6 +262,7 @@ def test_a_stream_outlives_its_engine(model: Path) -> None:
             assert refused.status_code == 503
             assert refused.json()["error"]["code"] == "engine_restarting"
             assert refused.headers["retry-after"]
+            hold.unlink()
             wait_for_probes(server, [200, 200, 200])
             rest = list(events)
         assert len(rest) == len(whole)
