@@ -14,7 +14,7 @@ test -e "$folder/base/etc/debian_version" || debootstrap --variant=minbase bookw
 base=$(buildah "${store[@]}" from scratch)
 buildah "${store[@]}" copy --quiet "$base" "$folder/base" /
 buildah "${store[@]}" commit --quiet "$base" localhost/debian:bookworm
-buildah "${store[@]}" build --isolation chroot --network host --format docker \
+buildah "${store[@]}" build --layers --isolation chroot --network host --format docker \
     --build-arg BASE=localhost/debian:bookworm --tag localhost/leadline:cpu \
     --file docker/Dockerfile.cpu "$@" .
 image=$(buildah "${store[@]}" from localhost/leadline:cpu)

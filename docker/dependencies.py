@@ -1,4 +1,4 @@
-"""Print what a project depends on, for an image layer of its own: dependencies.py FILE [EXTRA]..."""
+"""Print what a project depends on, for an image layer of its own: FILE [EXTRA]..."""
 
 import sys
 import tomllib

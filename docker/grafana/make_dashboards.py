@@ -1,4 +1,4 @@
-"""Write Grafana's dashboards: python docker/grafana/make_dashboards.py; the tables below are what they show."""
+"""Write Grafana's dashboards beside this file; its tables are what they show."""
 
 import json
 from dataclasses import dataclass
