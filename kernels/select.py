@@ -29,6 +29,7 @@ from leadline.kernels.reference import (
     tiled,
 )
 from leadline.kernels.triton.table import Deferred, missing, triton_kernels, ue8m0_kernels
+from leadline.kernels.vendor.table import VendorKernel, rejection, vendor_kernels
 
 
 class KernelError(Exception):
@@ -115,9 +116,26 @@ def _with_triton(table: dict[str, list[Implementation]]) -> dict[str, list[Imple
     return table
 
 
+def _with_vendors(table: dict[str, list[Implementation]]) -> dict[str, list[Implementation]]:
+    """Other projects' kernels before ours for any device."""
+
+    def adapted(kernel: VendorKernel) -> Implementation:
+        return Implementation(
+            kernel.name,
+            kernel.function,
+            batch_invariant=False,
+            reject=lambda platform: rejection(kernel, platform.device),
+            formats=kernel.formats,
+        )
+
+    for kernel in reversed(vendor_kernels()):
+        table[kernel.operation].insert(0, adapted(kernel))
+    return table
+
+
 def implementations() -> dict[str, list[Implementation]]:
     """Every implementation of every operation, the preferred first."""
-    return _with_triton(_for_any_device())
+    return _with_triton(_with_vendors(_for_any_device()))
 
 
 def _for_any_device() -> dict[str, list[Implementation]]:

@@ -19,10 +19,11 @@ class Deferred:
 
     module: str
     name: str
+    package: str = "triton"
 
     def load(self) -> Callable[..., Any]:
         """The function itself."""
-        module = importlib.import_module(f"leadline.kernels.triton.{self.module}")
+        module = importlib.import_module(f"leadline.kernels.{self.package}.{self.module}")
         function: Callable[..., Any] = getattr(module, self.name)
         return function
 
