@@ -41,9 +41,9 @@ class ModelSizes(Protocol):
         ...
 
 
-def latent_bytes_per_token(model: ModelSizes, kv_cache_dtype: str) -> int:
-    """Cache bytes of one token in all layers, the MTP layer included."""
-    num_layers = model.num_hidden_layers + model.num_nextn_predict_layers
+def latent_bytes_per_token(model: ModelSizes, kv_cache_dtype: str, *, has_mtp: bool = True) -> int:
+    """Cache bytes of one token in all layers, the MTP layer included if it is there."""
+    num_layers = model.num_hidden_layers + model.num_nextn_predict_layers * has_mtp
     latent, rope = model.kv_lora_rank, model.qk_rope_head_dim
     if kv_cache_dtype == "fp8":
         num_scales = -(-latent // _FP8_GROUP)

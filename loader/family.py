@@ -3,9 +3,12 @@
 For plans before anything is downloaded; a checkpoint's own config.json always comes first.
 """
 
+from pathlib import Path
 from typing import Any
 
-from leadline.loader.model_config import ModelConfig, parse_model_config
+from leadline.loader.errors import ModelNotFoundError
+from leadline.loader.hub import BUILTIN_MODEL, find_model
+from leadline.loader.model_config import ModelConfig, parse_model_config, read_model_config
 
 _FP8 = {
     "quant_method": "fp8",
@@ -92,18 +95,69 @@ _V2_LITE: dict[str, Any] = _V2 | {
     "routed_scaling_factor": 1.0,
 }
 FAMILY: dict[str, dict[str, Any]] = {
-    "deepseek-v3": _V3,
-    "deepseek-v3-0324": _V3,
-    "deepseek-v3.1": _V3,
-    "deepseek-r1": _V3,
-    "deepseek-r1-0528": _V3,
-    "deepseek-v2": _V2,
-    "deepseek-v2-lite": _V2_LITE,
-    "kimi-k2-instruct": _KIMI_K2,
+    "deepseek-ai/DeepSeek-V3": _V3,
+    "deepseek-ai/DeepSeek-V3-0324": _V3,
+    "deepseek-ai/DeepSeek-V3.1": _V3,
+    "deepseek-ai/DeepSeek-R1": _V3,
+    "deepseek-ai/DeepSeek-R1-0528": _V3,
+    "deepseek-ai/DeepSeek-V2": _V2,
+    "deepseek-ai/DeepSeek-V2-Lite": _V2_LITE,
+    "moonshotai/Kimi-K2-Instruct": _KIMI_K2,
 }
+_HUB_NAMES = {name.partition("/")[2].lower(): name for name in FAMILY}
+
+
+def hub_name(name: str) -> str | None:
+    """A public model's name in the hub, from this or from what follows the owner's; else None."""
+    hub = _HUB_NAMES.get(name.rpartition("/")[2].lower())
+    return hub if hub is not None and name.lower() in (hub.lower(), short_name(hub)) else None
+
+
+def short_name(hub: str) -> str:
+    """What users call a model for short: `deepseek-v3`."""
+    return hub.partition("/")[2].lower()
 
 
 def known_config(name: str) -> ModelConfig | None:
     """The config of a public model by its name, with or without its owner's; None if unknown."""
-    raw = FAMILY.get(name.rpartition("/")[2].lower())
-    return None if raw is None else parse_model_config(raw)
+    hub = hub_name(name)
+    return None if hub is None else parse_model_config(FAMILY[hub])
+
+
+def find_config(name: str, *, cache_directory: Path | None = None) -> ModelConfig:
+    """The config of a model whose weights need not be here; nothing is downloaded.
+
+    Args:
+        name: a directory with a config.json, `leadline-demo`, a Hugging Face name whose config is
+            in the cache, or a public model of the family.
+        cache_directory: of the hub; None for its own choice.
+
+    Raises:
+        LoaderError: no such model is known here, or its config is not supported.
+    """
+    if name == BUILTIN_MODEL or Path(name).expanduser().is_dir():
+        directory = find_model(name)
+        assert directory is not None, "what is a directory is on this machine"
+        return read_model_config(directory)
+    cached = _cached_config(name, cache_directory)
+    if cached is not None:
+        return read_model_config(cached.parent)
+    known = known_config(name)
+    if known is None:
+        names = ", ".join(map(short_name, FAMILY))
+        raise ModelNotFoundError(
+            f"no config.json of {name!r} is here; give a directory that holds one, a Hugging Face "
+            f"name whose config.json is in the cache, or one of {names}"
+        )
+    return known
+
+
+def _cached_config(name: str, cache_directory: Path | None) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(name, "config.json", cache_dir=cache_directory)
+    except HFValidationError:
+        return None
+    return Path(found) if isinstance(found, str) else None

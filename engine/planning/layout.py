@@ -12,8 +12,8 @@ class Layout:
     Attributes:
         tensor_parallel_size: ranks that share heads, dense MLPs and vocabulary.
         data_parallel_size: groups of such ranks, each with requests and a latent cache of its own.
-        expert_parallel: experts are placed whole, over all ranks; else each rank of a tensor
-            parallel group holds a slice of every expert.
+        expert_parallel: experts are placed whole, over all ranks; else each rank holds a slice of
+            every expert.
         num_redundant_experts: replicas beyond one of each expert.
         ranks_per_node: GPUs of a node.
     """

@@ -39,7 +39,8 @@ class Calibration:
     Attributes:
         decode: share of the roofline that steps of few tokens a row reach, with balanced experts.
         prefill: the same for prompts.
-        balance: mean over maximum of the ranks' expert load; 1 without expert parallelism.
+        balance: mean over maximum of the ranks' load, for those that wait for each other with
+            experts or requests of their own.
         tp_layer_s: launches, small operations and all-reduces of a layer under tensor parallelism.
     """
 
@@ -103,7 +104,7 @@ class UnitTimes:
         self._sizes = WeightBytes(model, layout, held or WeightFormat())
         self._cache_bytes = cache_bytes
         self._calibration = calibration or Calibration()
-        self._overlaps = overlaps and layout.expert_ranks > 1
+        self._overlaps = overlaps and layout.data_parallel_size > 1
         layers = range(model.num_hidden_layers)
         self._num_moe = sum(model.is_moe_layer(i) for i in layers)
         self._num_dense = model.num_hidden_layers - self._num_moe
@@ -124,7 +125,7 @@ class UnitTimes:
         calibration = self._calibration
         is_prefill = load.expanded_pairs > load.absorbed_pairs
         share = calibration.prefill if is_prefill else calibration.decode
-        if self._layout.expert_ranks > 1:
+        if self._layout.data_parallel_size > 1 or self._layout.expert_parallel:
             share *= calibration.balance
         fixed_s = 0.0
         if self._layout.tensor_parallel_size > 1:
@@ -173,7 +174,8 @@ class UnitTimes:
 
     @property
     def _crosses_nodes(self) -> bool:
-        return self._layout.expert_ranks > self._layout.ranks_per_node
+        layout = self._layout
+        return layout.data_parallel_size > 1 and layout.num_nodes > 1
 
     def _dense_layer_s(self, load: StepLoad) -> float:
         layer = self.layer(load)
@@ -207,34 +209,39 @@ class UnitTimes:
             return 0.0
         missed = (1 - model.num_experts_per_tok / model.n_routed_experts) ** load.unit_tokens
         read = self._sizes.routed_experts() * (1 - missed)
-        # expert parallel ranks share the unit's rows; ranks of a TP group cut each of them
-        sharers = layout.num_ranks if layout.expert_parallel else layout.tensor_parallel_size
-        tokens = load.unit_tokens if layout.expert_parallel else load.tokens
         params = 3 * model.hidden_size * model.moe_intermediate_size
-        flops = 2 * params * model.num_experts_per_tok * tokens / sharers
+        rows = model.num_experts_per_tok * load.unit_tokens / layout.num_ranks
+        flops = 2 * params * rows
         return max(flops / self._flops, read / (_BANDWIDTH_SHARE * self._gpu.bandwidth))
 
     def _exchange_s(self, load: StepLoad, *, is_bulk: bool) -> tuple[float, float]:
-        """Dispatch and combine."""
-        model, gpu, layout = self._model, self._gpu, self._layout
-        if layout.expert_ranks == 1 or not model.n_routed_experts:
+        """Dispatch and combine; one group alone has every token on every rank."""
+        model, layout = self._model, self._layout
+        if layout.data_parallel_size == 1 or not model.n_routed_experts:
             return 0.0, 0.0
         there = model.hidden_size + model.hidden_size // 32 + _DISPATCH_SCALE_BYTES
         back = 2 * model.hidden_size
+        copies, rate = self._copies(load, is_bulk=is_bulk), self._exchange_rate(is_bulk=is_bulk)
+        return copies * there / rate, copies * back / rate
+
+    def _copies(self, load: StepLoad, *, is_bulk: bool) -> float:
+        """Rows that a rank sends, and gets back."""
+        model, layout = self._model, self._layout
+        if not layout.expert_parallel:  # every rank needs every token of the other groups
+            return load.unit_tokens * (1 - 1 / layout.data_parallel_size)
         tokens = load.tokens / layout.tensor_parallel_size
-        if not self._crosses_nodes:
-            copies = model.num_experts_per_tok * tokens
-            if is_bulk:
-                copies *= 1 - 1 / layout.expert_ranks
-            rate = gpu.link_bandwidth
-        elif is_bulk:
+        if is_bulk and self._crosses_nodes:
             limit = model.topk_group if model.n_group > 1 else model.num_experts_per_tok
             nodes = layout.num_nodes
-            copies = tokens * min(limit, nodes) * (1 - 1 / nodes)
-            rate = gpu.bulk_network_bandwidth
-        else:
-            copies, rate = model.num_experts_per_tok * tokens, gpu.network_bandwidth
-        return copies * there / rate, copies * back / rate
+            return tokens * min(limit, nodes) * (1 - 1 / nodes)
+        rows = model.num_experts_per_tok * tokens
+        return rows * (1 - 1 / layout.expert_ranks) if is_bulk else rows
+
+    def _exchange_rate(self, *, is_bulk: bool) -> float:
+        gpu = self._gpu
+        if not self._crosses_nodes:
+            return gpu.link_bandwidth
+        return gpu.bulk_network_bandwidth if is_bulk else gpu.network_bandwidth
 
     def _head_s(self, load: StepLoad) -> float:
         model = self._model

@@ -102,7 +102,7 @@ class WeightBytes:
         layout = self._layout
         if layout.expert_parallel:
             return layout.experts_per_rank(self._model) * self.expert()
-        width = self._model.moe_intermediate_size // layout.tensor_parallel_size
+        width = self._model.moe_intermediate_size // layout.num_ranks
         return self._model.n_routed_experts * self._mlp(width)
 
     def router(self) -> int:

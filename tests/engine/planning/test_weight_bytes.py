@@ -51,7 +51,7 @@ def test_deepseek_v3() -> None:
     total = sum(sizes.parts(has_mtp=False).values())
     assert total == pytest.approx(673.1e9 + 2.05e9 / 2, rel=0.001)
     with_mtp = sum(sizes.parts().values())
-    assert with_mtp - total == pytest.approx(11.6e9, rel=0.01)
+    assert with_mtp - total == pytest.approx(11.6e9, rel=0.02)
 
 
 def test_a_rank_of_a_wide_unit() -> None:
