@@ -6,7 +6,7 @@ and graphs are estimates of the most that a step takes.
 
 from dataclasses import dataclass
 
-from leadline.engine.cache_size import latent_bytes_per_token
+from leadline.engine.planning.latent_bytes import latent_bytes_per_token
 from leadline.engine.planning.layout import Layout
 from leadline.engine.planning.weight_bytes import DTYPE_BYTES, WeightBytes, WeightFormat
 from leadline.loader.model_config import ModelConfig

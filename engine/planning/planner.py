@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from leadline.engine.errors import ConfigError
 from leadline.engine.planning.gpus import GPUS, Gpu
+from leadline.engine.planning.latent_bytes import latent_bytes_per_layer
 from leadline.engine.planning.layout import Layout
 from leadline.engine.planning.memory import GIB, MemoryNeeds, MemoryPart
 from leadline.engine.planning.request_stream import (
@@ -24,7 +25,6 @@ DEFAULT_HEADROOM_BYTES = 2 * GIB
 _MAX_REQUESTS = 512  # of a group; more gain nothing
 _AS_GOOD = 0.95  # of the best throughput: then the simplest layout is taken
 _WIDE_RANKS = 16  # from here on replicas of loaded experts pay
-_KEPT_BYTES = {"bfloat16": 2, "float32": 4}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +209,12 @@ def _cut_problem(model: ModelConfig, layout: Layout) -> str | None:
 def _with_drafts(wish: Wish, layout: Layout, num_drafts: int) -> Plan | Rejected:
     held = WeightFormat(dtype="bfloat16", keeps_fp8=True)
     times = UnitTimes(
-        wish.model, wish.gpu, layout, held=held, cache_bytes=_layer_bytes(wish), overlaps=True
+        wish.model,
+        wish.gpu,
+        layout,
+        held=held,
+        cache_bytes=latent_bytes_per_layer(wish.model, wish.kv_cache_dtype),
+        overlaps=True,
     )
     needs = MemoryNeeds(
         model=wish.model,
@@ -261,14 +266,6 @@ def _with_drafts(wish: Wish, layout: Layout, num_drafts: int) -> Plan | Rejected
         num_drafts=num_drafts,
         expected=stream.expect(requests),
     )
-
-
-def _layer_bytes(wish: Wish) -> float:
-    """Latent of a token in one layer."""
-    model = wish.model
-    if wish.kv_cache_dtype == "fp8":
-        return model.kv_lora_rank + 4 * -(-model.kv_lora_rank // 128) + 2 * model.qk_rope_head_dim
-    return (model.kv_lora_rank + model.qk_rope_head_dim) * _KEPT_BYTES[wish.kv_cache_dtype]
 
 
 def _weights_of(needs: MemoryNeeds) -> int:
