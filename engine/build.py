@@ -16,12 +16,14 @@ from leadline.engine.errors import ConfigError
 from leadline.engine.executor.local import LocalExecutor
 from leadline.engine.grammar.compiler import GrammarStore
 from leadline.engine.make_scheduler import make_scheduler
+from leadline.engine.memory_needs import memory_line, memory_parts, needs_of
 from leadline.engine.messages import Ready
 from leadline.engine.model.deepseek import DeepseekModel
 from leadline.engine.model.paged_memory import PagedMemory
 from leadline.engine.model.rope import softmax_scale
 from leadline.engine.model.weights import assemble
 from leadline.engine.parallel.context import ParallelContext
+from leadline.engine.planning.weight_bytes import WeightFormat
 from leadline.engine.survey import ExpertLoad
 from leadline.engine.worker.drafter import Drafter
 from leadline.engine.worker.host_pages import HostPages
@@ -50,6 +52,7 @@ class LoadedModel:
 
     Attributes:
         has_mtp: the checkpoint has the multi-token prediction layer.
+        held: how its weights are held.
         summary: (name, value) lines for the start-up table.
     """
 
@@ -57,6 +60,7 @@ class LoadedModel:
     model: DeepseekModel
     kernels: KernelSet
     has_mtp: bool
+    held: WeightFormat
     summary: list[tuple[str, str]]
 
     @property
@@ -131,7 +135,8 @@ def load_model(
         ("mtp layer", _mtp_line(model_config, has_mtp=weights.has_mtp)),
         ("kernels", _kernels_line(choices)),
     ]
-    return LoadedModel(model_config, model, kernels, weights.has_mtp, summary)
+    held_as = WeightFormat(dtype=config.dtype, keeps_fp8=not dequantize)
+    return LoadedModel(model_config, model, kernels, weights.has_mtp, held_as, summary)
 
 
 def _reads_fp8(choices: list[Choice]) -> bool:
@@ -218,6 +223,20 @@ def make_runner(config: ResolvedConfig, loaded: LoadedModel, grammars: GrammarSt
     )
 
 
+def _memory(config: ResolvedConfig, loaded: LoadedModel, runner: ModelRunner) -> str:
+    """What the plan says that the engine holds; what it holds otherwise is logged."""
+    needs = needs_of(config, loaded.config, held=loaded.held, has_mtp=loaded.has_mtp)
+    parts = memory_parts(config, needs)
+    planned = sum(part.num_bytes for part in needs.weights())
+    if loaded.num_bytes != planned:
+        logger.warning("the weights take %d bytes, %d were planned", loaded.num_bytes, planned)
+    cache = sum(part.num_bytes for part in needs.pages(config.num_pages, config.page_size))
+    held = runner.num_cache_bytes + runner.num_hidden_bytes
+    if held != cache:
+        logger.warning("the cache takes %d bytes, %d were planned", held, cache)
+    return memory_line(parts)
+
+
 def _num_drafts(config: ResolvedConfig, loaded: LoadedModel) -> int:
     return config.speculative_tokens if loaded.has_mtp else 0
 
@@ -263,6 +282,7 @@ def build_core(
     summary = [*loaded.summary, ("latent cache", pool)]
     if num_drafts:
         summary.append(("drafter", f"{runner.num_hidden_bytes / 2**20:.1f} MiB of states"))
+    summary.append(("memory", _memory(config, loaded, runner)))
     if config.num_host_pages:
         tier = f"{config.num_host_pages} pages, {runner.num_host_bytes / 2**20:.0f} MiB"
         summary.append(("host tier", tier))

@@ -1,54 +1,13 @@
 """How many pages the latent cache has, and how long a request may be."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
-from leadline.engine.errors import ConfigError
-from leadline.engine.platform_facts import PlatformFacts
+from leadline.engine.errors import ConfigError, NotEnoughMemoryError
+from leadline.engine.planning.memory import GIB, MemoryNeeds
 
-_CACHE_MEMORY_SHARE = 0.25
-_CPU_CACHE_BYTES = 4 * 2**30
-_BYTES = {"float32": 4, "bfloat16": 2}
-_FP8_GROUP = 128  # latent values that share a float32 scale
-
-
-class ModelSizes(Protocol):
-    """What `resolve` reads of a checkpoint's config (`loader.model_config.ModelConfig`)."""
-
-    @property
-    def max_position_embeddings(self) -> int:
-        """Positions that the model was made for."""
-        ...
-
-    @property
-    def num_hidden_layers(self) -> int:
-        """Main layers."""
-        ...
-
-    @property
-    def num_nextn_predict_layers(self) -> int:
-        """MTP layers."""
-        ...
-
-    @property
-    def kv_lora_rank(self) -> int:
-        """Values of a token's latent."""
-        ...
-
-    @property
-    def qk_rope_head_dim(self) -> int:
-        """Values of a token's rotated key."""
-        ...
-
-
-def latent_bytes_per_token(model: ModelSizes, kv_cache_dtype: str) -> int:
-    """Cache bytes of one token in all layers, the MTP layer included."""
-    num_layers = model.num_hidden_layers + model.num_nextn_predict_layers
-    latent, rope = model.kv_lora_rank, model.qk_rope_head_dim
-    if kv_cache_dtype == "fp8":
-        num_scales = -(-latent // _FP8_GROUP)
-        return num_layers * (latent + num_scales * _BYTES["float32"] + rope * _BYTES["bfloat16"])
-    return num_layers * (latent + rope) * _BYTES[kv_cache_dtype]
+CPU_HEADROOM_BYTES = GIB // 2
+GPU_HEADROOM_BYTES = 2 * GIB
+_CPU_CACHE_BYTES = 4 * GIB  # a machine's memory is not the server's alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,45 +26,50 @@ class CacheSize:
 
 def settle_cache_size(
     *,
-    model: ModelSizes,
-    facts: PlatformFacts,
-    token_bytes: int,
+    needs: MemoryNeeds,
+    available_bytes: int,
     page_size: int,
-    max_num_seqs: int,
     max_model_len: int | None,
     kv_tokens: int | None,
+    headroom_bytes: int | None,
 ) -> CacheSize:
     """The model length and the number of pages; None leaves the choice to this function.
 
+    Args:
+        needs: what else takes memory, and what a page takes.
+        available_bytes: of the device, before anything is loaded.
+        page_size: tokens a page.
+        max_model_len: most tokens of a request.
+        kv_tokens: tokens that the cache holds.
+        headroom_bytes: memory that is left free.
+
     Raises:
         ConfigError: a length that the model or the cache does not allow, with the numbers.
+        NotEnoughMemoryError: the model does not fit, or not with so large a cache.
     """
-    longest = model.max_position_embeddings
+    longest = needs.model.max_position_embeddings
     if max_model_len is not None and max_model_len > longest:
         raise ConfigError(
             f"max_model_len is {max_model_len}, but the model's positions end at {longest}; "
             f"allowed: 2 to {longest}"
         )
     wanted_len = max_model_len or longest
+    _check_weights(needs, available_bytes)
     if kv_tokens is not None:
         num_pages, cache_reason = kv_tokens // page_size, "as given"
+        _check_cache(needs, num_pages, page_size, available_bytes)
     else:
-        budget_bytes = int(facts.available_bytes * _CACHE_MEMORY_SHARE)
-        if facts.device == "cpu":
-            budget_bytes = min(budget_bytes, _CPU_CACHE_BYTES)
-        most_pages = budget_bytes // (token_bytes * page_size)
-        useful_pages = max_num_seqs * -(-wanted_len // page_size)
-        num_pages = min(most_pages, useful_pages)
-        cache_reason = (
-            "enough for max_num_seqs requests of max_model_len"
-            if num_pages == useful_pages
-            else f"what {budget_bytes / 2**30:.1f} GiB hold"
-        )
+        useful = needs.max_num_seqs * -(-wanted_len // page_size)
+        most, cache_reason = _most_pages(needs, page_size, available_bytes, headroom_bytes)
+        num_pages = min(most, useful)
+        if num_pages == useful:
+            cache_reason = "enough for max_num_seqs requests of max_model_len"
     num_tokens = num_pages * page_size
     if num_tokens < 2 or (max_model_len is not None and num_tokens < wanted_len):
         raise ConfigError(
             f"the cache holds {num_tokens} tokens ({cache_reason}), but a request may have "
-            f"{wanted_len}; lower max_model_len, or raise kv_tokens ({token_bytes} bytes a token)"
+            f"{wanted_len}; lower max_model_len, or raise kv_tokens ({needs.token_bytes} bytes a "
+            "token)"
         )
     settled_len = min(wanted_len, num_tokens)
     reason = "the model's" if settled_len == longest else "what the cache holds"
@@ -115,3 +79,52 @@ def settle_cache_size(
         model_len_reason=None if max_model_len is not None else reason,
         cache_reason=cache_reason,
     )
+
+
+def _most_pages(
+    needs: MemoryNeeds, page_size: int, available_bytes: int, headroom_bytes: int | None
+) -> tuple[int, str]:
+    """Pages that fit beside everything else, and the words for it."""
+    is_cpu = needs.device == "cpu"
+    headroom = headroom_bytes
+    if headroom is None:
+        headroom = CPU_HEADROOM_BYTES if is_cpu else GPU_HEADROOM_BYTES
+    left = available_bytes - needs.fixed_bytes - headroom
+    reason = (
+        f"what {_gib(available_bytes)} leave beside {_gib(needs.fixed_bytes)}, and "
+        f"{_gib(headroom)} that stay free"
+    )
+    if is_cpu and headroom_bytes is None and left > _CPU_CACHE_BYTES:
+        left, reason = _CPU_CACHE_BYTES, f"what {_gib(_CPU_CACHE_BYTES)} hold"
+    if left < needs.page_bytes(page_size):
+        raise NotEnoughMemoryError(
+            f"the model and its steps take {_gib(needs.fixed_bytes)}, {_gib(headroom)} are to stay "
+            f"free, and {_gib(available_bytes)} are available: none are left for the cache; free "
+            "memory, or lower memory_headroom_gib or max_num_batched_tokens"
+        )
+    return left // needs.page_bytes(page_size), reason
+
+
+def _check_weights(needs: MemoryNeeds, available_bytes: int) -> None:
+    weights = sum(part.num_bytes for part in needs.weights())
+    if weights > available_bytes:
+        narrower = "; --dtype bfloat16 takes less" if needs.held.dtype == "float32" else ""
+        raise NotEnoughMemoryError(
+            f"the model's weights take {_gib(weights)}, and {_gib(available_bytes)} are available"
+            f"{narrower}"
+        )
+
+
+def _check_cache(needs: MemoryNeeds, num_pages: int, page_size: int, available_bytes: int) -> None:
+    weights = sum(part.num_bytes for part in needs.weights())
+    cache = num_pages * needs.page_bytes(page_size)
+    if weights + cache > available_bytes:
+        most = (available_bytes - weights) // needs.page_bytes(page_size) * page_size
+        raise NotEnoughMemoryError(
+            f"kv_tokens take {_gib(cache)} beside {_gib(weights)} of weights, and "
+            f"{_gib(available_bytes)} are available; there is room for {max(most, 0)} tokens"
+        )
+
+
+def _gib(num_bytes: int) -> str:
+    return f"{num_bytes / GIB:.2f} GiB"

@@ -7,13 +7,16 @@ from typing import Any
 
 import msgspec
 
-from leadline.engine.cache_size import ModelSizes, latent_bytes_per_token, settle_cache_size
+from leadline.engine.cache_size import settle_cache_size
 from leadline.engine.config_lines import ConfigLine, config_lines
 from leadline.engine.errors import ConfigError
 from leadline.engine.executor.base import Capacity
 from leadline.engine.kv_events_config import parse_kv_events_config
+from leadline.engine.memory_needs import needs_of
+from leadline.engine.planning.memory import GIB
 from leadline.engine.platform_facts import PlatformFacts
 from leadline.engine.request import MAX_SEED
+from leadline.loader.model_config import ModelConfig
 
 MAX_PAGE_SIZE = 1024
 MAX_SPECULATIVE_TOKENS = 8
@@ -47,6 +50,11 @@ class EngineConfig:
     )
     kv_tokens: int | None = _option(
         None, "tokens that the cache holds (default: as many as memory and requests call for)"
+    )
+    memory_headroom_gib: float | None = _option(
+        None,
+        "memory that is left free where kv_tokens is not given (default: 0.5 on a CPU, with at "
+        "most 4 for the cache; 2 on a GPU)",
     )
     host_kv_tokens: int = _option(
         0, "tokens of evicted cache pages that are kept in host memory; 0 for none"
@@ -158,7 +166,7 @@ class ResolvedConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def resolve(
-    config: EngineConfig, model: ModelSizes, facts: PlatformFacts, *, model_path: str
+    config: EngineConfig, model: ModelConfig, facts: PlatformFacts, *, model_path: str
 ) -> tuple[ResolvedConfig, list[ConfigLine]]:
     """Settle every open choice for a model on a machine.
 
@@ -178,28 +186,18 @@ def resolve(
     is_cpu = facts.device == "cpu"
     dtype = _either(config.dtype, "float32" if is_cpu else "bfloat16")
     kv_cache_dtype = _either(config.kv_cache_dtype, dtype)
-    token_bytes = latent_bytes_per_token(model, kv_cache_dtype)
-    size = settle_cache_size(
-        model=model,
-        facts=facts,
-        token_bytes=token_bytes,
-        page_size=config.page_size,
-        max_num_seqs=config.max_num_seqs,
-        max_model_len=config.max_model_len,
-        kv_tokens=config.kv_tokens,
-    )
     num_batched = config.max_num_batched_tokens
     if num_batched is None:
         num_batched = max(512 if is_cpu else 8192, config.max_num_seqs)
     names = config.served_model_name or (config.model,)
-    resolved = ResolvedConfig(
+    unsettled = ResolvedConfig(
         model=model_path,
         served_model_name=names[0],
         other_model_names=names[1:],
         device=facts.device,
-        max_model_len=size.max_model_len,
+        max_model_len=config.max_model_len or model.max_position_embeddings,
         page_size=config.page_size,
-        num_pages=size.num_pages,
+        num_pages=0,
         kv_cache_dtype=kv_cache_dtype,
         max_num_seqs=config.max_num_seqs,
         max_num_batched_tokens=num_batched,
@@ -220,8 +218,21 @@ def resolve(
         target_itl_ms=config.target_itl_ms,
         target_ttft_ms=config.target_ttft_ms,
     )
+    needs = needs_of(unsettled, model)
+    headroom = config.memory_headroom_gib
+    size = settle_cache_size(
+        needs=needs,
+        available_bytes=facts.available_bytes,
+        page_size=config.page_size,
+        max_model_len=config.max_model_len,
+        kv_tokens=config.kv_tokens,
+        headroom_bytes=None if headroom is None else int(headroom * GIB),
+    )
+    resolved = msgspec.structs.replace(
+        unsettled, max_model_len=size.max_model_len, num_pages=size.num_pages
+    )
     num_tokens = size.num_pages * config.page_size
-    cache_text = f"{num_tokens} ({num_tokens * token_bytes / 2**20:.0f} MiB)"
+    cache_text = f"{num_tokens} ({num_tokens * needs.token_bytes / 2**20:.0f} MiB)"
     len_reason = size.model_len_reason or "as given"
     return resolved, [
         ConfigLine("max_model_len", str(size.max_model_len), len_reason),
@@ -230,7 +241,7 @@ def resolve(
     ]
 
 
-def _speculative_tokens(config: EngineConfig, model: ModelSizes) -> int:
+def _speculative_tokens(config: EngineConfig, model: ModelConfig) -> int:
     has_mtp = model.num_nextn_predict_layers > 0
     if config.speculative_tokens is None:
         return DEFAULT_SPECULATIVE_TOKENS if has_mtp else 0
@@ -248,6 +259,7 @@ def _check_ranges(config: EngineConfig) -> None:
         ("page_size", 1, MAX_PAGE_SIZE),
         ("max_model_len", 2, None),
         ("kv_tokens", config.page_size, None),
+        ("memory_headroom_gib", 0, None),
         ("max_num_seqs", 1, None),
         ("max_num_batched_tokens", config.max_num_seqs, None),
         ("num_threads", 1, None),
@@ -272,6 +284,8 @@ def _check_ranges(config: EngineConfig) -> None:
             f"host_kv_tokens is {config.host_kv_tokens}; allowed: 0, or at least a page of "
             f"{config.page_size}"
         )
+    if config.kv_tokens is not None and config.memory_headroom_gib is not None:
+        problems.append("memory_headroom_gib has no effect beside kv_tokens; leave one out")
     if not config.prefix_caching:
         problems += [
             f"{name} has no effect with prefix_caching off; leave one out"

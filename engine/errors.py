@@ -8,6 +8,7 @@ EngineError
 |   `-- EngineAsleepError   admission refused until somebody wakes the engine
 |-- OrderRefusedError       what an operator wants is not possible now
 |-- ConfigError             a flag or field that cannot be honoured
+|   `-- NotEnoughMemoryError  the model, or so large a cache, does not fit
 `-- EngineDeadError         the engine process ended; every open request ends with it
     `-- EngineRestartingError   it is being started again
 """
@@ -61,6 +62,10 @@ class OrderRefusedError(EngineError):
 
 class ConfigError(EngineError):
     """A configuration that cannot be honoured on this machine or with this model."""
+
+
+class NotEnoughMemoryError(ConfigError):
+    """What is asked for does not fit into the memory that is available."""
 
 
 class EngineDeadError(EngineError):

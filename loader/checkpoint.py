@@ -106,15 +106,6 @@ class Checkpoint:
         """Those that its tensors lie in."""
         return {tensor.file for tensor in self.tensors.values()}
 
-    @property
-    def num_elements(self) -> int:
-        """Weights in all tensors, scales not counted."""
-        return sum(
-            math.prod(tensor.shape)
-            for name, tensor in self.tensors.items()
-            if not name.endswith(SCALE_SUFFIX)
-        )
-
     def has_mtp(self, config: ModelConfig) -> bool:
         """Whether any tensor of the announced MTP layer is here."""
         if config.num_nextn_predict_layers == 0:

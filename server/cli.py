@@ -15,6 +15,7 @@ from leadline.server.bench.command import add_bench
 from leadline.server.config import DEFAULT_URL, KEY_VARIABLE
 from leadline.server.flags import integer
 from leadline.server.parser import Parser
+from leadline.server.plan.command import add_plan
 from leadline.server.serve_flags import EXAMPLES, NUMBERS, add_serve_flags
 
 _Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
@@ -59,6 +60,7 @@ def make_parser(*, shows_all: bool = False) -> Parser:
     add_bench(commands)
     _add_config(commands, shows_all=shows_all)
     _add_doctor(commands, shows_all=shows_all)
+    add_plan(commands)
     _add_kernels(commands)
     _add_completion(commands)
     return parser

@@ -18,6 +18,7 @@ COMMON = {
     "memory and speed": (
         "max_num_seqs",
         "kv_tokens",
+        "memory_headroom_gib",
         "max_queued_requests",
     ),
     "server": (

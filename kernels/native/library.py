@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from leadline.kernels.native.presence import FOLDER, library_file
 from leadline.kernels.types import QuantTensor
 
 ABI_VERSION = 1
@@ -77,16 +78,16 @@ class Library:
 
 def load(folder: Path) -> tuple[Library | None, str]:
     """The library in a folder, or why there is none."""
-    found = [*folder.glob("_native*.so"), *folder.glob("_native*.pyd")]
-    if not found:
+    found = library_file(folder)
+    if found is None:
         return None, f"not built: {HOW_TO_BUILD}"
     try:
-        return Library(found[0]), ""
+        return Library(found), ""
     except (OSError, AttributeError) as error:
-        return None, f"{found[0].name} cannot be used ({error}): {HOW_TO_BUILD}"
+        return None, f"{found.name} cannot be used ({error}): {HOW_TO_BUILD}"
 
 
-LIBRARY, MISSING = load(Path(__file__).parent)
+LIBRARY, MISSING = load(FOLDER)
 
 
 def library() -> Library:

@@ -3,9 +3,9 @@
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-from leadline.engine.cache_size import latent_bytes_per_token
 from leadline.engine.config import EngineConfig, ResolvedConfig, resolve
-from leadline.engine.errors import EngineError
+from leadline.engine.errors import EngineError, NotEnoughMemoryError
+from leadline.engine.memory_needs import memory_parts, needs_of
 from leadline.engine.platform_facts import PlatformFacts
 from leadline.loader.errors import CheckpointError, LoaderError
 from leadline.loader.model_config import ModelConfig, read_model_config
@@ -13,7 +13,6 @@ from leadline.server.config import ServerConfig
 from leadline.server.doctor.finding import Finding, fail, ok, warn
 from leadline.server.served_model import ServedModel, read_served_model
 
-_DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 _TIGHT_SHARE = 0.9
 
 
@@ -40,15 +39,18 @@ def check_model(
         yield fail("tokenizer", str(error))
     else:
         yield from check_served(served)
-    num_weights = yield from check_weights(directory, config)
+    has_weights = yield from check_weights(directory, config)
     try:
         resolved, _ = resolve(engine, config, facts, model_path=str(directory))
+    except NotEnoughMemoryError as error:
+        yield fail("memory", str(error))
+        return
     except EngineError as error:
         yield fail("settings", str(error))
         return
     yield ok("settings", f"max_model_len {resolved.max_model_len}, dtype {resolved.dtype}")
-    if num_weights:
-        yield check_memory(num_weights, config, resolved, facts)
+    if has_weights:
+        yield check_memory(config, resolved, facts)
 
 
 def check_served(served: ServedModel) -> Iterator[Finding]:
@@ -78,15 +80,15 @@ def check_served(served: ServedModel) -> Iterator[Finding]:
         )
 
 
-def check_weights(directory: Path, config: ModelConfig) -> Generator[Finding, None, int]:
-    """The index, and every file's header against config.json; returns the number of weights."""
+def check_weights(directory: Path, config: ModelConfig) -> Generator[Finding, None, bool]:
+    """The index, and every file's header against config.json; returns whether all are there."""
     from leadline.loader.checkpoint import Checkpoint
 
     try:
         checkpoint = Checkpoint.open(directory)
     except CheckpointError as error:
         yield from (fail("weights", problem) for problem in error.problems)
-        return 0
+        return False
     problems = checkpoint.check(config)
     yield from (fail("weights", problem) for problem in problems)
     if config.num_nextn_predict_layers and not checkpoint.has_mtp(config):
@@ -96,30 +98,22 @@ def check_weights(directory: Path, config: ModelConfig) -> Generator[Finding, No
             "speculation: fetch all files if it should be there",
         )
     if problems:
-        return 0
+        return False
     num_files = len({tensor.file for tensor in checkpoint.tensors.values()})
     yield ok("weights", f"{len(checkpoint.tensors)} tensors in {num_files} files fit config.json")
-    return checkpoint.num_elements
+    return True
 
 
-def check_memory(
-    num_weights: int, config: ModelConfig, resolved: ResolvedConfig, facts: PlatformFacts
-) -> Finding:
-    """Whether weights and cache fit."""
-    weights = num_weights * _DTYPE_BYTES[resolved.dtype]
-    token_bytes = latent_bytes_per_token(config, resolved.kv_cache_dtype)
-    cache = resolved.num_pages * resolved.page_size * token_bytes
-    free = facts.available_bytes
+def check_memory(config: ModelConfig, resolved: ResolvedConfig, facts: PlatformFacts) -> Finding:
+    """Whether all that the engine will hold leaves something free."""
+    needs = needs_of(resolved, config)
+    total = sum(part.num_bytes for part in memory_parts(resolved, needs))
+    weights = sum(part.num_bytes for part in needs.weights())
     text = (
-        f"weights {_gib(weights)} ({resolved.dtype}) and cache {_gib(cache)} of {_gib(free)} free"
+        f"{_gib(total)} of {_gib(facts.available_bytes)}: {_gib(weights)} of weights, "
+        f"{resolved.num_pages * resolved.page_size} tokens in the cache"
     )
-    if weights > free:
-        return fail(
-            "memory",
-            f"{text}; the weights do not fit: use a machine with more, a smaller model"
-            + (", or --dtype bfloat16" if resolved.dtype == "float32" else ""),
-        )
-    if weights + cache > _TIGHT_SHARE * free:
+    if total > _TIGHT_SHARE * facts.available_bytes:
         return warn("memory", f"{text}; that is tight: lower --kv-tokens or --max-num-seqs")
     return ok("memory", text)
 

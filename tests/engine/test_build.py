@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from leadline.engine.build import load_model, progress_bar
+from leadline.engine.build import build_core, load_model, progress_bar
 from leadline.engine.config import EngineConfig, resolve
+from leadline.engine.memory_needs import memory_line, memory_parts, needs_of
 from leadline.engine.platform_facts import cpu_facts
 from leadline.loader.hub import resolve_model
 from leadline.loader.model_config import read_model_config
@@ -29,3 +31,19 @@ def test_loading_fills_the_bar() -> None:
     assert bars == sorted(bars)
     assert bars[-1] == 30
     assert any(name == "weights" and "GB/s" in text for name, text in loaded.summary)
+
+
+@pytest.mark.parametrize("kernels", [{}, {"linear_fp8": "tiled", "grouped_mlp": "tiled"}])
+@pytest.mark.parametrize("drafts", [None, 0])
+def test_the_plan_is_what_the_engine_holds(
+    kernels: dict[str, str], drafts: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The built-in model: the sizes before anything is read are those that start-up reports."""
+    path: Path = resolve_model("leadline-demo")
+    asked = EngineConfig(kv_tokens=4096, kernels=kernels, speculative_tokens=drafts)
+    model = read_model_config(path)
+    config, _ = resolve(asked, model, cpu_facts(), model_path=str(path))
+    parts = memory_parts(config, needs_of(config, model))
+    _, ready = build_core(msgspec.json.encode(config), lambda stage: None)
+    assert dict(ready.summary)["memory"] == memory_line(parts)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]

@@ -1,37 +1,39 @@
 """Every open choice is settled, with a reason, or refused, with the numbers."""
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 import msgspec
 import pytest
 
-from leadline.engine.cache_size import latent_bytes_per_token
+from leadline.engine.cache_size import CPU_HEADROOM_BYTES
 from leadline.engine.config import (
     ConfigLine,
     EngineConfig,
     ResolvedConfig,
     resolve,
 )
-from leadline.engine.errors import ConfigError
+from leadline.engine.errors import ConfigError, NotEnoughMemoryError
+from leadline.engine.memory_needs import memory_parts, needs_of
+from leadline.engine.planning.latent_bytes import latent_bytes_per_token
 from leadline.engine.platform_facts import PlatformFacts, cpu_facts
 from leadline.kernels.latent_cache import LatentLayout
+from leadline.loader.model_config import ModelConfig, parse_model_config
+from leadline.loader.synthetic import tiny_v3
 
 CPU = PlatformFacts(device="cpu", num_cores=6, available_bytes=2**30)
 GPU = PlatformFacts(device="cuda", num_cores=6, available_bytes=2**37)
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
-    max_position_embeddings: int = 4096
-    num_hidden_layers: int = 8
-    num_nextn_predict_layers: int = 1
-    kv_lora_rank: int = 64
-    qk_rope_head_dim: int = 16
+def Model(**other: Any) -> ModelConfig:
+    """Nine layers of 64 + 16 cached values; small weights."""
+    sizes = {"max_position_embeddings": 4096, "num_hidden_layers": 8, "num_nextn_predict_layers": 1}
+    latent = {"kv_lora_rank": 64, "qk_rope_head_dim": 16}
+    return parse_model_config(tiny_v3() | sizes | latent | other)
 
 
 def resolved(
-    facts: PlatformFacts = CPU, model: Model | None = None, **options: Any
+    facts: PlatformFacts = CPU, model: ModelConfig | None = None, **options: Any
 ) -> tuple[ResolvedConfig, dict[str, ConfigLine]]:
     config, lines = resolve(
         EngineConfig(**options), model or Model(), facts, model_path="/models/demo"
@@ -48,11 +50,30 @@ def test_defaults_on_a_cpu() -> None:
     assert config.num_threads == 6
     assert config.max_num_batched_tokens == 512
     assert config.max_model_len == 4096
-    # A quarter of the memory, at 9 layers of 80 float32 values a token.
-    assert config.num_pages == 2**28 // (9 * 80 * 4 * 64)
-    assert lines["kv_tokens"].reason == "what 0.2 GiB hold"
+    assert lines["kv_tokens"].reason == "enough for max_num_seqs requests of max_model_len"
     assert lines["max_model_len"].reason == "the model's"
     assert lines["page_size"] == ConfigLine("page_size", "64", "default")
+
+
+def test_the_cache_takes_what_weights_steps_and_headroom_leave() -> None:
+    facts = PlatformFacts(device="cpu", num_cores=1, available_bytes=2**30)
+    config, lines = resolved(facts, max_num_seqs=512)
+    parts = memory_parts(config, needs_of(config, Model()))
+    total = sum(part.num_bytes for part in parts)
+    a_page = (9 * 80 * 64 + 64) * 4  # latents of 64 tokens, a hidden state
+    assert 0 <= 2**30 - CPU_HEADROOM_BYTES - total < a_page
+    assert lines["kv_tokens"].reason.endswith("and 0.50 GiB that stay free")
+    more, _ = resolved(facts, max_num_seqs=512, memory_headroom_gib=0.25)
+    assert (more.num_pages - config.num_pages) * a_page == pytest.approx(2**28, abs=a_page)
+
+
+def test_a_cpu_is_not_the_servers_alone() -> None:
+    facts = PlatformFacts(device="cpu", num_cores=1, available_bytes=2**40)
+    config, lines = resolved(facts, max_num_seqs=5000)
+    assert config.num_pages == 2**32 // ((9 * 80 * 64 + 64) * 4)
+    assert lines["kv_tokens"].reason == "what 4.00 GiB hold"
+    more, _ = resolved(facts, max_num_seqs=5000, memory_headroom_gib=1)
+    assert more.num_pages > config.num_pages
 
 
 def test_defaults_on_a_gpu() -> None:
@@ -117,6 +138,11 @@ def test_a_seed_is_drawn_where_none_is_given() -> None:
         ({"max_model_len": 1}, ["max_model_len is 1", "at least 2"]),
         ({"kv_tokens": 63}, ["kv_tokens is 63", "at least 64"]),
         ({"kv_tokens": 640, "max_model_len": 700}, ["640 tokens", "700", "2880 bytes"]),
+        ({"memory_headroom_gib": -1}, ["memory_headroom_gib is -1", "at least 0"]),
+        (
+            {"memory_headroom_gib": 1, "kv_tokens": 640},
+            ["memory_headroom_gib has no effect beside kv_tokens"],
+        ),
         ({"seed": -1}, ["seed is -1"]),
         ({"num_threads": 0}, ["num_threads is 0"]),
         ({"dtype": "int4"}, ["dtype is 'int4'", "auto, float32, bfloat16"]),
@@ -136,8 +162,21 @@ def test_refusals_name_value_and_range(options: dict[str, Any], words: list[str]
 
 def test_no_memory_is_an_error_with_numbers() -> None:
     facts = PlatformFacts(device="cpu", num_cores=1, available_bytes=1000)
-    with pytest.raises(ConfigError, match="holds 0 tokens"):
+    with pytest.raises(NotEnoughMemoryError, match=r"weights take 0.00 GiB.* bfloat16 takes less"):
         resolved(facts)
+
+
+def test_a_model_that_leaves_nothing_for_the_cache() -> None:
+    facts = PlatformFacts(device="cpu", num_cores=1, available_bytes=2**28)
+    with pytest.raises(NotEnoughMemoryError, match="none are left for the cache"):
+        resolved(facts)
+    assert resolved(facts, memory_headroom_gib=0)[0].num_pages > 0
+    assert resolved(facts, kv_tokens=640)[0].num_pages == 10
+
+
+def test_a_cache_that_does_not_fit() -> None:
+    with pytest.raises(NotEnoughMemoryError, match=r"kv_tokens take 26.*room for 3[0-9]{5} tokens"):
+        resolved(kv_tokens=10**7)
 
 
 def test_the_resolved_config_crosses_as_json() -> None:

@@ -1,0 +1,103 @@
+"""`leadline plan` on the command line."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from leadline.loader.synthetic import tiny_v3
+from leadline.server.cli import main
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    status = main(["plan", *argv])
+    return status, *capsys.readouterr()
+
+
+def test_a_unit_of_four_nodes(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "deepseek-v3", "--gpus", "32xH800", "--itl-ms", "50")
+    assert status == 0
+    assert "routed experts" in out
+    assert "9 of 256 a layer" in out
+    lines = [line.strip() for line in out.splitlines() if "leadline serve" in line]
+    assert [shlex.split(line)[-3] for line in lines] == ["0", "1", "2", "3"]
+    assert all(line.startswith("leadline serve deepseek-ai/DeepSeek-V3 ") for line in lines)
+
+
+def test_json_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "deepseek-v2-lite", "--gpus", "H100", "--json")
+    assert status == 0
+    plan = json.loads(out)
+    assert plan["layout"]["num_nodes"] == plan["num_gpus"] == 1
+    assert sum(part["num_bytes"] for part in plan["memory"]) == int(79.6 * 2**30)
+    assert plan["commands"] == [
+        "leadline serve deepseek-ai/DeepSeek-V2-Lite --max-num-seqs "
+        f"{plan['expected']['requests']} --kv-tokens {plan['kv_tokens']}"
+    ]
+
+
+def test_the_command_of_one_gpu_is_one_that_serve_knows(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from leadline.server.cli import make_parser
+
+    _, out, _ = run(capsys, "deepseek-v2-lite", "--gpus", "1xH200", "--json")
+    (command,) = json.loads(out)["commands"]
+    args = make_parser().parse_args(shlex.split(command)[1:])
+    assert args.model == "deepseek-ai/DeepSeek-V2-Lite"
+
+
+def test_helm_values_are_values_of_the_chart(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "deepseek-v3", "--gpus", "8xH200", "--json")
+    values = json.loads(out)["helm_values"]
+    chart = yaml.safe_load((ROOT / "docker/helm/leadline/values.yaml").read_text())
+    assert set(values) <= set(chart)
+    assert set(values["resources"]) <= set(chart["resources"])
+    assert set(values["models"]) <= set(chart["models"])
+
+
+def test_a_config_alone_is_enough(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(tiny_v3()))
+    lengths = ("--input", "100", "--output", "50")
+    status, out, _ = run(capsys, str(tmp_path), "--gpus", "2xA100", *lengths)
+    assert status == 0
+    assert f"leadline serve {tmp_path}" in out
+
+
+def test_no_plan_is_told_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, error = run(capsys, "deepseek-r1", "--gpus", "8xH100")
+    assert (status, out) == (1, "")
+    assert error.startswith("leadline plan: no layout of 8 x H100 serves this model as wished:")
+    assert "16 x H100" in error
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["deepseek-v9", "--gpus", "H100"], "no config.json of 'deepseek-v9' is here"),
+        (["deepseek-v3", "--gpus", "8xTPU"], "'TPU' is no GPU that plans know"),
+        (["deepseek-v3", "--gpus", "H200", "--input", "1M"], "positions end at 163840"),
+        (["deepseek-v3", "--gpus", "H200", "--itl-ms", "0"], "allowed: more than 0"),
+        (["deepseek-v3", "--gpus", "H200", "--memory-headroom-gib", "-1"], "allowed: from 0"),
+        (["deepseek-v3", "--gpus", "H200", "--speculative-tokens", "9"], "in a plan: 0 to 3"),
+        (["kimi-k2-instruct", "--gpus", "H200", "--speculative-tokens", "1"], "no MTP layer"),
+        (["deepseek-v3", "--gpus", "H200", "--enable-expert-parallel"], "more than one GPU"),
+    ],
+)
+def test_what_cannot_be_planned(
+    argv: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, error = run(capsys, *argv)
+    assert (status, out) == (1, "")
+    assert words in error
+
+
+@pytest.mark.parametrize("value", ["0xH100", "8", "8 GPUs", "8*H100"])
+def test_gpus_that_are_no_number(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, error = run(capsys, "deepseek-v3", "--gpus", value)
+    assert status == 2
+    assert "write it as 32xH800" in error
