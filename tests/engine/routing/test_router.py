@@ -151,9 +151,10 @@ def test_a_long_queue_costs_more_than_a_prefix_saves() -> None:
     text = list(range(100))
     rank = router.route("first", text)
     router.take_tokens("first", [1])
-    router.route("queue", [*text, *range(1000, 1090)])
-    assert router.loads[rank].num_prompt_tokens == 90
-    assert router.route("near", [*text, 7]) == rank  # 91 queued tokens against 100 saved
+    router.route("queue", [*text, *range(1000, 1098)])
+    assert router.loads[rank].num_prompt_tokens == 98
+    assert router.route("near", [*text, 7, 7, 7]) == rank  # 98 wait, 100 are saved
+    assert router.loads[rank].num_prompt_tokens == 101
     assert router.route("far", [*text, 8, 9]) != rank
 
 
