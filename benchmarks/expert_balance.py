@@ -170,8 +170,9 @@ def plot(rows: list[Row], path: Path) -> None:
         axis.set_xticks(positions, [f"{r.ranks}\n+{r.redundant}" for r in chosen])
         axis.set(title=f"sigma {sigma}", xlabel="ranks + redundant experts")
     axes[0].set_ylabel("mean / largest rank load")
-    axes[-1].legend(loc="lower left")
-    figure.tight_layout()
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper center", ncols=len(labels), frameon=False)
+    figure.tight_layout(rect=(0, 0, 1, 0.93))
     figure.savefig(path, dpi=120)
 
 
