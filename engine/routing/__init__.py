@@ -1,0 +1,1 @@
+"""Which data-parallel rank serves a request."""
