@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -21,7 +21,9 @@ from leadline.engine.model.deepseek import DeepseekModel
 from leadline.engine.model.paged_memory import PagedMemory
 from leadline.engine.model.rope import softmax_scale
 from leadline.engine.model.weights import assemble
-from leadline.engine.parallel.context import ParallelContext
+from leadline.engine.parallel.exchange import ExpertExchange
+from leadline.engine.parallel.lockstep import InStep
+from leadline.engine.parallel.rank_context import RankContext
 from leadline.engine.survey import ExpertLoad
 from leadline.engine.worker.drafter import Drafter
 from leadline.engine.worker.host_pages import HostPages
@@ -51,6 +53,8 @@ class LoadedModel:
     Attributes:
         has_mtp: the checkpoint has the multi-token prediction layer.
         summary: (name, value) lines for the start-up table.
+        rank: which of a unit's ranks this is.
+        exchange: how its tokens get to experts on other ranks; None if all are here.
     """
 
     config: ModelConfig
@@ -58,6 +62,8 @@ class LoadedModel:
     kernels: KernelSet
     has_mtp: bool
     summary: list[tuple[str, str]]
+    rank: RankContext = field(default_factory=RankContext)
+    exchange: ExpertExchange | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -74,6 +80,7 @@ def load_model(
     on_stage: OnStage = lambda stage: None,
     *,
     dequantize: bool | None = None,
+    rank: RankContext | None = None,
 ) -> LoadedModel:
     """Read a checkpoint and choose its kernels.
 
@@ -82,6 +89,7 @@ def load_model(
         on_stage: told what is being done, in a short phrase.
         dequantize: hold FP8 weights in `config.dtype`; None: unless the chosen kernels read FP8
             as fast.
+        rank: of a unit; None for the only one.
 
     Raises:
         LoaderError: the checkpoint cannot be served; lists everything that is wrong with it.
@@ -96,6 +104,7 @@ def load_model(
         dequantize = not _reads_fp8(choices)
     path = Path(config.model)
     model_config = read_model_config(path)
+    rank = rank or RankContext()
     checkpoint = Checkpoint.open(path)
     if config.verify_weights:
         verify_files(
@@ -110,14 +119,23 @@ def load_model(
     weights = load_weights(
         checkpoint,
         model_config,
+        rank.shard_plan(model_config),
         dtype=_DTYPES[config.dtype],
         dequantize=dequantize,
         progress=show,
     )
     on_stage("assembling the model")
     tree = assemble(weights.tensors, model_config, has_mtp=weights.has_mtp)
+    exchange = rank.make_exchange(
+        kernels, exact=config.batch_invariant, fp8_dispatch=config.fp8_dispatch
+    )
     model = DeepseekModel(
-        model_config, tree, kernels, ParallelContext(), max_len=config.max_model_len
+        model_config,
+        tree,
+        kernels,
+        rank.parallel,
+        max_len=config.max_model_len,
+        make_dispatcher=rank.dispatchers(exchange, model_config),
     )
     speed = weights.num_bytes / 1e9 / max(weights.seconds, 1e-9)
     read = f"{weights.num_bytes / 1e6:.1f} MB in {weights.seconds:.2f} s ({speed:.2f} GB/s)"
@@ -131,7 +149,7 @@ def load_model(
         ("mtp layer", _mtp_line(model_config, has_mtp=weights.has_mtp)),
         ("kernels", _kernels_line(choices)),
     ]
-    return LoadedModel(model_config, model, kernels, weights.has_mtp, summary)
+    return LoadedModel(model_config, model, kernels, weights.has_mtp, summary, rank, exchange)
 
 
 def _reads_fp8(choices: list[Choice]) -> bool:
@@ -204,6 +222,7 @@ def make_runner(config: ResolvedConfig, loaded: LoadedModel, grammars: GrammarSt
     memory = PagedMemory(cache, loaded.kernels, scale=softmax_scale(loaded.config))
     drafter = make_drafter(config, loaded, memory) if _num_drafts(config, loaded) else None
     checksums = PageChecksums(cache, _page_hidden(drafter)) if config.verify_pages else None
+    exchange = loaded.exchange
     return ModelRunner(
         loaded.model,
         memory,
@@ -215,6 +234,7 @@ def make_runner(config: ResolvedConfig, loaded: LoadedModel, grammars: GrammarSt
         checksums=checksums,
         grammars=grammars,
         logprobs_mode=config.logprobs_mode,
+        lockstep=None if exchange is None else InStep(loaded.rank.parallel.dp, exchange),
     )
 
 

@@ -12,6 +12,7 @@ from leadline.engine.config_lines import ConfigLine, config_lines
 from leadline.engine.errors import ConfigError
 from leadline.engine.executor.base import Capacity
 from leadline.engine.kv_events_config import parse_kv_events_config
+from leadline.engine.parallel.layout import ParallelLayout
 from leadline.engine.platform_facts import PlatformFacts
 from leadline.engine.request import MAX_SEED
 
@@ -144,7 +145,20 @@ class ResolvedConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_queued_tokens: int | None = None
     target_itl_ms: float | None = None
     target_ttft_ms: float | None = None
+    tensor_parallel_size: int = 1
+    data_parallel_size: int = 1
+    enable_expert_parallel: bool = False
+    fp8_dispatch: bool = False
     other_model_names: tuple[str, ...] = ()
+
+    @property
+    def layout(self) -> ParallelLayout:
+        """The ranks of the unit."""
+        return ParallelLayout(
+            tp_size=self.tensor_parallel_size,
+            dp_size=self.data_parallel_size,
+            expert_parallel=self.enable_expert_parallel,
+        )
 
     def capacity(self) -> Capacity:
         """The sizes that the scheduler plans within."""

@@ -1,6 +1,7 @@
 """Which slice of each tensor a rank needs."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from leadline.kernels.types import BLOCK
@@ -23,11 +24,15 @@ class ShardPlan:
 
     Attributes:
         expert_ids: routed experts of this rank; None for all.
+        expert_slice: its slice of each of them, which are cut by width.
+        num_expert_slices: how many there are; 1 for whole experts.
     """
 
     tp_rank: int = 0
     tp_size: int = 1
     expert_ids: tuple[int, ...] | None = None
+    expert_slice: int = 0
+    num_expert_slices: int = 1
 
     @classmethod
     def solo(cls) -> "ShardPlan":
@@ -57,6 +62,16 @@ class ShardPlan:
             raise ShardingError(
                 f"tensor parallel size {self.tp_size} does not divide {', '.join(wrong)}"
             )
+        if not 0 <= self.expert_slice < self.num_expert_slices:
+            raise ShardingError(
+                f"slice {self.expert_slice} of {self.num_expert_slices} of the experts does not "
+                "exist; allowed: 0 to slices - 1"
+            )
+        if config.n_routed_experts and config.moe_intermediate_size % self.num_expert_slices:
+            raise ShardingError(
+                f"{self.num_expert_slices} slices of the experts do not divide "
+                f"moe_intermediate_size = {config.moe_intermediate_size}"
+            )
         unknown = [e for e in self.expert_ids or () if not 0 <= e < config.n_routed_experts]
         if unknown:
             raise ShardingError(
@@ -67,17 +82,34 @@ class ShardPlan:
         """The part of a tensor that this rank needs; None if it needs nothing of it."""
         expert = _EXPERT.search(name)
         if expert is not None:
-            needed = self.expert_ids is None or int(expert[1]) in self.expert_ids
-            return _whole(shape) if needed else None
+            if self.expert_ids is not None and int(expert[1]) not in self.expert_ids:
+                return None
+            cut = _cut(self.expert_slice, self.num_expert_slices)
+            return _columns(shape, cut) if name.endswith("down_proj.weight") else _rows(shape, cut)
+        cut = _cut(self.tp_rank, self.tp_size)
         if _HEAD_ROWS.search(name) or _WIDTH_ROWS.search(name) or _VOCABULARY.search(name):
-            return (self._cut(shape[0]), *_whole(shape[1:]))
+            return _rows(shape, cut)
         if _HEAD_COLUMNS.search(name) or _WIDTH_COLUMNS.search(name):
-            return (*_whole(shape[:1]), self._cut(shape[1]))
+            return _columns(shape, cut)
         return _whole(shape)
 
-    def _cut(self, size: int) -> slice:
-        width = size // self.tp_size
-        return slice(self.tp_rank * width, (self.tp_rank + 1) * width)
+
+def _cut(index: int, num_parts: int) -> Callable[[int], slice]:
+    """The index-th part of a size."""
+
+    def cut(size: int) -> slice:
+        width = size // num_parts
+        return slice(index * width, (index + 1) * width)
+
+    return cut
+
+
+def _rows(shape: tuple[int, ...], cut: Callable[[int], slice]) -> Slices:
+    return (cut(shape[0]), *_whole(shape[1:]))
+
+
+def _columns(shape: tuple[int, ...], cut: Callable[[int], slice]) -> Slices:
+    return (*_whole(shape[:1]), cut(shape[1]))
 
 
 def _whole(shape: tuple[int, ...]) -> Slices:

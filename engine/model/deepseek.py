@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 from leadline.engine.model.attention import AttentionMemory, StepContext
+from leadline.engine.model.dispatch import MakeDispatcher, local_dispatchers
+from leadline.engine.model.embedding import make_embed
 from leadline.engine.model.layer import DecoderLayer
 from leadline.engine.model.mlp import MoE
 from leadline.engine.model.mtp import MTPLayer
@@ -30,19 +32,32 @@ class DeepseekModel:
         parallel: ParallelContext,
         *,
         max_len: int,
+        make_dispatcher: MakeDispatcher | None = None,
     ) -> None:
+        """Layers over weights.
+
+        Args:
+            config: of the checkpoint.
+            weights: this rank's.
+            kernels: what it computes with.
+            parallel: the rank's groups.
+            max_len: positions that there can be.
+            make_dispatcher: how a layer's tokens travel to their experts; None: all are here.
+        """
+        make_dispatcher = make_dispatcher or local_dispatchers(kernels, config.n_routed_experts)
         self._config = config
         self._weights = weights
         self._kernels = kernels
         self._parallel = parallel
         self._rope = RopeTable(config, max_len)
+        self._embed = make_embed(weights.embed_tokens, parallel.tp)
         self._layers = [
-            DecoderLayer(config, layer, kernels, parallel, layer=i)
+            DecoderLayer(config, layer, kernels, parallel, make_dispatcher, layer=i)
             for i, layer in enumerate(weights.layers)
         ]
         self.mtp = None
         if weights.mtp is not None:
-            self.mtp = MTPLayer(config, weights.mtp, kernels, parallel)
+            self.mtp = MTPLayer(config, weights.mtp, kernels, parallel, make_dispatcher)
 
     @property
     def num_bytes(self) -> int:
@@ -55,7 +70,7 @@ class DeepseekModel:
 
     def forward(self, token_ids_T: Tensor, step: StepContext) -> Tensor:
         """Hidden states after the final norm, [T, D]."""
-        x_TD = torch.nn.functional.embedding(token_ids_T, self._weights.embed_tokens)
+        x_TD = self._embed(token_ids_T)
         residual_TD: Tensor | None = None
         for layer in self._layers:
             x_TD, residual_TD = layer(x_TD, residual_TD, step)
@@ -64,12 +79,12 @@ class DeepseekModel:
         return self._kernels.add_rms_norm(x_TD, residual_TD, self._weights.norm, eps)[0]
 
     def expert_load(self) -> list[ExpertLoad]:
-        """How often each expert was chosen since start; may be read while a step runs."""
+        """How often each expert here was chosen since start; may be read while a step runs."""
         layers = [(layer, False) for layer in self._layers]
         if self.mtp is not None:
             layers.append((self.mtp.layer, True))
         return [
-            ExpertLoad(index, is_mtp, layer.mlp.num_chosen_E.tolist())
+            ExpertLoad(index, is_mtp, layer.mlp.expert_load())
             for index, (layer, is_mtp) in enumerate(layers)
             if isinstance(layer.mlp, MoE)
         ]

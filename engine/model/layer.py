@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from leadline.engine.model.attention import MLA, StepContext
-from leadline.engine.model.dispatch import LocalDispatcher
+from leadline.engine.model.dispatch import MakeDispatcher
 from leadline.engine.model.mlp import DenseMLP, MoE
 from leadline.engine.model.weights import LayerWeights, MoEWeights
 from leadline.engine.parallel.context import ParallelContext
@@ -24,6 +24,7 @@ class DecoderLayer:
         weights: LayerWeights,
         kernels: KernelSet,
         parallel: ParallelContext,
+        make_dispatcher: MakeDispatcher,
         *,
         layer: int,
         first_slot: int = 0,
@@ -36,8 +37,7 @@ class DecoderLayer:
         )
         self.mlp: DenseMLP | MoE
         if isinstance(weights.mlp, MoEWeights):
-            dispatcher = LocalDispatcher(kernels, config.n_routed_experts)
-            self.mlp = MoE(config, weights.mlp, kernels, parallel, dispatcher)
+            self.mlp = MoE(config, weights.mlp, kernels, parallel, make_dispatcher(layer))
         else:
             self.mlp = DenseMLP(weights.mlp, kernels, parallel)
 

@@ -46,7 +46,7 @@ class MoE:
     """Routed experts plus the shared one.
 
     Attributes:
-        num_chosen_E: int64, how many tokens each expert has had since start; where counts are.
+        num_chosen_E: int64, how many tokens each expert here has had since start; where counts are.
     """
 
     def __init__(
@@ -60,7 +60,8 @@ class MoE:
         self._weights = weights
         self._kernels = kernels
         self._dispatcher = dispatcher
-        self.num_chosen_E = torch.zeros(config.n_routed_experts, dtype=torch.int64)
+        self._num_experts = config.n_routed_experts
+        self.num_chosen_E = torch.zeros(len(dispatcher.expert_ids), dtype=torch.int64)
         self._router = router_config(config)
         self._shared = None
         if weights.shared_experts is not None:
@@ -77,3 +78,11 @@ class MoE:
         y_RD = kernels.grouped_mlp(sent.x_RD, sent.counts, weights.gate_up_E2FD, weights.down_EDF)
         routed_TD = self._dispatcher.combine(y_RD, sent.handle)
         return routed_TD if self._shared is None else routed_TD + self._shared(x_TD)
+
+    def expert_load(self) -> list[int]:
+        """How many tokens each expert of the layer has had here since start."""
+        load = [0] * self._num_experts
+        counts = self.num_chosen_E.tolist()
+        for expert_id, count in zip(self._dispatcher.expert_ids, counts, strict=True):
+            load[expert_id] += count
+        return load

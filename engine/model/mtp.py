@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 from leadline.engine.model.attention import StepContext
+from leadline.engine.model.dispatch import MakeDispatcher
+from leadline.engine.model.embedding import make_embed
 from leadline.engine.model.layer import DecoderLayer
 from leadline.engine.model.linear import make_linear
 from leadline.engine.model.weights import MTPWeights
@@ -27,17 +29,20 @@ class MTPLayer:
         weights: MTPWeights,
         kernels: KernelSet,
         parallel: ParallelContext,
+        make_dispatcher: MakeDispatcher,
     ) -> None:
         self._weights = weights
         self._kernels = kernels
         self._parallel = parallel
         self._eps = config.rms_norm_eps
+        self._embed = make_embed(weights.embed_tokens, parallel.tp)
         self._eh_proj = make_linear(weights.eh_proj, kernels)
         self.layer = DecoderLayer(
             config,
             weights.layer,
             kernels,
             parallel,
+            make_dispatcher,
             layer=config.num_hidden_layers,
             first_slot=FIRST_SLOT,
         )
@@ -68,7 +73,6 @@ class MTPLayer:
 
     def _combine(self, hidden_TD: Tensor, token_ids_T: Tensor) -> Tensor:
         """eh_proj of the normed embedding beside the normed hidden state."""
-        embedding = torch.nn.functional.embedding(token_ids_T, self._weights.embed_tokens)
-        e = self._kernels.rms_norm(embedding, self._weights.enorm, self._eps)
+        e = self._kernels.rms_norm(self._embed(token_ids_T), self._weights.enorm, self._eps)
         h = self._kernels.rms_norm(hidden_TD, self._weights.hnorm, self._eps)
         return self._eh_proj(torch.cat((e, h), dim=-1))

@@ -149,6 +149,7 @@ def _mlp(tensors: Tensors, prefix: str) -> DenseWeights:
 
 def _moe(tensors: Tensors, prefix: str, config: ModelConfig) -> MoEWeights:
     experts = [f"{prefix}.experts.{i}" for i in range(config.n_routed_experts)]
+    experts = [name for name in experts if f"{name}.down_proj.weight" in tensors]  # those here
     dtype = _activation_dtype(tensors)
     bias_name = f"{prefix}.gate.e_score_correction_bias"
     return MoEWeights(

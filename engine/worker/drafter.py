@@ -14,6 +14,7 @@ from torch import Tensor
 from leadline.engine.model.attention import StepContext
 from leadline.engine.model.deepseek import DeepseekModel
 from leadline.engine.model.mtp import MTPLayer
+from leadline.engine.model.no_memory import NoMemory
 from leadline.engine.model.paged_memory import PagedMemory
 from leadline.engine.worker.input_batch import ForwardBatch, Span, make_meta
 from leadline.engine.worker.requests import HeldRequest
@@ -101,13 +102,19 @@ class Drafter:
         assert request.last_hidden is not None, "a request goes on where it stopped, or at a page"
         return request.last_hidden
 
-    def propose(self, rows: Sequence[DraftRow], sampler: Sampler) -> int:
+    def propose(self, rows: Sequence[DraftRow], sampler: Sampler, least_passes: int = 0) -> int:
         """Fill the requests' `draft_ids`, one pass of the MTP layer for each depth.
 
         The first pass takes the main model's hidden state; later ones the MTP layer's own, and
         write entries that the next step replaces. Drafts are sampled as the target samples. A chain
         ends where the request's pages or the model's positions end, at an end token, or at a draft
         that is unlikely to be right.
+
+        Args:
+            rows: who wants drafts.
+            sampler: of the target.
+            least_passes: so many times the layer is passed, without any row if need be, since other
+                ranks wait for this one there.
 
         Returns:
             How many rows all passes had together.
@@ -118,13 +125,21 @@ class Drafter:
             row.num_drafts = min(row.num_drafts, capacity - position)
         live = [row for row in rows if row.num_drafts > 0]
         hidden_BD = _stack_hidden(live)
-        num_passes = 0
+        num_rows = num_passes = 0
         while live:
-            num_passes += len(live)
+            num_rows += len(live)
+            num_passes += 1
             hidden_BD, going_on = self._pass(live, hidden_BD, sampler)
             hidden_BD = hidden_BD[going_on]
             live = [live[i] for i in going_on]
-        return num_passes
+        for _ in range(num_passes, least_passes):
+            self._pass_without_rows()
+        return num_rows
+
+    def _pass_without_rows(self) -> None:
+        nothing = torch.empty(0, dtype=torch.int64)
+        step = self._model.step_context(nothing, NoMemory())
+        self._mtp.forward(self.page_hidden_PD[:0], nothing, step)
 
     def _pass(
         self, rows: list[DraftRow], hidden_BD: Tensor, sampler: Sampler

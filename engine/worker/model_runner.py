@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from leadline.engine.model.deepseek import DeepseekModel
+from leadline.engine.model.no_memory import NoMemory
 from leadline.engine.model.paged_memory import PagedMemory
+from leadline.engine.parallel.lockstep import AloneInStep, Lockstep, StepSizes
 from leadline.engine.step import ModelOutput, RowOutput, SchedulerOutput
 from leadline.engine.worker.drafter import Drafter, DraftRow
 from leadline.engine.worker.grammar_path import Grammars
@@ -41,6 +43,7 @@ class ModelRunner:
         checksums: PageChecksums | None = None,
         grammars: Grammars | None = None,
         logprobs_mode: str = "raw",
+        lockstep: Lockstep | None = None,
     ) -> None:
         """A runner that holds no request.
 
@@ -55,6 +58,7 @@ class ModelRunner:
             checksums: of the pages; None if the plans check none.
             grammars: compiled ones; None if the requests have none.
             logprobs_mode: `raw` or `processed` logits for the log-probabilities of output tokens.
+            lockstep: with the ranks that have other requests; None if there are none.
         """
         self._model = model
         self._memory = memory
@@ -64,12 +68,16 @@ class ModelRunner:
         self._drafter = drafter
         self._host_pages = host_pages
         self._checksums = checksums
+        self._lockstep = lockstep or AloneInStep()
         self._held = HeldRequests(vocab_size=vocab_size, grammars=grammars)
         self._sampler = Sampler(kernels, self._held.table, logprobs_mode=logprobs_mode)
 
     @torch.inference_mode()
     def run(self, plan: SchedulerOutput) -> ModelOutput:
-        """Compute every row of the plan; an empty plan gives an empty result."""
+        """Compute every row of the plan; an empty plan gives an empty result.
+
+        A rank takes part in the layers of a step in which another one has rows.
+        """
         started_s = time.perf_counter()
         failed_loads = []
         if plan.page_moves:
@@ -82,12 +90,16 @@ class ModelRunner:
         self._held.apply(plan)
         results = [RowOutput(token_ids=[], is_skipped=True) for _ in plan.rows]
         rows = self._held.live_rows(plan)
+        sizes = self._lockstep.agree(_sizes(rows))
         if rows:
             self._compute(rows, results)
+        elif sizes.num_tokens:
+            self._take_part()
         computed_s = time.perf_counter()
         num_draft_passes = 0
         if self._drafter is not None:
-            num_draft_passes = self._draft(rows, results, self._drafter)
+            self._lockstep.begin_drafts(sizes)
+            num_draft_passes = self._draft(rows, results, self._drafter, sizes.num_passes)
         ended_s = time.perf_counter()
         return ModelOutput(
             step_id=plan.step_id,
@@ -173,16 +185,28 @@ class ModelRunner:
                 result.logprobs = [found[begin + i] for i in range(len(result.token_ids))]
             begin += span.num_samples
 
-    def _draft(self, rows: list[LiveRow], results: list[RowOutput], drafter: Drafter) -> int:
+    def _take_part(self) -> None:
+        """Pass the layers without a token, so that their collective operations are complete."""
+        nothing = torch.empty(0, dtype=torch.int64)
+        self._model.forward(nothing, self._model.step_context(nothing, NoMemory()))
+
+    def _draft(
+        self, rows: list[LiveRow], results: list[RowOutput], drafter: Drafter, least_passes: int
+    ) -> int:
         wanted = [
             DraftRow(row.request, min(row.row.num_drafts, row.request.num_tokens_left - 1))
             for row in rows
             if row.row.num_drafts > 0 and results[row.index].token_ids and not row.request.is_over
         ]
-        num_passes = drafter.propose(wanted, self._sampler)
+        num_passes = drafter.propose(wanted, self._sampler, least_passes)
         for row in rows:
             results[row.index].num_drafts = len(row.request.draft_ids)
         return num_passes
+
+
+def _sizes(rows: list[LiveRow]) -> StepSizes:
+    depths = [row.row.num_drafts for row in rows if row.row.num_drafts > 0]
+    return StepSizes(sum(row.num_tokens for row in rows), len(depths), max(depths, default=0))
 
 
 def verify(draft_ids: list[int], sampled_ids: list[int]) -> list[int]:
