@@ -14,7 +14,14 @@ from torch import Tensor
 
 from leadline.kernels.attention import MLAAttention
 from leadline.kernels.latent_cache import LatentCacheLayer
-from leadline.kernels.sampling import SamplingBatch
+from leadline.kernels.sampling_api import (
+    CountAccepted,
+    MergeShards,
+    ProcessLogits,
+    Sample,
+    SampleShard,
+    TokenLogprobs,
+)
 from leadline.kernels.types import QuantTensor
 
 
@@ -103,6 +110,14 @@ class RouterConfig:
     group_score: str
     renormalize: bool
     scaling_factor: float
+
+
+class VocabLogits(Protocol):
+    """`hidden @ head.T`, its sums not rounded: of bfloat16 logits, many are equal."""
+
+    def __call__(self, hidden_TD: Tensor, head_VD: Tensor) -> Tensor:
+        """Both of one dtype. Returns float32 [T, V]."""
+        ...
 
 
 class RouterLogits(Protocol):
@@ -204,51 +219,6 @@ class MergeAttention(Protocol):
         ...
 
 
-class ProcessLogits(Protocol):
-    """Logits as tokens are sampled from them; what cannot be sampled is at -inf.
-
-    In this order: tokens that are not allowed or are banned go to -inf; bias is added; then the
-    repetition penalty, frequency and presence penalties; the temperature divides (0 counts as 1);
-    min-p, top-k and top-p cut. Top-k keeps every token that ties with the k-th. Of a row with a
-    forced token, that one is at 0 and all others are at -inf, whatever else is asked for.
-    """
-
-    def __call__(self, logits_BV: Tensor, batch: SamplingBatch) -> Tensor:
-        """Float32 in and out; the argument is left as it is."""
-        ...
-
-
-class Sample(Protocol):
-    """One token for each row: Gumbel-max over the processed logits.
-
-    The noise is `sampling.gumbel_noise(seed, position, token id)`; at temperature 0 there is none,
-    and nothing is cut. A forced token is sampled whatever the logits are. Ties: the lowest id wins.
-    """
-
-    def __call__(self, logits_BV: Tensor, batch: SamplingBatch) -> Tensor:
-        """Logits float32, left as they are.
-
-        Returns int64 [B]; `sampling.NAN_LOGITS` for a row whose logits hold a NaN, else
-        `sampling.NO_TOKEN` for one that allows no token.
-        """
-        ...
-
-
-class TokenLogprobs(Protocol):
-    """Log-probabilities (natural logarithm) of one token a row, and of the most likely ones."""
-
-    def __call__(
-        self, logits_BV: Tensor, ids_B: Tensor, num_top: int
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Logits float32, ids int64.
-
-        Returns the token's own log-probability, float32 [B]; its rank, int64 [B]: one more than
-        there are more likely tokens; ids, int64, and log-probabilities of the `num_top` most likely
-        tokens [B, num_top], the most likely first, of equals the lowest id.
-        """
-        ...
-
-
 class NewMLAAttention(Protocol):
     """Makes the stateful attention of one model: `plan` once a step, `run` once a layer."""
 
@@ -268,6 +238,7 @@ class KernelSet:
     linear_fp8: LinearFP8
     quantize_fp8: QuantizeFP8
     swiglu: Swiglu
+    vocab_logits: VocabLogits
     router_logits: RouterLogits
     route: Route
     permute: Permute
@@ -279,4 +250,7 @@ class KernelSet:
     mla_attention: NewMLAAttention
     process_logits: ProcessLogits
     sample: Sample
+    sample_shard: SampleShard
+    merge_shards: MergeShards
+    count_accepted: CountAccepted
     token_logprobs: TokenLogprobs

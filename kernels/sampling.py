@@ -131,9 +131,16 @@ def philox_4x32(counter: tuple[Tensor, Tensor], key: tuple[Tensor, Tensor]) -> l
     return [x0, x1, x2, x3]
 
 
-def gumbel_noise(seeds_B: Tensor, positions_B: Tensor, vocab_size: int) -> Tensor:
-    """Gumbel noise float32 [B, vocab_size], accurate in the tail (u is never 0 or 1)."""
-    groups = torch.arange(-(-vocab_size // 4), device=seeds_B.device)
+def gumbel_noise(
+    seeds_B: Tensor, positions_B: Tensor, vocab_size: int, first_id: int = 0
+) -> Tensor:
+    """Gumbel noise float32 [B, vocab_size], accurate in the tail (u is never 0 or 1).
+
+    Of the tokens from `first_id`, a multiple of 4.
+    """
+    assert first_id % 4 == 0, "a shard of the vocabulary starts on a multiple of 4"
+    first = first_id // 4
+    groups = torch.arange(first, first - (-vocab_size // 4), device=seeds_B.device)
     seeds = seeds_B.unsqueeze(1)
     key = (seeds & _MASK, (seeds >> 32) & _MASK)
     words = philox_4x32((groups.unsqueeze(0), positions_B.unsqueeze(1)), key)

@@ -16,6 +16,7 @@ from leadline.kernels.native import routing as native_routing
 from leadline.kernels.native import sampling as native_sampling
 from leadline.kernels.reference import (
     cache,
+    drafts,
     linear,
     logits,
     logprobs,
@@ -156,6 +157,11 @@ def _for_any_device() -> dict[str, list[Implementation]]:
         ],
         "quantize_fp8": [_reference(quant.quantize_fp8)],
         "swiglu": [_native(native_moe.swiglu), _reference(moe.swiglu)],
+        "vocab_logits": [
+            _native(native_linear.vocab_logits),
+            _reference(linear.vocab_logits, batch_invariant=False),
+            _tiled(tiled.vocab_logits_tiled),
+        ],
         "router_logits": [
             _native(native_linear.router_logits),
             _reference(linear.router_logits, batch_invariant=False),
@@ -179,6 +185,9 @@ def _for_any_device() -> dict[str, list[Implementation]]:
         ],
         "process_logits": [_reference(logits.process_logits)],
         "sample": [_native(native_sampling.sample), _reference(sample.sample)],
+        "sample_shard": [_reference(sample.sample_shard)],
+        "merge_shards": [_reference(sample.merge_shards)],
+        "count_accepted": [_reference(drafts.count_accepted)],
         "token_logprobs": [_reference(logprobs.token_logprobs)],
     }
 

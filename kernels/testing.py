@@ -32,9 +32,16 @@ PLAIN_ROUTER = RouterConfig("softmax", 1, 1, 4, "max", False, 1.0)
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
-    """Largest absolute difference over the largest absolute expected value; NaN never passes."""
+    """Largest absolute difference over the largest absolute expected value; NaN never passes.
+
+    Infinities have to be the same ones.
+    """
     if actual.shape != expected.shape:
         return math.inf
+    is_infinite = expected.isinf()
+    if bool((actual[is_infinite] != expected[is_infinite]).any()):
+        return math.inf
+    actual, expected = actual[~is_infinite], expected[~is_infinite]
     if expected.numel() == 0:
         return 0.0
     scale = expected.double().abs().max().clamp(min=1e-30)
@@ -253,6 +260,7 @@ def operation_inputs() -> dict[str, list[tuple[Any, ...]]]:
         "linear_fp8": [(torch.randn(n, 160), random_quant(200, 160)) for n in rows],
         "quantize_fp8": [(torch.randn(n, 160), s) for n in rows for s in ("fp32", "ue8m0")],
         "swiglu": [(torch.randn(n, 96),) for n in rows],
+        "vocab_logits": [(torch.randn(n, 160), torch.randn(72, 160)) for n in rows],
         "router_logits": [(torch.randn(n, 160), torch.randn(16, 160)) for n in rows],
         "route": [
             (x, bias, config)
@@ -269,6 +277,25 @@ def operation_inputs() -> dict[str, list[tuple[Any, ...]]]:
         ],
         "process_logits": _sampling_inputs(rows),
         "sample": _sampling_inputs(rows),
+        "sample_shard": [
+            (torch.randn(n, 50).round(decimals=1), sampling_batch(n, temperature=t), first_id)
+            for n in rows
+            for t in (0.0, 0.8)
+            for first_id in (0, 64_640)
+        ],
+        "merge_shards": [
+            (torch.randn(s, n).round(decimals=1), torch.randint(0, 50, (s, n)))
+            for n in rows
+            for s in (1, 4)
+        ],
+        "count_accepted": [
+            (
+                *torch.randint(0, 2, (2, n, width)),
+                torch.randint(0, width + 1, (n,)),
+            )
+            for n in rows
+            for width in (0, 1, 5)
+        ],
         "token_logprobs": [
             (torch.randn(n, 50).round(decimals=1), torch.randint(0, 50, (n,)), num_top)
             for n in rows

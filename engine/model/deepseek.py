@@ -91,5 +91,5 @@ class DeepseekModel:
 
     def compute_logits(self, hidden_TD: Tensor) -> Tensor:
         """Vocabulary logits, float32 [T, vocab_size]."""
-        logits = self._kernels.linear(hidden_TD, self._weights.lm_head)
-        return self._parallel.tp.all_gather(logits, dim=-1).to(torch.float32)
+        logits = self._kernels.vocab_logits(hidden_TD, self._weights.lm_head)
+        return self._parallel.tp.all_gather(logits, dim=-1)

@@ -68,8 +68,8 @@ class MTPLayer:
 
     def compute_logits(self, hidden_TD: Tensor) -> Tensor:
         """Vocabulary logits, float32 [T, vocab_size], of hidden states after the norm."""
-        logits = self._kernels.linear(hidden_TD, self._weights.head)
-        return self._parallel.tp.all_gather(logits, dim=-1).to(torch.float32)
+        logits = self._kernels.vocab_logits(hidden_TD, self._weights.head)
+        return self._parallel.tp.all_gather(logits, dim=-1)
 
     def _combine(self, hidden_TD: Tensor, token_ids_T: Tensor) -> Tensor:
         """eh_proj of the normed embedding beside the normed hidden state."""

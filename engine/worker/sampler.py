@@ -70,7 +70,7 @@ class Sampler:
         return batch
 
     def sample(self, logits_BV: Tensor, batch: SamplingBatch) -> list[int]:
-        """One token for each row (`kernels.api.Sample`)."""
+        """One token for each row (`kernels.sampling_api.Sample`)."""
         ids: list[int] = self._kernels.sample(logits_BV, batch).tolist()
         return ids
 

@@ -12,6 +12,11 @@ def linear(x_TK: Tensor, weight_NK: Tensor | QuantTensor) -> Tensor:
     return _product(x_TK, weight_NK, x_TK.dtype)
 
 
+def vocab_logits(hidden_TD: Tensor, head_VD: Tensor) -> Tensor:
+    """See `api.VocabLogits`."""
+    return _product(hidden_TD, head_VD, torch.float32)
+
+
 def router_logits(x_TD: Tensor, gate_ED: Tensor) -> Tensor:
     """See `api.RouterLogits`."""
     return _product(x_TD, gate_ED, torch.float32)

@@ -13,7 +13,7 @@ _pack = struct.Struct("=QQQQQQ").pack
 
 
 def sample(logits_BV: Tensor, batch: SamplingBatch) -> Tensor:
-    """See `api.Sample`; rules about tokens are applied by the reference."""
+    """See `sampling_api.Sample`; rules about tokens are applied by the reference."""
     num_rows, vocab_size = logits_BV.shape
     if logits_BV.dtype != torch.float32 or logits_BV.device.type != "cpu":
         raise ValueError(f"logits are {logits_BV.dtype} on {logits_BV.device}, not float32 on cpu")

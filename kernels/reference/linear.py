@@ -12,6 +12,11 @@ def linear(x_TK: Tensor, weight_NK: Tensor) -> Tensor:
     return x_TK @ weight_NK.T
 
 
+def vocab_logits(hidden_TD: Tensor, head_VD: Tensor) -> Tensor:
+    """See `api.VocabLogits`."""
+    return hidden_TD.float() @ head_VD.float().T
+
+
 def router_logits(x_TD: Tensor, gate_ED: Tensor) -> Tensor:
     """See `api.RouterLogits`."""
     return linear(x_TD.float(), gate_ED)

@@ -1,4 +1,4 @@
-"""What happens to logits before a token is sampled from them (order: `api.ProcessLogits`)."""
+"""What happens to logits before a token is sampled; the order is `sampling_api.ProcessLogits`'s."""
 
 import torch
 from torch import Tensor
@@ -59,7 +59,7 @@ def cut_logits(logits_BV: Tensor, batch: SamplingBatch) -> Tensor:
 
 
 def process_logits(logits_BV: Tensor, batch: SamplingBatch) -> Tensor:
-    """See `api.ProcessLogits`."""
+    """See `sampling_api.ProcessLogits`."""
     logits = cut_logits(adjust_logits(logits_BV, batch), batch)
     if batch.forced_B is None:
         return logits

@@ -7,7 +7,7 @@ from torch import Tensor
 def token_logprobs(
     logits_BV: Tensor, ids_B: Tensor, num_top: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See `api.TokenLogprobs`."""
+    """See `sampling_api.TokenLogprobs`."""
     logprobs_BV = logits_BV.log_softmax(-1)
     own_B = logprobs_BV.gather(1, ids_B.unsqueeze(1)).squeeze(1)
     rank_B = 1 + (logprobs_BV > own_B.unsqueeze(1)).sum(-1)

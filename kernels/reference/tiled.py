@@ -26,6 +26,11 @@ def linear_tiled(x_TK: Tensor, weight_NK: Tensor) -> Tensor:
     return torch.bmm(tiles, weight).flatten(0, 1)[:num_rows]
 
 
+def vocab_logits_tiled(hidden_TD: Tensor, head_VD: Tensor) -> Tensor:
+    """See `api.VocabLogits`; batch-invariant."""
+    return linear_tiled(hidden_TD.float(), head_VD.float())
+
+
 def router_logits_tiled(x_TD: Tensor, gate_ED: Tensor) -> Tensor:
     """See `api.RouterLogits`; batch-invariant."""
     return linear_tiled(x_TD.float(), gate_ED)

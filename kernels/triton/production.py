@@ -17,12 +17,16 @@ from torch import Tensor
 from leadline.kernels.api import Permutation, RouterConfig
 from leadline.kernels.attention import AttentionMeta, MLAProjection
 from leadline.kernels.latent_cache import LatentCacheLayer, LatentLayout
-from leadline.kernels.sampling import SamplingBatch
+from leadline.kernels.sampling import AllowedTokens, Penalties, SamplingBatch
 from leadline.kernels.triton.cache import read_latent, write_latent
 from leadline.kernels.triton.compile import compile_launches
+from leadline.kernels.triton.dense import linear, router_logits, vocab_logits
+from leadline.kernels.triton.drafts import count_accepted
 from leadline.kernels.triton.experts import grouped_mlp
 from leadline.kernels.triton.grouped_linear import grouped_linear
 from leadline.kernels.triton.linear import linear_fp8
+from leadline.kernels.triton.logits import process_logits
+from leadline.kernels.triton.logprobs import token_logprobs
 from leadline.kernels.triton.merge import merge_attention
 from leadline.kernels.triton.mla import TritonMLA
 from leadline.kernels.triton.norm import add_rms_norm, add_rms_norm_fp8, rms_norm
@@ -30,7 +34,7 @@ from leadline.kernels.triton.permute import permute, unpermute
 from leadline.kernels.triton.quant import quantize_fp8
 from leadline.kernels.triton.rope import apply_rope
 from leadline.kernels.triton.router import route
-from leadline.kernels.triton.sample import sample
+from leadline.kernels.triton.sample import sample, sample_shard
 from leadline.kernels.triton.swiglu import swiglu, swiglu_fp8
 from leadline.kernels.types import QuantTensor
 
@@ -74,7 +78,29 @@ def small_launches(m: int) -> Launches:
     yield f"unpermute {m}", lambda: unpermute(empty(8 * m, D), permutation, weights)
     halves = empty(m, H, 128, dtype=torch.float32), empty(m, H, dtype=torch.float32)
     yield f"merge_attention {m}", lambda: merge_attention(*halves, *halves)
-    yield f"sample {m}", lambda: sample(empty(m, VOCAB, dtype=torch.float32), batch(m))
+
+
+def sampling_launches(m: int) -> Launches:
+    """From logits to tokens, for m rows."""
+    logits, ids = empty(m, VOCAB, dtype=torch.float32), empty(m, dtype=INT64)
+    yield f"sample {m}", lambda: sample(logits, batch(m))
+    yield f"sample_shard {m}", lambda: sample_shard(logits[:, : VOCAB // 8], batch(m), 16)
+    yield f"process_logits {m}", lambda: process_logits(logits, ruled_batch(m))
+    yield f"token_logprobs {m}", lambda: token_logprobs(logits, ids, 20)
+    drafts = empty(m, 3, dtype=INT64)
+    yield f"count_accepted {m}", lambda: count_accepted(drafts, drafts, ids)
+
+
+def ruled_batch(m: int) -> SamplingBatch:
+    """Cuts, and all rules that have kernels."""
+    sampling, row, real = batch(m), empty(m, dtype=INT64), empty(m, dtype=torch.float32)
+    counts = empty(m, VOCAB, dtype=torch.int32)
+    sampling.no_cuts = False
+    sampling.forced_B = row
+    sampling.allowed = AllowedTokens(row, empty(m, VOCAB // 32, dtype=torch.int32))
+    in_prompt = empty(m, VOCAB, dtype=torch.bool)
+    sampling.penalties = Penalties(row, real, real, real, counts, in_prompt)
+    return sampling
 
 
 def batch(m: int) -> SamplingBatch:
@@ -93,7 +119,11 @@ def batch(m: int) -> SamplingBatch:
 
 
 def linear_launches(m: int) -> Launches:
-    """Dense FP8 products: `q_a_proj` with `kv_a_proj`, and `o_proj`."""
+    """Dense FP8 products: `q_a_proj` with `kv_a_proj`, and `o_proj`; those of other weights."""
+    gate = empty(E, D, dtype=torch.float32)
+    yield f"router_logits {m}", lambda: router_logits(empty(m, D), gate)
+    yield f"vocab_logits {m}", lambda: vocab_logits(empty(m, D), empty(VOCAB, D))
+    yield f"linear {m}", lambda: linear(empty(m, 2 * D), empty(D, 2 * D))
     for n, k in ((2112, D), (D, H * 128)):
         yield f"linear_fp8 {m}x{n}x{k}", partial(linear_fp8, empty(m, k), weight(n, k))
 
@@ -148,6 +178,7 @@ def all_launches() -> Launches:
     """Decode and prefill, one token among them: Triton compiles for a size of 1 apart."""
     for m in (1, 4096):
         yield from small_launches(m)
+        yield from sampling_launches(m)
     for m in (1, 32, 64, 4096):
         yield from linear_launches(m)
     for m in (1, 1024, 2048, 16_384):

@@ -5,8 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from leadline.kernels.reference.logits import adjust_logits, cut_logits
 from leadline.kernels.sampling import NAN_LOGITS, NO_TOKEN, SamplingBatch
+from leadline.kernels.triton.logits import adjust_logits, cut_logits
 
 BLOCK = 4096  # tokens that a program looks at together
 MAX_PARTS = 32  # programs of a row
@@ -86,10 +86,14 @@ def sample_kernel(
     logits_stride,
     vocab_size,
     part_size,
+    first_id,
     divide: tl.constexpr,
     block: tl.constexpr,
 ):
-    """Program (b, p): the best token of part p of row b and its value, NaN if there is one."""
+    """Program (b, p): the best token of part p of row b and its value, NaN if there is one.
+
+    Token t of the logits has the id `first_id` + t.
+    """
     row = tl.program_id(0).to(tl.int64)
     temperature = tl.load(temperatures_ptr + row)
     seed, position = tl.load(seeds_ptr + row), tl.load(positions_ptr + row).to(tl.int32)
@@ -105,7 +109,7 @@ def sample_kernel(
         if temperature > 0:
             if divide:
                 logits = tl.div_rn(logits, tl.zeros_like(logits) + temperature)
-            group = begin // 4 + tl.arange(0, block // 4)
+            group = (first_id + begin) // 4 + tl.arange(0, block // 4)
             logits += gumbel_noise(seed, position, group)
         is_better = logits > best
         best_ids = tl.where(is_better, token, best_ids)
@@ -114,12 +118,19 @@ def sample_kernel(
     token = tl.min(tl.where(best == largest, best_ids, vocab_size), axis=0)
     place = row * tl.num_programs(1) + tl.program_id(1)
     tl.store(values_ptr + place, tl.where(tl.max(has_nan, axis=0) > 0, float("nan"), largest))
-    tl.store(ids_ptr + place, token)
+    tl.store(ids_ptr + place, first_id + token)
 
 
 @triton.jit
 def choose_kernel(
-    values_ptr, part_ids_ptr, ids_ptr, num_parts, nan_id, empty_id, parts: tl.constexpr
+    values_ptr,
+    part_ids_ptr,
+    best_ptr,
+    ids_ptr,
+    num_parts,
+    nan_id,
+    empty_id,
+    parts: tl.constexpr,
 ):
     """The best of the parts of a row; `empty_id` if it allows no token."""
     row = tl.program_id(0).to(tl.int64)
@@ -133,44 +144,62 @@ def choose_kernel(
     best = tl.sum(tl.where(part == first, part_ids, 0), axis=0).to(tl.int64)
     best = tl.where((largest == -float("inf")) & (empty_id < 0), empty_id.to(tl.int64), best)
     tl.store(ids_ptr + row, tl.where(is_nan, nan_id.to(tl.int64), best))
+    tl.store(best_ptr + row, tl.where(is_nan, float("nan"), largest))
+
+
+def _best(
+    logits_BV: Tensor, batch: SamplingBatch, *, divide: bool, empty_id: int, first_id: int = 0
+) -> tuple[Tensor, Tensor]:
+    """(value, id) of the best token of each row; `divide` by the temperature."""
+    logits = logits_BV if logits_BV.stride(-1) == 1 else logits_BV.contiguous()
+    num_rows, vocab_size = logits.shape
+    best = torch.empty(num_rows, device=logits.device)
+    ids = torch.empty(num_rows, dtype=torch.int64, device=logits.device)
+    if num_rows == 0:
+        return best, ids
+    blocks = triton.cdiv(vocab_size, BLOCK)
+    part_size = triton.cdiv(blocks, MAX_PARTS) * BLOCK
+    num_parts = triton.cdiv(vocab_size, part_size)
+    values = torch.empty(num_rows, num_parts, device=logits.device)
+    part_ids = torch.empty(num_rows, num_parts, dtype=torch.int32, device=logits.device)
+    sample_kernel[(num_rows, num_parts)](
+        logits,
+        batch.temperature_B,
+        batch.seeds_B,
+        batch.positions_B,
+        values,
+        part_ids,
+        logits.stride(0),
+        vocab_size,
+        part_size,
+        first_id,
+        divide=divide,
+        block=BLOCK,
+        num_warps=8,
+    )
+    parts = triton.next_power_of_2(num_parts)
+    choose_kernel[(num_rows,)](
+        values, part_ids, best, ids, num_parts, NAN_LOGITS, empty_id, parts=parts, num_warps=1
+    )
+    return best, ids
 
 
 def sample(logits_BV: Tensor, batch: SamplingBatch) -> Tensor:
-    """See `api.Sample`; token rules and cuts are those of the reference."""
+    """See `sampling_api.Sample`."""
     adjusted = adjust_logits(logits_BV, batch)
     is_cut = not batch.all_greedy and not batch.no_cuts
     # No cut drops the token that a greedy row takes.
     seen = cut_logits(adjusted, batch) if is_cut else adjusted
-    num_rows, vocab_size = seen.shape
-    ids = torch.empty(num_rows, dtype=torch.int64, device=seen.device)
-    if num_rows:
-        blocks = triton.cdiv(vocab_size, BLOCK)
-        part_size = triton.cdiv(blocks, MAX_PARTS) * BLOCK
-        num_parts = triton.cdiv(vocab_size, part_size)
-        values = torch.empty(num_rows, num_parts, device=seen.device)
-        part_ids = torch.empty(num_rows, num_parts, dtype=torch.int32, device=seen.device)
-        seen = seen if seen.stride(-1) == 1 else seen.contiguous()
-        sample_kernel[(num_rows, num_parts)](
-            seen,
-            batch.temperature_B,
-            batch.seeds_B,
-            batch.positions_B,
-            values,
-            part_ids,
-            seen.stride(0),
-            vocab_size,
-            part_size,
-            divide=not is_cut,
-            block=BLOCK,
-            num_warps=8,
-        )
-        empty_id = 0 if adjusted is logits_BV else NO_TOKEN
-        parts = triton.next_power_of_2(num_parts)
-        choose_kernel[(num_rows,)](
-            values, part_ids, ids, num_parts, NAN_LOGITS, empty_id, parts=parts, num_warps=1
-        )
+    empty_id = 0 if adjusted is logits_BV else NO_TOKEN
+    _, ids = _best(seen, batch, divide=not is_cut, empty_id=empty_id)
     if batch.forced_B is not None:
         ids = torch.where(batch.forced_B >= 0, batch.forced_B, ids)
     if seen is not logits_BV or batch.forced_B is not None:
         ids = ids.masked_fill(logits_BV.isnan().any(-1), NAN_LOGITS)
     return ids
+
+
+def sample_shard(logits_BV: Tensor, batch: SamplingBatch, first_id: int) -> tuple[Tensor, Tensor]:
+    """See `sampling_api.SampleShard`."""
+    assert first_id % 4 == 0, "a shard of the vocabulary starts on a multiple of 4"
+    return _best(logits_BV, batch, divide=True, empty_id=0, first_id=first_id)

@@ -61,6 +61,9 @@ def triton_kernels() -> dict[str, TritonKernel]:
         "rms_norm": TritonKernel(Deferred("norm", "rms_norm"), True),
         "add_rms_norm": TritonKernel(Deferred("norm", "add_rms_norm"), True),
         "apply_rope": TritonKernel(Deferred("rope", "apply_rope"), True),
+        "linear": TritonKernel(Deferred("dense", "linear"), True),
+        "vocab_logits": TritonKernel(Deferred("dense", "vocab_logits"), True),
+        "router_logits": TritonKernel(Deferred("dense", "router_logits"), True),
         "linear_fp8": TritonKernel(Deferred("linear", "linear_fp8"), False, _FP8_FORMATS),
         "quantize_fp8": TritonKernel(Deferred("quant", "quantize_fp8"), True),
         "swiglu": TritonKernel(Deferred("swiglu", "swiglu"), True),
@@ -72,7 +75,11 @@ def triton_kernels() -> dict[str, TritonKernel]:
         "read_latent": TritonKernel(Deferred("cache", "read_latent"), True),
         "merge_attention": TritonKernel(Deferred("merge", "merge_attention"), True),
         "mla_attention": TritonKernel(Deferred("mla", "TritonMLA"), False),
+        "process_logits": TritonKernel(Deferred("logits", "process_logits"), True),
         "sample": TritonKernel(Deferred("sample", "sample"), True),
+        "sample_shard": TritonKernel(Deferred("sample", "sample_shard"), True),
+        "count_accepted": TritonKernel(Deferred("drafts", "count_accepted"), True),
+        "token_logprobs": TritonKernel(Deferred("logprobs", "token_logprobs"), True),
     }
 
 

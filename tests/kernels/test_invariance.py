@@ -75,18 +75,32 @@ def rowwise_inputs(dtype: torch.dtype) -> dict[str, list[tuple[list[Any], list[A
             ([rows(h, r), some(r // 2), some(r // 2)], []) for h, r in ((1, 6), (3, 64))
         ],
         "linear": [([rows(k)], [torch.randn(n, k).to(dtype)]) for n, k in products],
+        "vocab_logits": [([rows(k)], [torch.randn(n, k).to(dtype)]) for n, k in products],
         "router_logits": [([rows(k)], [torch.randn(n, k)]) for n, k in ((16, 64), (13, 160))],
         "linear_fp8": [([rows(k)], [random_quant(n, k)]) for n, k in ((40, 64), (200, 160))],
         "quantize_fp8": [([rows(n)], [f]) for n in (5, 128, 300) for f in ("fp32", "ue8m0")],
         "swiglu": [([rows(2 * n)], []) for n in (1, 5, 40, 129)],
         "route": [([some(16)], [bias, config]) for bias in biases for config in routers],
+        "count_accepted": [
+            (
+                [*torch.randint(0, 2, (2, NUM_ROWS, 4)), torch.randint(0, 5, (NUM_ROWS,))],
+                [],
+            )
+        ],
         "merge_attention": [([some(h, 5), some(h), some(h, 5), some(h)], []) for h in (1, 3)],
     }
 
 
 ROWWISE = tuple(rowwise_inputs(torch.float32))
 TOGETHER = ("permute", "grouped_mlp", "unpermute", "write_latent", "read_latent")
-OTHERS = ("mla_attention", "process_logits", "sample", "token_logprobs")
+OTHERS = (
+    "mla_attention",
+    "merge_shards",
+    "process_logits",
+    "sample",
+    "sample_shard",
+    "token_logprobs",
+)
 
 
 def test_every_operation_is_covered() -> None:
@@ -257,3 +271,18 @@ def test_noise(vocab_size: int) -> None:
     whole = gumbel_noise(seeds, positions, vocab_size)
     for part in PARTS:
         assert same_bits(gumbel_noise(seeds[part], positions[part], vocab_size), whole[part])
+
+
+@flagged("sample_shard", "merge_shards")
+def test_shards(operation: str, candidate: Implementation) -> None:
+    logits, batch = 3 * torch.randn(NUM_ROWS, 131), sampling_batch(NUM_ROWS, temperature=0.8)
+    values, ids = torch.randn(4, NUM_ROWS), torch.randint(0, 131, (4, NUM_ROWS))
+
+    def run(part: slice) -> tuple[torch.Tensor, ...]:
+        if operation == "merge_shards":
+            return results(candidate.function(values[:, part], ids[:, part]))
+        return results(candidate.function(logits[part].clone(), batch_rows(batch, part), 400))
+
+    whole = run(slice(0, NUM_ROWS))
+    for part in PARTS:
+        assert all(same_bits(a, w[part]) for a, w in zip(run(part), whole, strict=True))

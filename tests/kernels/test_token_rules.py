@@ -27,7 +27,7 @@ VOCAB = 45  # fills no 32-bit word
 
 
 def by_definition(logits: torch.Tensor, batch: SamplingBatch, row: int) -> list[float]:
-    """The processed logits of one row, as `api.ProcessLogits` says it, in plain Python."""
+    """The processed logits of one row, as `sampling_api.ProcessLogits` says it, in plain Python."""
     values = [float(value) for value in logits[row]]
     rules = [batch.allowed, batch.banned, batch.bias, batch.penalties]
     assert all(rule is not None for rule in rules)

@@ -25,6 +25,7 @@ def test_no_kernel_spills() -> None:
         "large_kernel",
         "grouped_kernel",
         "decode_kernel",
+        "dense_kernel",
         "prefill_kernel",
     }
     assert [r for r in results if r["stack_bytes"]] == []

@@ -5,12 +5,13 @@ import math
 import pytest
 import torch
 
+from leadline.kernels.reference.sample import merge_shards
 from leadline.kernels.reference.sample import sample as reference
 from leadline.kernels.sampling import gumbel_noise
 from leadline.kernels.testing import ruled_batch, sampling_batch, to_device
 
 pytest.importorskip("triton", reason="triton is not installed; the extra `gpu` has it")
-from leadline.kernels.triton.sample import BLOCK, noise_kernel, sample
+from leadline.kernels.triton.sample import BLOCK, noise_kernel, sample, sample_shard
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -70,3 +71,19 @@ def test_ties_nan_and_rows_that_allow_nothing(temperature: float) -> None:
     ruled = ruled_batch(4, 200, temperature=temperature)
     ids = sample(*to_device((logits, ruled), DEVICE)).cpu()
     assert torch.equal(ids, reference(logits, ruled))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_shards_give_the_token_of_the_whole(temperature: float) -> None:
+    """Cut in three, with ties over the borders, a NaN, and a shard without any finite logit."""
+    logits = torch.randn(4, 600).round(decimals=1)
+    logits[0, [100, 300, 500]] = 9.0
+    logits[1, 450] = math.nan
+    logits[2, :200] = -math.inf
+    batch = sampling_batch(4, temperature=temperature, position=5)
+    parts = [
+        sample_shard(*to_device((logits[:, first:end], batch), DEVICE), first)
+        for first, end in ((0, 200), (200, 404), (404, 600))
+    ]
+    values, ids = (torch.stack(column) for column in zip(*parts, strict=True))
+    assert torch.equal(merge_shards(values, ids).cpu(), reference(logits, batch))
