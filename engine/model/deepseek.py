@@ -1,6 +1,5 @@
 """The DeepSeek-V2/V3 decoder over a flat batch of tokens (DeepSeek-V3, section 2)."""
 
-import torch
 from torch import Tensor
 
 from leadline.engine.model.attention import AttentionMemory, StepContext
