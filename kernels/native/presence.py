@@ -7,4 +7,4 @@ FOLDER = Path(__file__).parent
 
 def library_file(folder: Path = FOLDER) -> Path | None:
     """The library's file; whether it can be loaded is another question."""
-    return next((*folder.glob("_native*.so"), *folder.glob("_native*.pyd")), None)
+    return next(iter([*folder.glob("_native*.so"), *folder.glob("_native*.pyd")]), None)
