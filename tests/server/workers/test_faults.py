@@ -6,6 +6,7 @@ import shutil
 import signal
 import ssl
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,25 @@ def test_all_notice_that_the_engine_hangs(start: Any) -> None:
         assert stream.rest()[-1] == "data: [DONE]"
         assert other.get("/readyz").status_code == 200
         assert server.engine != engine
+
+
+def test_all_notice_that_the_engine_hangs_while_it_sleeps(start: Any) -> None:
+    """Of an order that was given through another worker."""
+    with start(engine_timeout_s=2.0) as server, server.clients() as (one, other):
+        assert one.post("/sleep").json()["status"] == "asleep"
+        engine = server.engine
+        os.kill(engine, signal.SIGSTOP)
+        server.wait_until(lambda: other.get("/is_sleeping").json()["is_sleeping"], "its sleep")
+        assert other.get("/health").json()["status"] == "asleep"
+        with ThreadPoolExecutor() as pool:
+            waking = pool.submit(one.post, "/wake_up")
+            server.wait_until(lambda: other.get("/health").json()["status"] == "stuck", "notice")
+            assert waking.result().json()["error"]["code"] == "engine_restarting"
+        assert "is started again: it had work" in server.errors
+        server.wait_until(lambda: other.get("/health").json()["status"] == "asleep", "the next")
+        assert server.engine != engine
+        assert other.post("/wake_up").json()["status"] == "awake"
+        assert other.post("/v1/chat/completions", json=CHAT | {"max_tokens": 1}).status_code == 200
 
 
 def test_connections_are_bounded_together(start: Any) -> None:
