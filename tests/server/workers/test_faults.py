@@ -16,6 +16,8 @@ import trustme
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
 
+BACKGROUND = {"model": "m", "input": "Hi", "max_output_tokens": 390, "background": True}
+
 
 class Stream:
     """A running answer whose first event has come."""
@@ -61,6 +63,7 @@ def test_a_worker_that_dies(start: Any) -> None:
         with server.clients() as (one, _):
             assert one.post("/v1/chat/completions", json=background).status_code == 200
         with server.clients() as clients:
+            made = clients[0].post("/v1/responses", json=BACKGROUND).json()
             one, other = [Stream(server, client, 200) for client in clients]
             dead = one.worker
             os.kill(dead, signal.SIGKILL)
@@ -73,6 +76,14 @@ def test_a_worker_that_dies(start: Any) -> None:
         )
         assert dead not in server.workers
         assert len(server.workers) == 2
+        path = f"/v1/responses/{made['id']}"
+        with server.clients() as clients:
+            for client in clients:
+                server.wait_until(
+                    lambda client=client: client.get(path).json()["status"] == "failed",
+                    "the end of its response",
+                )
+                assert client.get(path).json()["error"]["code"] == "server_error"
         with server.clients() as clients:
             answers = [client.post("/v1/chat/completions", json=background) for client in clients]
         assert [answer.status_code for answer in answers] == [200, 200]
