@@ -1,7 +1,7 @@
 """The composition root: the one file that names the concrete class of every seam."""
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -285,12 +285,13 @@ def build_core(
     on_stage("allocating the latent cache")
     grammars = GrammarStore(Path(config.model))
     runner = make_runner(config, loaded, grammars)
-    worker = Worker(
-        loaded,
-        runner,
-        lambda: load_model(config),
-        lambda model: make_runner(config, model, grammars),
-    )
+    stages = deque([""], maxlen=1)  # of waking up; the executor's thread tells
+
+    def make_runner_again(model: LoadedModel) -> ModelRunner:
+        stages.append("allocating the latent cache")
+        return make_runner(config, model, grammars)
+
+    worker = Worker(loaded, runner, lambda: load_model(config, stages.append), make_runner_again)
     num_drafts = _num_drafts(config, loaded)
     executor = LocalExecutor(worker, config.capacity(), grammars)
     scheduler, events = make_scheduler(
@@ -317,4 +318,11 @@ def build_core(
             ("speculation", f"up to {num_drafts} drafts a step" if num_drafts else "off"),
         ],
     )
-    return EngineCore(scheduler, executor, events=events, grammar_counts=grammars.counts), ready
+    core = EngineCore(
+        scheduler,
+        executor,
+        events=events,
+        grammar_counts=grammars.counts,
+        waking_stage=lambda: stages[0],
+    )
+    return core, ready

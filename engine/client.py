@@ -190,10 +190,12 @@ class EngineClient:
         self._ask(order)
 
     def _check_alive(self) -> None:
-        if self.alive:
-            return
+        if not self.alive:
+            raise self._death()
+
+    def _death(self) -> EngineDeadError:
         cause = self._status.cause if self._status is not None else "the engine is not running"
-        raise EngineRestartingError(cause) if self.is_restarting else EngineDeadError(cause)
+        return EngineRestartingError(cause) if self.is_restarting else EngineDeadError(cause)
 
     def _submit(self, request: EngineRequest) -> None:
         self._send(Submit(request))
@@ -266,9 +268,9 @@ class EngineClient:
         assert self._ready is not None
         if not self._ready.done() and status.state is EngineState.ENDED:
             self._ready.set_exception(EngineDeadError(status.cause))
-        self._resets.fail(EngineDeadError(status.cause))
-        self._surveys.fail(EngineDeadError(status.cause))
-        self.control.fail(EngineDeadError(status.cause))
+        self._resets.fail(self._death())
+        self._surveys.fail(self._death())
+        self.control.fail(self._death())
         for request_id, open_request in self._open.items():
             is_suspect = request_id in status.suspect_ids
             if open_request.survives(status, resume=self._resume, is_suspect=is_suspect):

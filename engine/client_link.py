@@ -24,6 +24,7 @@ class ClientLink:
         self._gone: set[bytes] = set()
         self._pausing: list[tuple[bytes, int, int]] = []
         self._waking: list[tuple[bytes, int]] = []
+        self._told_activity = ""
         self._owners: dict[str, bytes] = {}
         self._decoder = msgspec.msgpack.Decoder(ToEngine)
         self._encoder = msgspec.msgpack.Encoder()
@@ -69,10 +70,26 @@ class ClientLink:
             return
         pausing, self._pausing = self._pausing, []
         for client, ticket, sleep_level in pausing:
-            num_bytes = core.sleep(sleep_level) if sleep_level and is_paused else 0
+            num_bytes = self._put_to_sleep(core, sleep_level) if sleep_level and is_paused else 0
             self.deliver((), core)
             self.send(client, Done(ticket, is_paused, num_bytes=num_bytes))
         core.publish_events()
+
+    def tell_activity(self, core: EngineCore) -> None:
+        """Tell every client what the engine is busy with, if that has changed."""
+        if (activity := core.activity) != self._told_activity:
+            self._told_activity = activity
+            self.deliver((), core)
+
+    def _put_to_sleep(self, core: EngineCore, level: int) -> int:
+        """Announced first, since messages wait meanwhile; returns the bytes that are given up."""
+        core.announce("giving up memory")
+        self.tell_activity(core)
+        try:
+            return core.sleep(level)
+        finally:
+            core.announce("")
+            self.tell_activity(core)
 
     def tell_awake(self, core: EngineCore) -> None:
         """Answer who waits for the engine to be awake, if it is, or cannot be."""

@@ -57,6 +57,7 @@ class EngineCore:
         max_steps: int = MAX_STEPS_IN_FLIGHT,
         events: KVEventSink | None = None,
         grammar_counts: Callable[[], GrammarCounts] = GrammarCounts,
+        waking_stage: Callable[[], str] = str,
     ) -> None:
         """An engine at rest.
 
@@ -66,6 +67,7 @@ class EngineCore:
             max_steps: steps in flight at most; 1 plans a step only after the one before it.
             events: is told which pages the scheduler has cached and given away.
             grammar_counts: what the executor's grammars have been asked for.
+            waking_stage: how far an executor is that wakes up, in a few words.
         """
         assert 1 <= max_steps <= MAX_STEPS_IN_FLIGHT
         self._scheduler = scheduler
@@ -73,6 +75,8 @@ class EngineCore:
         self._max_steps = max_steps
         self._events = events
         self._grammar_counts = grammar_counts
+        self._waking_stage = waking_stage
+        self._activity = ""
         self._is_stalled = False
         self._is_told = False
         self.sleep_level = 0
@@ -164,6 +168,17 @@ class EngineCore:
         """Begin to take the memory back; see `finish_waking`. Steps wait for a `resume`."""
         if self.sleep_level and self._waking is None:
             self._waking = self._executor.wake_up()
+
+    def announce(self, activity: str) -> None:
+        """Say what it is about to be busy with that is no step; empty for nothing."""
+        self._activity = activity
+
+    @property
+    def activity(self) -> str:
+        """What it is busy with that is no step, and how far it is; empty for nothing."""
+        if self._waking is None:
+            return self._activity
+        return ": ".join(filter(None, ("waking up", self._waking_stage())))
 
     @property
     def is_waking(self) -> bool:
@@ -261,6 +276,7 @@ class EngineCore:
         stats.holds_requests = self.is_holding
         stats.is_paused = self.is_paused
         stats.sleep_level = self.sleep_level
+        stats.activity = self.activity
         return stats
 
     def survey(self) -> EngineSurvey:

@@ -120,6 +120,8 @@ class EngineStats(msgspec.Struct, kw_only=True):
         is_paused: no steps are taken, and none is in flight.
         holds_requests: new requests wait, since the engine is paused or is about to be.
         sleep_level: memory that is given up: 1 for pages, 2 for the weights too; 0 for none.
+        activity: what the engine is busy with that is no step and may take long, and how far it
+            is, for people; empty for nothing.
         num_steps: steps that computed at least one token.
         num_cached_pages: pages that the prefix cache lists.
         num_corrupted_requests: requests that failed because their logits were not finite.
@@ -148,6 +150,7 @@ class EngineStats(msgspec.Struct, kw_only=True):
     is_paused: bool = False
     holds_requests: bool = False
     sleep_level: int = 0
+    activity: str = ""
     num_running: int = 0
     num_waiting: int = 0
     num_deferred: int = 0

@@ -80,6 +80,7 @@ def _handle_messages(core: EngineCore, link: ClientLink, ready: Ready) -> bool:
     while True:
         link.tell_paused(core)
         link.tell_awake(core)
+        link.tell_activity(core)
         if not link.has_message(_patience_ms(core)):
             return True
         client, message = link.receive()

@@ -52,7 +52,7 @@ class ServerConfig:
         300.0, "seconds without a step after which an engine that has work is ended; 0 for never"
     )
     loading_timeout_s: float = _option(
-        900.0, "seconds without progress after which an engine that loads is ended; 0 for never"
+        900.0, "seconds without news after which an engine that loads is ended; 0 for never"
     )
     max_engine_restarts: int = _option(
         5, "restarts of a dead engine in a row, without a step in between; 0 for none"

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from leadline.engine.progress import Progress
 from leadline.server.errors import ErrorFields, UnavailableError
 from leadline.server.state import ServerState
 
@@ -65,10 +66,26 @@ class StallLimits:
     Attributes:
         min_s: seconds without a completed step that are always allowed.
         step_factor: so many times as long as predicted may a step take.
+        activity_s: seconds without news of what it has said that it is busy with; 0 for any.
     """
 
     min_s: float = 10.0
     step_factor: float = 10.0
+    activity_s: float = 900.0
+
+    def why_stuck(self, progress: Progress) -> str:
+        """Why the engine counts as stuck, for people; empty if it does not."""
+        waiting_s = progress.waiting_s
+        if progress.activity:
+            if not 0 < self.activity_s < waiting_s:
+                return ""
+            return (
+                f"the engine has told of nothing new for {waiting_s:.1f} s while it is busy with: "
+                f"{progress.activity}"
+            )
+        if waiting_s <= max(self.min_s, self.step_factor * progress.predicted_step_s):
+            return ""
+        return f"the engine has work and has not completed a step for {waiting_s:.1f} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +136,13 @@ class EngineHealth:
             return Condition("dead", "the engine is not running", age_s)
         if self._state.draining:
             return Condition("draining", "the server is shutting down", age_s)
-        waiting_s = engine.progress.waiting_s
-        predicted_s = engine.progress.predicted_step_s
-        if waiting_s > max(self._limits.min_s, self._limits.step_factor * predicted_s):
-            reason = f"the engine has work and has not completed a step for {waiting_s:.1f} s"
+        if reason := self._limits.why_stuck(engine.progress):
             return Condition("stuck", reason, age_s)
         if (count := engine.stats.num_corrupted_in_a_row) >= MAX_CORRUPTED:
             reason = f"the last {count} requests had logits that are not finite; restart the server"
             return Condition("corrupt", reason, age_s)
+        if engine.stats.sleep_level and (activity := engine.progress.activity):
+            return Condition("asleep", f"the engine sleeps; it is busy with: {activity}", age_s)
         if engine.stats.sleep_level:
             return Condition("asleep", "the engine sleeps; POST /wake_up ends that", age_s)
         if engine.stats.holds_requests:

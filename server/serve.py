@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import replace
 
 import uvloop
 
@@ -83,7 +84,10 @@ def serve(
             )
             times.end("config and tokenizer")
             run = _Run(server_config, served, resolved, lines, listener, times)
-            run.reporters, run.stall_limits = reporters, stall_limits
+            run.reporters = reporters
+            run.stall_limits = replace(
+                stall_limits or StallLimits(), activity_s=server_config.loading_timeout_s
+            )
             return uvloop.run(run.run(builder))
     except (EngineError, LoaderError, OSError) as error:
         return _fail(str(error))
@@ -219,7 +223,12 @@ class _Run:
         self, front: Front, engine: EngineProcess, client: EngineClient, stop: StopSignal
     ) -> int:
         """Wait for the end, whatever brings it, and let what runs end well."""
-        death = cause_of_death(engine, client, self._config.engine_timeout_s)
+        death = cause_of_death(
+            engine,
+            client,
+            timeout_s=self._config.engine_timeout_s,
+            loading_timeout_s=self._config.loading_timeout_s,
+        )
         failure: str | None = None
         try:
             cause = await stop.run_until(unless_failed(front, death))

@@ -89,6 +89,7 @@ class WorkersFront:
                 environment={_METRICS_VARIABLE: str(metrics)},
                 on_change=self._on_change,
                 on_death=self._on_death,
+                loading_timeout_s=config.loading_timeout_s,
             )
             for number in range(1, config.api_workers + 1)
         ]

@@ -59,6 +59,16 @@ class Stop(msgspec.Struct, tag="stop"):
     """Parent -> worker: write out what has been answered, and end."""
 
 
+class Starting(msgspec.Struct, tag="starting"):
+    """Worker -> parent, until it is prepared: at each stage, and every `BEAT_S` while it waits.
+
+    Attributes:
+        stage: what it is busy with, for people.
+    """
+
+    stage: str
+
+
 class Prepared(msgspec.Struct, tag="prepared"):
     """Worker -> parent: requests can be answered."""
 
@@ -91,7 +101,7 @@ class Report(msgspec.Struct, tag="report"):
 
 
 ToWorker = Open | Others | Drain | Stop
-FromWorker = Prepared | Failed | Report
+FromWorker = Starting | Prepared | Failed | Report
 
 WITHIN_LIMIT, BEYOND_LIMIT = b"+", b"-"
 """The byte that comes with a connection: whether there are not too many of them already."""

@@ -39,6 +39,7 @@ from leadline.server.workers.messages import (
     Others,
     Prepared,
     Report,
+    Starting,
     Stop,
     ToWorker,
 )
@@ -93,6 +94,7 @@ class Worker:
             EngineError, LoaderError, OSError: it cannot serve.
         """
         launch = self._launch
+        self._parent.tell(Starting("reading the tokenizer"))
         served = read_served_model(Path(launch.directory), launch.config)
         place = Place(
             name=launch.name,
@@ -100,7 +102,8 @@ class Worker:
             responses_directory=Path(launch.responses_directory),
         )
         try:
-            await self._client.attach()
+            await self._wait_for_engine()
+            self._parent.tell(Starting("starting what checks requests"))
             async with prepared_state(
                 launch.config, launch.resolved, served, self._client, place
             ) as state:
@@ -112,6 +115,14 @@ class Worker:
                 state.responses.close()
         finally:
             await self._client.close()
+
+    async def _wait_for_engine(self) -> None:
+        """It loads for as long as it loads; the parent is to hear that this process is well."""
+        attached = asyncio.create_task(self._client.attach())
+        while not attached.done():
+            self._parent.tell(Starting("waiting for the engine"))
+            await asyncio.wait((attached,), timeout=BEAT_S)
+        await attached
 
     async def _answer(self, server: HttpServer) -> None:
         """Answer requests until it is time to end."""

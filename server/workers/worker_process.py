@@ -23,6 +23,7 @@ from leadline.server.workers.messages import (
     Others,
     Prepared,
     Report,
+    Starting,
     Stop,
     ToWorker,
 )
@@ -41,6 +42,7 @@ class WorkerProcess:
     Attributes:
         number: from 1 on.
         num_lives: that have begun.
+        stage: what it is busy with until it is prepared.
         is_prepared: it could answer requests.
         is_open: it has been told to.
         report: what it has told of itself last.
@@ -57,6 +59,7 @@ class WorkerProcess:
         restarts: RestartPolicy | None = None,
         silent_s: float = 5.0,
         hung_s: float = 60.0,
+        loading_timeout_s: float = 0.0,
     ) -> None:
         """Nothing is started yet.
 
@@ -69,6 +72,7 @@ class WorkerProcess:
             restarts: `max_restarts` bounds starts that fail, in a row; None for the usual ones.
             silent_s: where it has told of nothing for so long, it gets no new connections.
             hung_s: and is killed, after so long.
+            loading_timeout_s: before it is prepared, it is killed after so long; 0 for never.
         """
         self.number = number
         self.num_lives = 0
@@ -79,16 +83,19 @@ class WorkerProcess:
         self._restarts = restarts or RestartPolicy()
         self._silent_s = silent_s
         self._hung_s = hung_s
+        self._loading_timeout_s = loading_timeout_s
         self._process: asyncio.subprocess.Process | None = None
         self._is_ending = False
         self._reset()
 
     def _reset(self) -> None:
         self.is_prepared = self.is_open = False
+        self.stage = "starting"
         self.report = Report()
         self._num_handed = 0
         self._heard_s = 0.0
-        self._is_silent = self._is_hung = False
+        self._is_silent = False
+        self._hang = ""
         self._shared: Others | None = None
         self._last_words: Failed | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -221,11 +228,8 @@ class WorkerProcess:
                 )
             self._connections = connections
             exit_code = await self._until_end(process, control, launch)
-        if self._last_words is not None:
-            return self._last_words.message
-        if self._is_hung:
-            return f"it told of nothing for {self._hung_s:g} s, and was killed"
-        return f"its process ended unexpectedly with exit code {exit_code}"
+        words = self._hang if self._last_words is None else self._last_words.message
+        return words or f"its process ended unexpectedly with exit code {exit_code}"
 
     async def _until_end(
         self, process: asyncio.subprocess.Process, control: socket.socket, launch: Launch
@@ -237,8 +241,10 @@ class WorkerProcess:
                 sock=control, limit=_MAX_LINE_BYTES
             )
             self._writer.write(msgspec.json.encode(launch) + b"\n")
+            self._heard_s = asyncio.get_running_loop().time()
             listener = asyncio.create_task(self._listen(reader))
-            tasks += [listener, asyncio.create_task(self._watch())]
+            watches = self._watch_start(), self._watch()
+            tasks += [listener, *map(asyncio.create_task, watches)]
             exit_code = await process.wait()
             await asyncio.wait((listener,), timeout=_LAST_WORDS_S)
             return exit_code
@@ -257,6 +263,8 @@ class WorkerProcess:
             while line := await reader.readline():
                 self._heard_s, self._is_silent = asyncio.get_running_loop().time(), False
                 match message := decoder.decode(line):
+                    case Starting(stage):
+                        self.stage = stage
                     case Prepared():
                         self.is_prepared = True
                     case Failed():
@@ -265,20 +273,38 @@ class WorkerProcess:
                         self.report = message
                 self._on_change(self)
 
+    async def _watch_start(self) -> None:
+        """End one that hangs before it is prepared."""
+        num_late, timeout_s = 0, self._loading_timeout_s
+        while not self.is_prepared:
+            await asyncio.sleep(self._silent_s / 5)
+            num_late = num_late + 1 if 0 < timeout_s < self._quiet_s else 0
+            if num_late == _NUM_LATE:
+                self._end_hang(
+                    f"it told of nothing new for {timeout_s:g} s (--loading-timeout) while it was "
+                    f"busy with: {self.stage}; it was killed"
+                )
+
+    @property
+    def _quiet_s(self) -> float:
+        return asyncio.get_running_loop().time() - self._heard_s
+
+    def _end_hang(self, cause: str) -> None:
+        self._hang = cause
+        self.send_signal(signal.SIGKILL)
+
     async def _watch(self) -> None:
         """Notice that it hangs: an open worker tells of itself every second, if only that it is."""
         num_late = 0
         while True:
             await asyncio.sleep(self._silent_s / 5)
-            quiet_s = asyncio.get_running_loop().time() - self._heard_s
-            num_late = num_late + 1 if self.is_open and quiet_s > self._silent_s else 0
+            num_late = num_late + 1 if self.is_open and self._quiet_s > self._silent_s else 0
             if num_late < _NUM_LATE:
                 continue
             if not self._is_silent:
                 self._is_silent = True
                 logger.warning("API worker %d tells of nothing; it gets no more", self.number)
                 self._on_change(self)
-            if quiet_s > self._hung_s:
-                self._is_hung = True
-                self.send_signal(signal.SIGKILL)
+            if self._quiet_s > self._hung_s:
+                self._end_hang(f"it told of nothing for {self._hung_s:g} s, and was killed")
                 return

@@ -75,6 +75,23 @@ def test_a_step_that_is_predicted_to_be_long_may_be(probed: Any, clock: Clock) -
     assert statuses(probed) == [200, 503, 503]
 
 
+def test_what_an_engine_says_that_it_is_busy_with_has_a_limit_of_its_own(
+    probed: Any, clock: Clock
+) -> None:
+    probed.engine.stats = EngineStats(is_paused=True, sleep_level=2, activity="waking up: 1 of 2")
+    probed.engine.progress.hear(probed.engine.stats)
+    clock.now_s += 899
+    assert statuses(probed) == [200, 503, 200]
+    body = probed.http.get("/readyz").json()
+    assert body["error"]["code"] == "engine_asleep"
+    assert "waking up: 1 of 2" in body["error"]["message"]
+    clock.now_s += 2
+    assert statuses(probed) == [200, 503, 503]
+    body = probed.http.get("/health").json()
+    assert body["error"]["code"] == "engine_stuck"
+    assert "901.0 s while it is busy with: waking up: 1 of 2" in body["error"]["message"]
+
+
 def test_an_engine_that_computes_nothing_but_nan(probed: Any) -> None:
     probed.engine.stats = EngineStats(num_corrupted_in_a_row=15)
     assert statuses(probed) == [200, 200, 200]

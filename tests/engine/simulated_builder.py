@@ -19,7 +19,8 @@ from leadline.loader.errors import CheckpointError
 
 
 class SimulatedConfig(msgspec.Struct, kw_only=True):
-    """`failure`: at start-up `config`, `checkpoint`, `bug` or `exit`; in a step `step`.
+    """`failure`: at start-up `config`, `checkpoint`, `bug` or `exit`; in a step `step`; `wake_up`
+    and `sleep`: takes for ever.
 
     `poison`: the engine is killed by a step of a request whose prompt holds this token.
     """
@@ -33,6 +34,14 @@ class PacedExecutor(SimulatedExecutor):
     """Takes real time, and fails when told to."""
 
     config = SimulatedConfig()
+
+    def sleep(self, level: int) -> None:
+        if self.config.failure == "sleep":
+            time.sleep(3600)
+        super().sleep(level)
+
+    def wake_up(self) -> Future[None]:
+        return Future() if self.config.failure == "wake_up" else super().wake_up()
 
     def execute(self, plan: SchedulerOutput) -> Future[ModelOutput]:
         time.sleep(self.config.step_s)
@@ -60,6 +69,10 @@ def build(data: bytes, on_stage: Callable[[str], None]) -> tuple[EngineCore, Rea
     capacity = Capacity(num_pages=200, page_size=4, max_model_len=400, max_num_seqs=16)
     executor = PacedExecutor(capacity, vocab_size=50)
     executor.config = config
-    core = EngineCore(Scheduler(capacity, max_num_batched_tokens=64), executor)
+    core = EngineCore(
+        Scheduler(capacity, max_num_batched_tokens=64),
+        executor,
+        waking_stage=lambda: "reading weights",
+    )
     ready = Ready(max_model_len=400, num_pages=200, page_size=4, summary=[("model", "simulated")])
     return core, ready

@@ -59,6 +59,46 @@ def test_waiting_begins_with_the_work_and_anew_with_each_step() -> None:
     assert (progress.waiting_s, progress.age_s) == (0, 2)
 
 
+def test_orders_to_a_sleeping_engine_are_waited_for() -> None:
+    clock = Clock()
+    progress = Progress(clock)
+    progress.ask(is_request=True)  # goes on after the sleep
+    progress.hear(EngineStats(is_paused=True, sleep_level=1))
+    clock.now_s += 100
+    assert (progress.waiting_s, progress.pending_since_s) == (0, None)
+    progress.ask()
+    clock.now_s += 3
+    assert progress.waiting_s == 3
+    progress.answer()
+    assert progress.waiting_s == 0
+    progress.ask(is_request=True)  # will be refused
+    clock.now_s += 2
+    assert progress.waiting_s == 2
+    progress.answer(is_request=True)
+    assert progress.waiting_s == 0
+    progress.hear(EngineStats())
+    clock.now_s += 1
+    assert progress.waiting_s == 1  # for the first one again
+
+
+def test_an_activity_is_waited_for_from_its_last_news_on() -> None:
+    clock = Clock()
+    progress = Progress(clock)
+    progress.hear(EngineStats(is_paused=True, sleep_level=2))
+    for stage in ("1 of 2", "2 of 2"):
+        clock.now_s += 50
+        progress.hear(EngineStats(is_paused=True, sleep_level=2, activity=stage))
+        clock.now_s += 3
+        progress.hear(EngineStats(is_paused=True, sleep_level=2, activity=stage))
+        assert (progress.waiting_s, progress.activity) == (3, stage)
+        assert progress.pending_since_s is None, "whoever has asked for it"
+    progress.hear(EngineStats())
+    assert (progress.waiting_s, progress.activity) == (0, "")
+    progress.hear(EngineStats(activity="giving up memory"))
+    progress.restart()
+    assert (progress.waiting_s, progress.activity) == (0, "")
+
+
 def test_steps_in_flight_are_predicted_once_their_cost_is_known() -> None:
     capacity = Capacity(num_pages=100, page_size=4, max_model_len=200, max_num_seqs=4)
     executor = SimulatedExecutor(capacity, step_time=StepTimeModel(fixed_s=2.0))

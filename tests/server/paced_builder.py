@@ -42,6 +42,16 @@ def broken(config: bytes, on_stage: OnStage) -> tuple[EngineCore, Ready]:
     return simulated_builder.build(b'{"failure": "checkpoint"}', on_stage)
 
 
+def drowsy(config: bytes, on_stage: OnStage) -> tuple[EngineCore, Ready]:
+    """Wakes up for ever."""
+    return simulated_builder.build(b'{"failure": "wake_up"}', on_stage)
+
+
+def sleepless(config: bytes, on_stage: OnStage) -> tuple[EngineCore, Ready]:
+    """Falls asleep for ever."""
+    return simulated_builder.build(b'{"failure": "sleep"}', on_stage)
+
+
 def endless(config: bytes, on_stage: OnStage) -> tuple[EngineCore, Ready]:
     """Loads for ever."""
     on_stage("reading weights: 1 of 9 MB")

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -326,6 +327,67 @@ def test_an_engine_that_hangs_for_too_long_is_killed(model: Path) -> None:
     assert status == 1
     assert "0.5 s (--engine-timeout), and was killed" in errors.splitlines()[-1]
     assert not Path(f"/proc/{engine}").exists()
+
+
+def post(server: Server, path: str) -> httpx.Response:
+    return httpx.post(f"{server.url}/{path}", timeout=20)
+
+
+def state_of_sleep(server: Server) -> dict[str, Any]:
+    body: dict[str, Any] = httpx.get(f"{server.url}/is_sleeping", timeout=20).json()
+    return body
+
+
+@pytest.mark.parametrize("order", ["wake_up", "a request"])
+def test_an_engine_that_hangs_while_it_sleeps(model: Path, order: str) -> None:
+    with running(model, max_engine_restarts=3, engine_timeout_s=3.0) as server:
+        assert post(server, "sleep").json() == {"status": "asleep", "freed_bytes": 800}
+        engine = engine_id(server)
+        os.kill(engine, signal.SIGSTOP)
+        time.sleep(0.5)
+        assert probes(server) == [200, 503, 200]  # it has nothing to do
+        with ThreadPoolExecutor() as pool:
+            is_order = order == "wake_up"
+            asked = pool.submit(post, server, order) if is_order else pool.submit(ask, server)
+            wait_for_probes(server, [200, 503, 503])
+            assert httpx.get(f"{server.url}/health").json()["status"] == "stuck"
+            answer = asked.result()
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] in ("engine_restarting", "engine_asleep")
+        wait_for_probes(server, [200, 503, 200])
+        assert engine_id(server) != engine
+        assert state_of_sleep(server) == {"is_sleeping": True, "level": 1}
+        assert post(server, "wake_up").json()["status"] == "awake"
+        assert probes(server) == [200, 200, 200]
+        assert ask(server).status_code == 200
+        server.process.send_signal(signal.SIGTERM)
+        assert "3 s (--engine-timeout), and was killed" in server.end()[1]
+
+
+@pytest.mark.parametrize(
+    ("builder", "order", "activity"),
+    [
+        ("drowsy", "wake_up", "waking up: reading weights"),
+        ("sleepless", "sleep", "giving up memory"),
+    ],
+)
+def test_waking_up_and_falling_asleep_have_a_limit(
+    model: Path, builder: str, order: str, activity: str
+) -> None:
+    options: dict[str, Any] = {"engine_timeout_s": 0.2, "loading_timeout_s": 1.5}
+    with running(model, builder, max_engine_restarts=3, **options) as server:
+        if order == "wake_up":
+            post(server, "sleep")
+        engine = engine_id(server)
+        answer = post(server, order)
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] == "engine_restarting"
+        wait_for_probes(server, [200, 503, 200])
+        assert engine_id(server) != engine
+        assert state_of_sleep(server)["is_sleeping"] == (order == "wake_up")
+        server.process.send_signal(signal.SIGTERM)
+        error = f"1.5 s (--loading-timeout) while it was busy with: {activity}; it was killed"
+        assert error in server.end()[1]
 
 
 def test_an_engine_that_hangs_while_loading_is_killed(model: Path) -> None:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import ssl
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 import trustme
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+
+BACKGROUND = {"model": "m", "input": "Hi", "max_output_tokens": 390, "background": True}
 
 
 class Stream:
@@ -60,6 +63,7 @@ def test_a_worker_that_dies(start: Any) -> None:
         with server.clients() as (one, _):
             assert one.post("/v1/chat/completions", json=background).status_code == 200
         with server.clients() as clients:
+            made = clients[0].post("/v1/responses", json=BACKGROUND).json()
             one, other = [Stream(server, client, 200) for client in clients]
             dead = one.worker
             os.kill(dead, signal.SIGKILL)
@@ -72,6 +76,14 @@ def test_a_worker_that_dies(start: Any) -> None:
         )
         assert dead not in server.workers
         assert len(server.workers) == 2
+        path = f"/v1/responses/{made['id']}"
+        with server.clients() as clients:
+            for client in clients:
+                server.wait_until(
+                    lambda client=client: client.get(path).json()["status"] == "failed",
+                    "the end of its response",
+                )
+                assert client.get(path).json()["error"]["code"] == "server_error"
         with server.clients() as clients:
             answers = [client.post("/v1/chat/completions", json=background) for client in clients]
         assert [answer.status_code for answer in answers] == [200, 200]
@@ -172,6 +184,25 @@ def test_all_notice_that_the_engine_hangs(start: Any) -> None:
         assert stream.rest()[-1] == "data: [DONE]"
         assert other.get("/readyz").status_code == 200
         assert server.engine != engine
+
+
+def test_all_notice_that_the_engine_hangs_while_it_sleeps(start: Any) -> None:
+    """Of an order that was given through another worker."""
+    with start(engine_timeout_s=2.0) as server, server.clients() as (one, other):
+        assert one.post("/sleep").json()["status"] == "asleep"
+        engine = server.engine
+        os.kill(engine, signal.SIGSTOP)
+        server.wait_until(lambda: other.get("/is_sleeping").json()["is_sleeping"], "its sleep")
+        assert other.get("/health").json()["status"] == "asleep"
+        with ThreadPoolExecutor() as pool:
+            waking = pool.submit(one.post, "/wake_up")
+            server.wait_until(lambda: other.get("/health").json()["status"] == "stuck", "notice")
+            assert waking.result().json()["error"]["code"] == "engine_restarting"
+        assert "is started again: it had work" in server.errors
+        server.wait_until(lambda: other.get("/health").json()["status"] == "asleep", "the next")
+        assert server.engine != engine
+        assert other.post("/wake_up").json()["status"] == "awake"
+        assert other.post("/v1/chat/completions", json=CHAT | {"max_tokens": 1}).status_code == 200
 
 
 def test_connections_are_bounded_together(start: Any) -> None:

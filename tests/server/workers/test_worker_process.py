@@ -99,6 +99,35 @@ async def test_a_machine_without_room_for_it_counts_as_a_failure(
     assert "Resource temporarily unavailable" in cause
 
 
+async def test_one_that_hangs_before_it_is_prepared_is_killed(
+    model: Path, importable: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In its imports, which it does not come back from."""
+    program = running("import time; time.sleep(3600)", tmp_path)
+    worker = worker_of(model, model, program, silent_s=0.05, loading_timeout_s=0.2)
+    cause = await worker.live()
+    why = "it told of nothing new for 0.2 s (--loading-timeout) while it was busy with: starting"
+    assert cause == f"API worker 3 could not be started 2 times in a row: {why}; it was killed"
+    assert f"API worker 3 has died and is started again: {why}" in caplog.text
+    assert len(deaths) == 2
+    assert worker.process_id is None
+
+
+async def test_one_that_waits_for_the_engine_says_so(
+    model: Path, importable: None, tmp_path: Path
+) -> None:
+    stages: list[str] = []
+    worker = worker_of(model, model, {}, on_change=lambda worker: stages.append(worker.stage))
+    life = asyncio.create_task(worker.live())
+    async with asyncio.timeout(60):
+        while stages.count("waiting for the engine") < 3:
+            await asyncio.sleep(0.01)
+    await worker.end(timeout_s=0)
+    life.cancel()
+    await asyncio.gather(life, return_exceptions=True)
+    assert stages[0] == "reading the tokenizer"
+
+
 SILENT = """
 import socket, time
 parent = socket.socket(fileno=0)
@@ -124,6 +153,7 @@ async def test_one_that_hangs_is_passed_over_and_then_killed(
     async with asyncio.timeout(60):
         while not deaths:
             await asyncio.sleep(0.01)
+    await worker.end(timeout_s=0)
     life.cancel()
     await asyncio.gather(life, return_exceptions=True)
     assert seen[:2] == [True, False]
