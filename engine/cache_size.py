@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from leadline.engine.errors import ConfigError, NotEnoughMemoryError
-from leadline.engine.planning.memory import GIB, MemoryNeeds
+from leadline.engine.planning.memory import GIB, MemoryNeeds, size_text
 
 CPU_HEADROOM_BYTES = GIB // 2
 GPU_HEADROOM_BYTES = 2 * GIB
@@ -91,16 +91,17 @@ def _most_pages(
         headroom = CPU_HEADROOM_BYTES if is_cpu else GPU_HEADROOM_BYTES
     left = available_bytes - needs.fixed_bytes - headroom
     reason = (
-        f"what {_gib(available_bytes)} leave beside {_gib(needs.fixed_bytes)}, and "
-        f"{_gib(headroom)} that stay free"
+        f"what {size_text(available_bytes)} leave beside {size_text(needs.fixed_bytes)}, and "
+        f"{size_text(headroom)} that stay free"
     )
     if is_cpu and headroom_bytes is None and left > _CPU_CACHE_BYTES:
-        left, reason = _CPU_CACHE_BYTES, f"what {_gib(_CPU_CACHE_BYTES)} hold"
+        left, reason = _CPU_CACHE_BYTES, f"what {size_text(_CPU_CACHE_BYTES)} hold"
     if left < needs.page_bytes(page_size):
         raise NotEnoughMemoryError(
-            f"the model and its steps take {_gib(needs.fixed_bytes)}, {_gib(headroom)} are to stay "
-            f"free, and {_gib(available_bytes)} are available: none are left for the cache; free "
-            "memory, or lower memory_headroom_gib or max_num_batched_tokens"
+            f"the model and its steps take {size_text(needs.fixed_bytes)}, "
+            f"{size_text(headroom)} are to stay free, and {size_text(available_bytes)} are "
+            "available: none are left for the cache; free memory, or lower memory_headroom_gib or "
+            "max_num_batched_tokens"
         )
     return left // needs.page_bytes(page_size), reason
 
@@ -110,8 +111,8 @@ def _check_weights(needs: MemoryNeeds, available_bytes: int) -> None:
     if weights > available_bytes:
         narrower = "; --dtype bfloat16 takes less" if needs.held.dtype == "float32" else ""
         raise NotEnoughMemoryError(
-            f"the model's weights take {_gib(weights)}, and {_gib(available_bytes)} are available"
-            f"{narrower}"
+            f"the model's weights take {size_text(weights)}, and {size_text(available_bytes)} are "
+            f"available{narrower}"
         )
 
 
@@ -121,10 +122,6 @@ def _check_cache(needs: MemoryNeeds, num_pages: int, page_size: int, available_b
     if weights + cache > available_bytes:
         most = (available_bytes - weights) // needs.page_bytes(page_size) * page_size
         raise NotEnoughMemoryError(
-            f"kv_tokens take {_gib(cache)} beside {_gib(weights)} of weights, and "
-            f"{_gib(available_bytes)} are available; there is room for {max(most, 0)} tokens"
+            f"kv_tokens take {size_text(cache)} beside {size_text(weights)} of weights, and "
+            f"{size_text(available_bytes)} are available; there is room for {max(most, 0)} tokens"
         )
-
-
-def _gib(num_bytes: int) -> str:
-    return f"{num_bytes / GIB:.2f} GiB"

@@ -20,6 +20,13 @@ _GPU_RUNTIME_BYTES = 3 * GIB // 2  # the driver's context, libraries, collective
 _GPU_GRAPH_BYTES = GIB  # of decode steps, captured
 
 
+def size_text(num_bytes: int) -> str:
+    """A size for people."""
+    if num_bytes < GIB // 10:
+        return f"{num_bytes / 2**20:.1f} MiB"
+    return f"{num_bytes / GIB:.2f} GiB"
+
+
 @dataclass(frozen=True, slots=True)
 class MemoryPart:
     """One line of the table.

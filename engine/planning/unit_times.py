@@ -158,8 +158,8 @@ class UnitTimes:
         if is_bulk and self._crosses_nodes:
             slowdown = 1 / (1 - _BULK_SM_SHARE)
         dispatch_s, combine_s = self._exchange_s(load, is_bulk=is_bulk)
-        small_s = _SMALL_BYTES_PER_HIDDEN * model.hidden_size * load.tokens
-        small_s /= _BANDWIDTH_SHARE * gpu.bandwidth
+        small_bytes = _SMALL_BYTES_PER_HIDDEN * model.hidden_size * load.tokens
+        small_s = small_bytes / (_BANDWIDTH_SHARE * gpu.bandwidth)
         if self._layout.tensor_parallel_size == 1:
             small_s = max(_SMALL_OPERATIONS_S, small_s)
         return LayerTimes(

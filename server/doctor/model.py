@@ -6,6 +6,7 @@ from pathlib import Path
 from leadline.engine.config import EngineConfig, ResolvedConfig, resolve
 from leadline.engine.errors import EngineError, NotEnoughMemoryError
 from leadline.engine.memory_needs import memory_parts, needs_of
+from leadline.engine.planning.memory import size_text
 from leadline.engine.platform_facts import PlatformFacts
 from leadline.loader.errors import CheckpointError, LoaderError
 from leadline.loader.model_config import ModelConfig, read_model_config
@@ -110,13 +111,9 @@ def check_memory(config: ModelConfig, resolved: ResolvedConfig, facts: PlatformF
     total = sum(part.num_bytes for part in memory_parts(resolved, needs))
     weights = sum(part.num_bytes for part in needs.weights())
     text = (
-        f"{_gib(total)} of {_gib(facts.available_bytes)}: {_gib(weights)} of weights, "
-        f"{resolved.num_pages * resolved.page_size} tokens in the cache"
+        f"{size_text(total)} of {size_text(facts.available_bytes)}: {size_text(weights)} of "
+        f"weights, {resolved.num_pages * resolved.page_size} tokens in the cache"
     )
     if total > _TIGHT_SHARE * facts.available_bytes:
         return warn("memory", f"{text}; that is tight: lower --kv-tokens or --max-num-seqs")
     return ok("memory", text)
-
-
-def _gib(num_bytes: int) -> str:
-    return f"{num_bytes / 2**30:.2f} GiB"

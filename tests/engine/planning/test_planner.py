@@ -1,13 +1,14 @@
 """Layouts: what fits is planned within memory and the wished time; what does not is refused."""
 
 import dataclasses
+import runpy
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.planning import DOCS, with_table
 from leadline.engine.errors import ConfigError
 from leadline.engine.planning.gpus import GPUS
 from leadline.engine.planning.planner import (
@@ -113,5 +114,7 @@ def test_an_fp8_cache_holds_more() -> None:
 
 
 def test_the_page_has_todays_table() -> None:
-    text = DOCS.read_text()
-    assert with_table(text) == text, "run `python -m benchmarks.planning --write`"
+    path = Path(__file__).parents[3] / "benchmarks/planning.py"
+    benchmark = runpy.run_path(str(path))
+    text = benchmark["DOCS"].read_text()
+    assert benchmark["with_table"](text) == text, "run `python -m benchmarks.planning --write`"

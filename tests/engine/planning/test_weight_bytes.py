@@ -12,7 +12,6 @@ from leadline.engine.planning.weight_bytes import WeightBytes, WeightFormat
 from leadline.loader.checkpoint import Checkpoint
 from leadline.loader.family import known_config
 from leadline.loader.load import load_weights
-from leadline.loader.model_config import parse_model_config
 from leadline.loader.synthetic import tiny_v2_lite, tiny_v3, write_checkpoint
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -63,9 +62,3 @@ def test_a_rank_of_a_wide_unit() -> None:
     assert sum(parts.values()) == pytest.approx(44.9e9, rel=0.02)
     cut = WeightBytes(config, Layout(tensor_parallel_size=8), WeightFormat()).parts()
     assert sum(cut.values()) == pytest.approx(85.9e9, rel=0.02)
-
-
-def test_parse_model_config_takes_every_known_name() -> None:
-    assert known_config("org/DeepSeek-R1") is not None
-    assert known_config("deepseek-v9") is None
-    assert parse_model_config(tiny_v3()).n_routed_experts == 16
