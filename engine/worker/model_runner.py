@@ -1,6 +1,7 @@
 """Carries out one step's plan on a device: batch, forward, sample, verify drafts, draft again."""
 
 import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -44,6 +45,7 @@ class ModelRunner:
         grammars: Grammars | None = None,
         logprobs_mode: str = "raw",
         lockstep: Lockstep | None = None,
+        between_steps: Callable[[], None] | None = None,
     ) -> None:
         """A runner that holds no request.
 
@@ -59,6 +61,7 @@ class ModelRunner:
             grammars: compiled ones; None if the requests have none.
             logprobs_mode: `raw` or `processed` logits for the log-probabilities of output tokens.
             lockstep: with the ranks that have other requests; None if there are none.
+            between_steps: called before each step, on all ranks of a unit; None for nothing.
         """
         self._model = model
         self._memory = memory
@@ -69,6 +72,7 @@ class ModelRunner:
         self._host_pages = host_pages
         self._checksums = checksums
         self._lockstep = lockstep or AloneInStep()
+        self._between_steps = between_steps or (lambda: None)
         self._held = HeldRequests(vocab_size=vocab_size, grammars=grammars)
         self._sampler = Sampler(kernels, self._held.table, logprobs_mode=logprobs_mode)
 
@@ -78,6 +82,7 @@ class ModelRunner:
 
         A rank takes part in the layers of a step in which another one has rows.
         """
+        self._between_steps()
         started_s = time.perf_counter()
         failed_loads = []
         if plan.page_moves:
