@@ -115,7 +115,8 @@ class ExpertMover:
                 incoming[source].append(chunk)
                 receive[source] += chunk.end - chunk.begin
         nothing = self._layers[arrivals.layer].moe.expert_bytes()[0].new_empty(0)
-        came = self._ep.all_to_all(torch.cat([nothing, *sum(outgoing, [])]), send, receive)
+        leaving = torch.cat([nothing, *(piece for pieces in outgoing for piece in pieces)])
+        came = self._ep.all_to_all(leaving, send, receive)
         begin = 0
         for chunk in (chunk for chunks in incoming for chunk in chunks):
             part = arrivals.staged[chunk.index][chunk.begin : chunk.end]

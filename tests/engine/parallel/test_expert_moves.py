@@ -168,10 +168,8 @@ def test_damaged_weights_are_refused_by_all_ranks(unit_of: UnitOf, config: Resol
         for _ in range(100):
             balancer.between_steps()
         after = [layer.moe.expert_bytes() for layer in layers.values()]
-        pairs = [
-            (a, b) for x, y in zip(before, after, strict=True) for a, b in zip(x, y, strict=True)
-        ]
-        assert all(torch.equal(a, b) for a, b in pairs)
+        for was, now in zip(before, after, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(was, now, strict=True))
         return balancer.counts, balancer.maps == {n: initial_map(16, 4) for n in layers}
 
     for counts, is_unchanged in unit_of(1, 4).run(work):
