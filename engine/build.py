@@ -14,7 +14,6 @@ from leadline.engine.core import EngineCore
 from leadline.engine.draft_policy import DraftPolicy
 from leadline.engine.errors import ConfigError
 from leadline.engine.executor.local import LocalExecutor
-from leadline.engine.expert_balance.balancer import ExpertBalancer
 from leadline.engine.grammar.compiler import GrammarStore
 from leadline.engine.make_scheduler import make_scheduler
 from leadline.engine.memory_needs import memory_line, memory_parts, needs_of
@@ -60,7 +59,6 @@ class LoadedModel:
         summary: (name, value) lines for the start-up table.
         rank: which of a unit's ranks this is.
         exchange: how its tokens get to experts on other ranks; None if all are here.
-        balancer: of the experts of all ranks; None if they stay where they are.
     """
 
     config: ModelConfig
@@ -71,7 +69,6 @@ class LoadedModel:
     summary: list[tuple[str, str]]
     rank: RankContext = field(default_factory=RankContext)
     exchange: ExpertExchange | None = None
-    balancer: ExpertBalancer | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -158,9 +155,8 @@ def load_model(
         ("kernels", _kernels_line(choices)),
     ]
     held_as = WeightFormat(dtype=config.dtype, keeps_fp8=not dequantize)
-    balancer = make_balancer(model, model_config, rank, config.expert_balance_steps)
     return LoadedModel(
-        model_config, model, kernels, weights.has_mtp, held_as, summary, rank, exchange, balancer
+        model_config, model, kernels, weights.has_mtp, held_as, summary, rank, exchange
     )
 
 
@@ -247,7 +243,9 @@ def make_runner(config: ResolvedConfig, loaded: LoadedModel, grammars: GrammarSt
         grammars=grammars,
         logprobs_mode=config.logprobs_mode,
         lockstep=None if exchange is None else InStep(loaded.rank.parallel.dp, exchange),
-        between_steps=None if loaded.balancer is None else loaded.balancer.between_steps,
+        balancer=make_balancer(
+            loaded.model, loaded.config, loaded.rank, config.expert_balance_steps
+        ),
     )
 
 

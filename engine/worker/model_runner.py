@@ -1,11 +1,11 @@
 """Carries out one step's plan on a device: batch, forward, sample, verify drafts, draft again."""
 
 import time
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from leadline.engine.expert_balance.balancer import ExpertBalancer
 from leadline.engine.model.deepseek import DeepseekModel
 from leadline.engine.model.no_memory import NoMemory
 from leadline.engine.model.paged_memory import PagedMemory
@@ -45,7 +45,7 @@ class ModelRunner:
         grammars: Grammars | None = None,
         logprobs_mode: str = "raw",
         lockstep: Lockstep | None = None,
-        between_steps: Callable[[], None] | None = None,
+        balancer: ExpertBalancer | None = None,
     ) -> None:
         """A runner that holds no request.
 
@@ -61,7 +61,7 @@ class ModelRunner:
             grammars: compiled ones; None if the requests have none.
             logprobs_mode: `raw` or `processed` logits for the log-probabilities of output tokens.
             lockstep: with the ranks that have other requests; None if there are none.
-            between_steps: called before each step, on all ranks of a unit; None for nothing.
+            balancer: has a turn before each step, on all ranks; None if experts stay put.
         """
         self._model = model
         self._memory = memory
@@ -72,7 +72,7 @@ class ModelRunner:
         self._host_pages = host_pages
         self._checksums = checksums
         self._lockstep = lockstep or AloneInStep()
-        self._between_steps = between_steps or (lambda: None)
+        self._balancer = balancer
         self._held = HeldRequests(vocab_size=vocab_size, grammars=grammars)
         self._sampler = Sampler(kernels, self._held.table, logprobs_mode=logprobs_mode)
 
@@ -82,7 +82,8 @@ class ModelRunner:
 
         A rank takes part in the layers of a step in which another one has rows.
         """
-        self._between_steps()
+        if self._balancer is not None:
+            self._balancer.between_steps()
         started_s = time.perf_counter()
         failed_loads = []
         if plan.page_moves:

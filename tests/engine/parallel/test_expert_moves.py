@@ -17,6 +17,7 @@ from leadline.engine.expert_balance.expert_map import ExpertMap, initial_map
 from leadline.engine.grammar.compiler import GrammarStore
 from leadline.engine.parallel.byte_checksum import checksum
 from leadline.engine.parallel.expert_mover import ExpertMover, MovableLayer
+from leadline.engine.parallel.make_balancer import make_balancer
 from leadline.engine.parallel.rank_context import RankContext
 from leadline.engine.request import SamplingParams
 from leadline.engine.step import FOLLOWS, NewRequest, ScheduledRow, SchedulerOutput
@@ -48,10 +49,13 @@ def config(request: Any, tmp_path_factory: pytest.TempPathFactory) -> ResolvedCo
         kernels={},
         batch_invariant=True,
         speculative_tokens=1,
+        expert_balance_steps=0,
     )
 
 
-def texts(runner: Any, rank: int, num_steps: int) -> list[int]:
+def texts(
+    runner: Any, rank: int, num_steps: int, between_steps: Callable[[], None] = lambda: None
+) -> list[int]:
     """Greedy text with a draft a step; the last rank has no request."""
     text: list[int] = []
     token_ids = [7 + rank, 30, 99, 200 + rank]
@@ -67,6 +71,7 @@ def texts(runner: Any, rank: int, num_steps: int) -> list[int]:
                 plan.new_requests.append(request)
                 row = ScheduledRow("a", 0, 4, list(range(8)), 0, True, num_drafts=1)
             plan.rows.append(row)
+        between_steps()
         for result in runner.run(plan).rows:
             assert result.error is None
             text += result.token_ids
@@ -103,7 +108,7 @@ def test_text_before_during_and_after(
     def work(rank: RankContext) -> Any:
         rank = dataclasses.replace(rank, num_redundant_experts=num_redundant)
         loaded = load_model(config, rank=rank)
-        before = loaded.balancer
+        before = make_balancer(loaded.model, loaded.config, rank, 1000)
         assert before is not None
         moved = rotated(before.maps, num_redundant)
         balancer = ExpertBalancer(
@@ -114,8 +119,8 @@ def test_text_before_during_and_after(
             round_bytes=ROUND_BYTES,
             submit=decided(moved),
         )
-        loaded.balancer = balancer
-        text = texts(make_runner(config, loaded, grammars), rank.rank, NUM_STEPS)
+        runner = make_runner(config, loaded, grammars)
+        text = texts(runner, rank.rank, NUM_STEPS, balancer.between_steps)
         return text, balancer.maps == moved, balancer.counts, loaded.model.expert_load()
 
     results = unit_of(1, 4).run(work)
@@ -150,7 +155,8 @@ class Damaging:
 def test_damaged_weights_are_refused_by_all_ranks(unit_of: UnitOf, config: ResolvedConfig) -> None:
     def work(rank: RankContext) -> Any:
         loaded = load_model(config, rank=rank)
-        assert loaded.balancer is not None
+        layout = rank.expert_layout(loaded.config)
+        assert layout is not None
         layers = {}
         for number, moe in loaded.model.moe_layers().items():
             dispatcher: Any = moe.dispatcher
@@ -159,7 +165,7 @@ def test_damaged_weights_are_refused_by_all_ranks(unit_of: UnitOf, config: Resol
         before = [[part.clone() for part in layer.moe.expert_bytes()] for layer in layers.values()]
         balancer = ExpertBalancer(
             mover,
-            loaded.balancer.layout,
+            layout,
             mover.maps,
             window_steps=1,
             round_bytes=ROUND_BYTES,
