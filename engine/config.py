@@ -157,6 +157,8 @@ class ResolvedConfig(msgspec.Struct, frozen=True, kw_only=True):
     data_parallel_size: int = 1
     enable_expert_parallel: bool = False
     fp8_dispatch: bool = False
+    num_redundant_experts: int = 0
+    expert_balance_steps: int = 1000
     other_model_names: tuple[str, ...] = ()
 
     @property

@@ -192,6 +192,8 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
         cache_salt: cached pages are shared only between requests of equal salt.
         priority: lower is earlier.
         tenant: whose request it is; tenants of equal priority get equal shares of the engine.
+        session_id: requests of one session are computed where its earlier ones were, if that costs
+            no more than it saves; empty for none.
         deadline_s: by the same clock, when the request is ended with `abort`; None for never.
         leader_id: a request of the same prompt, submitted before, which computes the prompt; this
             one waits for it and shares its full pages. None for no such request.
@@ -206,6 +208,7 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     cache_salt: str = ""
     priority: int = 0
     tenant: str = ""
+    session_id: str = ""
     deadline_s: float | None = None
     leader_id: str | None = None
     resumption: Resumption | None = None

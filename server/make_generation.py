@@ -100,6 +100,7 @@ async def make_generation(
             cache_salt=_cache_salt(fields),
             priority=caller.priority if fields.priority is None else fields.priority,
             tenant=caller.tenant,
+            session_id=caller.session_id,
             deadline_s=_deadline_s(state, fields, caller),
             names=tuple(filter(None, (response_id, caller.request_id))),
         )

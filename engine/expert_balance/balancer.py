@@ -105,6 +105,8 @@ class ExpertBalancer:
     """See the module.
 
     Attributes:
+        unit: the ranks.
+        layout: ranks and slots.
         counts: what has come of it.
         maps: of each layer with experts, as they are.
     """
@@ -131,8 +133,8 @@ class ExpertBalancer:
         """
         self.counts = BalanceCounts()
         self.maps = dict(maps)
-        self._unit = unit
-        self._layout = layout
+        self.unit = unit
+        self.layout = layout
         self._window_steps = window_steps
         self._round_bytes = round_bytes
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="leadline-balance")
@@ -157,38 +159,34 @@ class ExpertBalancer:
         elif self._num_steps >= self._window_steps:
             self._end_window()
 
-    def close(self) -> None:
-        """End the thread."""
-        self._thread.shutdown(cancel_futures=True)
-
     def _end_window(self) -> None:
         """Sum the ranks' loads, and let the first one decide."""
-        own = self._unit.load()
+        own = self.unit.load()
         layers = list(self.maps)
         pairs = [zip(own[layer], self._last_load[layer], strict=True) for layer in layers]
-        total = self._unit.sum([now - before for layer in pairs for now, before in layer])
-        width = self._layout.num_experts
+        total = self.unit.sum([now - before for layer in pairs for now, before in layer])
+        width = self.layout.num_experts
         loads = {layer: total[i * width : (i + 1) * width] for i, layer in enumerate(layers)}
         self._last_load = own
         self._num_steps = 0
         self._is_planning = True
-        if self._unit.is_first:
-            self._future = self._submit(decide, loads, dict(self.maps), self._layout)
+        if self.unit.is_first:
+            self._future = self._submit(decide, loads, dict(self.maps), self.layout)
 
     def _poll(self) -> None:
         """Take the decision, on every rank or on none."""
         decision = None
         if self._future is not None and self._future.done():
             decision = self._future.result()
-        if not self._unit.sum([decision is not None])[0]:
+        if not self.unit.sum([decision is not None])[0]:
             return
         self._future = None
         self._is_planning = False
-        self._take(self._unit.sum(self._encode(decision)))
+        self._take(self.unit.sum(self._encode(decision)))
 
     def _encode(self, decision: Decision | None) -> list[int]:
         """The decision as integers; nothing but zeros from those that have none."""
-        num_slots = self._layout.num_ranks * self._layout.slots_per_rank
+        num_slots = self.layout.num_ranks * self.layout.slots_per_rank
         if decision is None:
             return [0] * (2 + len(self.maps) * num_slots)
         values = [round(decision.balancedness * _SCALE), round(decision.predicted * _SCALE)]
@@ -198,7 +196,7 @@ class ExpertBalancer:
 
     def _take(self, values: list[int]) -> None:
         self.counts.balancedness, self.counts.predicted = (v / _SCALE for v in values[:2])
-        num_slots = self._layout.num_ranks * self._layout.slots_per_rank
+        num_slots = self.layout.num_ranks * self.layout.slots_per_rank
         for i, (layer, current) in enumerate(self.maps.items()):
             slots = tuple(values[2 + i * num_slots : 2 + (i + 1) * num_slots])
             if slots != current.slots:
@@ -209,27 +207,27 @@ class ExpertBalancer:
     def _begin_layer(self) -> None:
         layer = next(iter(self._waiting))
         new, current = self._waiting.pop(layer), self.maps[layer]
-        ranks_per_node = self._layout.num_ranks // self._layout.num_nodes
+        ranks_per_node = self.layout.num_ranks // self.layout.num_nodes
         moves = transfers(current, new, ranks_per_node)
-        size = self._unit.expert_bytes(layer)
+        size = self.unit.expert_bytes(layer)
         left = rounds(moves, current.slots_per_rank, size, self._round_bytes)
-        self._unit.begin_layer(layer, moves)
+        self.unit.begin_layer(layer, moves)
         self._moving = LayerMove(layer, new, moves, left)
 
     def _move(self, moving: LayerMove) -> None:
         chunks = next(moving.left, None)
         if chunks is not None:
-            self._unit.exchange(chunks)
+            self.unit.exchange(chunks)
             self.counts.num_moved_bytes += sum(
                 chunk.end - chunk.begin for chunk in chunks if self._travels(moving, chunk)
             )
             return
         self._moving = None
-        if self._unit.num_damaged():
-            self._unit.end_layer(None)
+        if self.unit.num_damaged():
+            self.unit.end_layer(None)
             self.counts.num_refused_layers += 1
             return
-        self._unit.end_layer(moving.new)
+        self.unit.end_layer(moving.new)
         self.maps[moving.layer] = moving.new
         self.counts.num_switched_layers += 1
 

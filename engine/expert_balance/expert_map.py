@@ -119,11 +119,16 @@ def slots_per_rank(num_experts: int, num_ranks: int, num_redundant: int = 0) -> 
 def initial_map(num_experts: int, num_ranks: int, num_redundant: int = 0) -> ExpertMap:
     """Experts in order, and after them the first ones again as far as there is room.
 
+    Each rank's are in order, as they are read from a checkpoint.
+
     Raises:
         ConfigError: see `slots_per_rank`.
     """
-    num_slots = num_ranks * slots_per_rank(num_experts, num_ranks, num_redundant)
-    return ExpertMap(num_experts, num_ranks, tuple(s % num_experts for s in range(num_slots)))
+    width = slots_per_rank(num_experts, num_ranks, num_redundant)
+    slots: list[int] = []
+    for first in range(0, num_ranks * width, width):
+        slots += sorted(slot % num_experts for slot in range(first, first + width))
+    return ExpertMap(num_experts, num_ranks, tuple(slots))
 
 
 def balancedness(rank_loads: NDArray[np.float64], dead_ranks: Collection[int] = ()) -> float:

@@ -79,14 +79,17 @@ class DeepseekModel:
 
     def expert_load(self) -> list[ExpertLoad]:
         """How often each expert here was chosen since start; may be read while a step runs."""
-        layers = [(layer, False) for layer in self._layers]
-        if self.mtp is not None:
-            layers.append((self.mtp.layer, True))
         return [
-            ExpertLoad(index, is_mtp, layer.mlp.expert_load())
-            for index, (layer, is_mtp) in enumerate(layers)
-            if isinstance(layer.mlp, MoE)
+            ExpertLoad(number, number == len(self._layers), moe.expert_load())
+            for number, moe in self.moe_layers().items()
         ]
+
+    def moe_layers(self) -> dict[int, MoE]:
+        """Layers with routed experts by their number; the MTP layer's is the last."""
+        layers = [*self._layers, *([] if self.mtp is None else [self.mtp.layer])]
+        return {
+            number: layer.mlp for number, layer in enumerate(layers) if isinstance(layer.mlp, MoE)
+        }
 
     def compute_logits(self, hidden_TD: Tensor) -> Tensor:
         """Vocabulary logits, float32 [T, vocab_size]."""

@@ -1,5 +1,7 @@
 """The two feed-forward blocks: dense SwiGLU, and DeepSeekMoE (DeepSeek-V3, section 2.1.2)."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -8,6 +10,7 @@ from leadline.engine.model.linear import make_linear
 from leadline.engine.model.weights import DenseWeights, MoEWeights
 from leadline.engine.parallel.context import ParallelContext
 from leadline.kernels.api import KernelSet, RouterConfig
+from leadline.kernels.types import QuantTensor
 from leadline.loader.model_config import ModelConfig
 
 
@@ -46,7 +49,9 @@ class MoE:
     """Routed experts plus the shared one.
 
     Attributes:
-        num_chosen_E: int64, how many tokens each expert here has had since start; where counts are.
+        dispatcher: brings tokens to the experts.
+        num_chosen_E: int64, how many tokens each expert here has had since it came here; where
+            counts are.
     """
 
     def __init__(
@@ -59,8 +64,8 @@ class MoE:
     ) -> None:
         self._weights = weights
         self._kernels = kernels
-        self._dispatcher = dispatcher
-        self._num_experts = config.n_routed_experts
+        self.dispatcher = dispatcher
+        self._load_before = [0] * config.n_routed_experts
         self.num_chosen_E = torch.zeros(len(dispatcher.expert_ids), dtype=torch.int64)
         self._router = router_config(config)
         self._shared = None
@@ -73,16 +78,29 @@ class MoE:
         logits_TE = kernels.router_logits(x_TD, weights.gate)
         bias = weights.e_score_correction_bias
         topk_ids_TK, topk_weights_TK = kernels.route(logits_TE, bias, self._router)
-        sent = self._dispatcher.dispatch(x_TD, topk_ids_TK, topk_weights_TK)
+        sent = self.dispatcher.dispatch(x_TD, topk_ids_TK, topk_weights_TK)
         self.num_chosen_E = self.num_chosen_E.to(sent.counts.device) + sent.counts
         y_RD = kernels.grouped_mlp(sent.x_RD, sent.counts, weights.gate_up_E2FD, weights.down_EDF)
-        routed_TD = self._dispatcher.combine(y_RD, sent.handle)
+        routed_TD = self.dispatcher.combine(y_RD, sent.handle)
         return routed_TD if self._shared is None else routed_TD + self._shared(x_TD)
 
     def expert_load(self) -> list[int]:
         """How many tokens each expert of the layer has had here since start."""
-        load = [0] * self._num_experts
+        load = list(self._load_before)
         counts = self.num_chosen_E.tolist()
-        for expert_id, count in zip(self._dispatcher.expert_ids, counts, strict=True):
+        for expert_id, count in zip(self.dispatcher.expert_ids, counts, strict=True):
             load[expert_id] += count
         return load
+
+    def expert_bytes(self) -> list[Tensor]:
+        """The memory of the experts' weights, uint8 [slots, bytes], one for each tensor of them."""
+        parts: list[Tensor] = []
+        for weight in (self._weights.gate_up_E2FD, self._weights.down_EDF):
+            parts += [weight.data, weight.scale] if isinstance(weight, QuantTensor) else [weight]
+        return [part.view(torch.uint8).view(len(part), -1) for part in parts]
+
+    def change_experts(self, change: Callable[[], None]) -> None:
+        """Other experts have taken slots, of which `change` tells the dispatcher."""
+        self._load_before = self.expert_load()
+        self.num_chosen_E = torch.zeros_like(self.num_chosen_E)
+        change()

@@ -69,7 +69,7 @@ class ExpertParallelDispatcher:
 
     def __init__(self, exchange: ExpertExchange, placement: ExpertPlacement) -> None:
         self._exchange = exchange
-        self._placement = placement
+        self.placement = placement
         self._ep = exchange.parallel.ep
         self._tp = exchange.parallel.tp
         self.expert_ids: Sequence[int] = placement.expert_ids(self._ep.rank)
@@ -78,9 +78,9 @@ class ExpertParallelDispatcher:
         """See `TokenDispatcher.dispatch`."""
         with self._exchange.meter.time():
             share = _share(len(x_TD), self._tp.rank, self._tp.size)
-            slots_SK = self._placement.choose(ids_TK[share])
+            slots_SK = self.placement.choose(ids_TK[share])
             own = Rows(x_TD[share], slots_SK, weights_TK[share])
-            rank_SK = slots_SK // self._placement.slots_per_rank
+            rank_SK = slots_SK // self.placement.slots_per_rank
             pairs_W = rank_SK.flatten().bincount(minlength=self._ep.size)
             order = Permutation(rank_SK.flatten().argsort(stable=True), pairs_W)
             capacity = self._exchange.capacity
@@ -118,7 +118,7 @@ class ExpertParallelDispatcher:
         padded[: len(packed)] = packed
         self._exchange.meter.counts.num_bytes += padded.nbytes * (ep.size - 1)
         came = payload.unpack(ep.all_gather(padded, 0), own)
-        per_rank = self._placement.slots_per_rank
+        per_rank = self.placement.slots_per_rank
         is_here = came.slots_NK // per_rank == ep.rank
         came.slots_NK = torch.where(is_here, came.slots_NK % per_rank, -1)
         return came, [capacity] * ep.size
@@ -129,7 +129,7 @@ class ExpertParallelDispatcher:
         ranks_W = torch.arange(ep.size, device=rank_SK.device)
         goes_WS = (rank_SK == ranks_W[:, None, None]).any(-1)
         rank, token = goes_WS.nonzero(as_tuple=True)
-        local_SK = own.slots_NK % self._placement.slots_per_rank
+        local_SK = own.slots_NK % self.placement.slots_per_rank
         is_there = rank_SK[token] == rank[:, None]
         slots = torch.where(is_there, local_SK[token], -1)
         went_W = goes_WS.sum(1)

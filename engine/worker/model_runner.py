@@ -5,6 +5,7 @@ import time
 import torch
 from torch import Tensor
 
+from leadline.engine.expert_balance.balancer import ExpertBalancer
 from leadline.engine.model.deepseek import DeepseekModel
 from leadline.engine.model.no_memory import NoMemory
 from leadline.engine.model.paged_memory import PagedMemory
@@ -44,6 +45,7 @@ class ModelRunner:
         grammars: Grammars | None = None,
         logprobs_mode: str = "raw",
         lockstep: Lockstep | None = None,
+        balancer: ExpertBalancer | None = None,
     ) -> None:
         """A runner that holds no request.
 
@@ -59,6 +61,7 @@ class ModelRunner:
             grammars: compiled ones; None if the requests have none.
             logprobs_mode: `raw` or `processed` logits for the log-probabilities of output tokens.
             lockstep: with the ranks that have other requests; None if there are none.
+            balancer: has a turn before each step, on all ranks; None if experts stay put.
         """
         self._model = model
         self._memory = memory
@@ -69,6 +72,7 @@ class ModelRunner:
         self._host_pages = host_pages
         self._checksums = checksums
         self._lockstep = lockstep or AloneInStep()
+        self._balancer = balancer
         self._held = HeldRequests(vocab_size=vocab_size, grammars=grammars)
         self._sampler = Sampler(kernels, self._held.table, logprobs_mode=logprobs_mode)
 
@@ -78,6 +82,8 @@ class ModelRunner:
 
         A rank takes part in the layers of a step in which another one has rows.
         """
+        if self._balancer is not None:
+            self._balancer.between_steps()
         started_s = time.perf_counter()
         failed_loads = []
         if plan.page_moves:

@@ -97,6 +97,17 @@ def test_callers_are_told_apart_by_a_hash_of_their_key(service: Any) -> None:
     assert "X-Vllm-Priority" in refusal(response, "priority")
 
 
+def test_requests_name_their_session(service: Any) -> None:
+    service.chat()
+    body = {"model": "tiny", "messages": MESSAGES, "n": 2}
+    for session in ("a", "a", "b"):
+        service.post("/v1/chat/completions", body, headers={"X-Session-ID": session})
+    nobody, *named = [request.session_id for request in service.engine.requests]
+    assert nobody == ""
+    assert len(set(named[:4])) == len(set(named[4:])) == 1
+    assert named[0] != named[4]
+
+
 def test_the_choices_of_a_prompt_follow_the_first(service: Any) -> None:
     service.complete([[5, 6], [7]], n=3)
     requests = sorted(service.engine.requests, key=lambda request: request.request_id)

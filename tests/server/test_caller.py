@@ -30,3 +30,20 @@ def test_a_bad_priority_is_named(text: str) -> None:
         caller_of({"x-vllm-priority": text})
     assert caught.value.param == "priority"
     assert len(str(caught.value)) < 200
+
+
+def test_a_session_is_its_tenants_own() -> None:
+    mine = {"authorization": "Bearer sk-one", "x-session-id": "chat 7"}
+    session = caller_of(mine).session_id
+    assert session == caller_of(mine | {"x-session-id": " chat 7 "}).session_id
+    assert session != caller_of(mine | {"x-session-id": "chat 8"}).session_id
+    assert session != caller_of(mine | {"authorization": "Bearer sk-two"}).session_id
+    assert len(session) == 16
+    for nothing in ({}, {"x-session-id": " "}):
+        assert caller_of({"authorization": "Bearer sk-one", **nothing}).session_id == ""
+
+
+def test_a_session_with_a_long_name_is_refused() -> None:
+    assert caller_of({"x-session-id": "x" * 256}).session_id
+    with pytest.raises(BadRequestError, match="X-Session-ID has 257 characters"):
+        caller_of({"x-session-id": "x" * 257})

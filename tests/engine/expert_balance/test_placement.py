@@ -198,6 +198,7 @@ def test_counts_that_do_not_fit_are_refused_with_numbers() -> None:
     with pytest.raises(ConfigError, match="10 slots"):
         slots_per_rank(8, 4, 32)
     assert initial_map(4, 3, 2).slots == (0, 1, 2, 3, 0, 1)
+    assert initial_map(3, 2, 1).slots == (0, 1, 0, 2)
 
 
 def test_masked_ranks_hold_nothing() -> None:
