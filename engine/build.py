@@ -36,10 +36,9 @@ from leadline.engine.worker.worker import Worker
 from leadline.kernels.api import KernelSet
 from leadline.kernels.latent_cache import LatentCache, LatentLayout
 from leadline.kernels.select import Choice, KernelError, Platform, select_kernels
-from leadline.kernels.types import QuantTensor
 from leadline.loader.checkpoint import Checkpoint
 from leadline.loader.file_checksums import verify_files
-from leadline.loader.load import load_weights
+from leadline.loader.load import open_weights
 from leadline.loader.model_config import ModelConfig, read_model_config
 
 logger = logging.getLogger(__name__)
@@ -121,16 +120,16 @@ def load_model(
     def show(done_bytes: int, total_bytes: int) -> None:
         on_stage(f"reading weights: {progress_bar(done_bytes, total_bytes)}")
 
-    weights = load_weights(
+    weights = open_weights(
         checkpoint,
         model_config,
         rank.shard_plan(model_config),
         dtype=_DTYPES[config.dtype],
         dequantize=dequantize,
+        with_mtp=config.speculative_tokens > 0,
         progress=show,
     )
-    on_stage("assembling the model")
-    tree = assemble(weights.tensors, model_config, has_mtp=weights.has_mtp)
+    tree = assemble(weights, model_config, has_mtp=weights.has_mtp)
     exchange = rank.make_exchange(
         kernels, exact=config.batch_invariant, fp8_dispatch=config.fp8_dispatch
     )
@@ -144,14 +143,14 @@ def load_model(
     )
     speed = weights.num_bytes / 1e9 / max(weights.seconds, 1e-9)
     read = f"{weights.num_bytes / 1e6:.1f} MB in {weights.seconds:.2f} s ({speed:.2f} GB/s)"
-    held_bytes = sum(tensor.nbytes for tensor in weights.tensors.values())
-    held = f"{held_bytes / 2**20:.0f} MiB in {config.dtype}"
-    if any(isinstance(tensor, QuantTensor) for tensor in weights.tensors.values()):
+    weights.log_speed()
+    held = f"{model.num_bytes / 2**20:.0f} MiB in {config.dtype}"
+    if model_config.fp8 is not None and not dequantize:
         held += ", FP8 as stored"
     summary = [
         ("architecture", model_config.architecture),
         ("weights", f"{read}, {held}"),
-        ("mtp layer", _mtp_line(model_config, has_mtp=weights.has_mtp)),
+        ("mtp layer", _mtp_line(config, model_config, has_mtp=weights.has_mtp)),
         ("kernels", _kernels_line(choices)),
     ]
     held_as = WeightFormat(dtype=config.dtype, keeps_fp8=not dequantize)
@@ -179,10 +178,12 @@ def progress_bar(done_bytes: int, total_bytes: int) -> str:
     return f"|{bar}| {done_bytes / 1e6:.1f} of {total_bytes / 1e6:.1f} MB"
 
 
-def _mtp_line(config: ModelConfig, *, has_mtp: bool) -> str:
+def _mtp_line(config: ResolvedConfig, model: ModelConfig, *, has_mtp: bool) -> str:
     if has_mtp:
         return "loaded"
-    if config.num_nextn_predict_layers:
+    if model.num_nextn_predict_layers and not config.speculative_tokens:
+        return "left out: speculation is off"
+    if model.num_nextn_predict_layers:
         return "announced by config.json, absent from the checkpoint: served without speculation"
     return "none"
 

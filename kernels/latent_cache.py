@@ -1,5 +1,7 @@
 """The paged cache of compressed latents (V2 paper, section 2.1; FP8 layout as in V3.2)."""
 
+import math
+import mmap
 from dataclasses import dataclass
 
 import torch
@@ -71,8 +73,17 @@ class LatentCache:
         device: torch.device | str = "cpu",
     ) -> None:
         shape = (num_layers, num_pages, page_size, layout.width)
-        storage = torch.zeros(shape, dtype=layout.torch_dtype, device=device)
+        storage = _zeros(shape, layout.torch_dtype, torch.device(device))
         self.layers = [LatentCacheLayer(storage[i], layout) for i in range(num_layers)]
         self.num_pages = num_pages
         self.page_size = page_size
         self.num_bytes = storage.numel() * storage.element_size()
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros that, on a CPU, take memory only where they have been written or read."""
+    num_bytes = math.prod(shape) * dtype.itemsize
+    if device.type != "cpu" or not num_bytes:
+        return torch.zeros(shape, dtype=dtype, device=device)
+    mapped = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(mapped, dtype=torch.uint8).view(dtype).view(shape)

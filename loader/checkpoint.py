@@ -25,6 +25,7 @@ from leadline.loader.tensor_specs import (
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+_MAX_MAPPED_BYTES = 256 << 20
 _FP8 = "F8_E4M3"
 _FLOATS = ("F32", "BF16", "F16")
 _SCALES = ("F32", "F8_E8M0")
@@ -76,6 +77,7 @@ class Checkpoint:
         # Named by the index but not to be had; `file_problems` says why.
         self._unreadable = frozenset(unreadable)
         self._open_files: dict[Path, Any] = {}
+        self._mapped_bytes = 0
 
     @classmethod
     def open(cls, directory: Path) -> Self:
@@ -203,10 +205,16 @@ class Checkpoint:
             KeyError: no such tensor.
         """
         view: Tensor = self._file(self.tensors[name].file).get_slice(name)[slices]
-        return view.clone(memory_format=torch.contiguous_format)
+        tensor = view.clone(memory_format=torch.contiguous_format)
+        del view
+        self._mapped_bytes += tensor.nbytes
+        if self._mapped_bytes > _MAX_MAPPED_BYTES:  # what was read of a mapped file stays in memory
+            self._open_files.clear()
+            self._mapped_bytes = 0
+        return tensor
 
     def _file(self, path: Path) -> Any:
-        """The open file: its header is long, and is parsed once."""
+        """The open file: its header is long, and is parsed seldom."""
         if path not in self._open_files:
             self._open_files[path] = safe_open(path, framework="pt")
         return self._open_files[path]

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,8 @@ from leadline.loader.sharding import ShardPlan, Slices, scale_slices
 from leadline.loader.tensor_specs import SCALE_SUFFIX, expected_tensors, mtp_prefix
 
 logger = logging.getLogger(__name__)
+
+_LAYERS = "model.layers."
 
 Progress = Callable[[int, int], None]
 """Called with (bytes read, bytes in all)."""
@@ -37,6 +39,87 @@ class Weights:
     seconds: float
 
 
+class StoredWeights(Mapping[str, Tensor | QuantTensor]):
+    """A rank's tensors by checkpoint name, read when they are asked for.
+
+    Those of a layer are read each time and not kept, so that a model can be put together without
+    ever being held twice; those outside the layers, and the MTP layer's own copies of them, are
+    kept.
+
+    Attributes:
+        has_mtp: the MTP layer is there.
+        seconds: spent on reading so far.
+    """
+
+    def __init__(
+        self,
+        reader: "_Reader",
+        needed: Mapping[str, Slices],
+        *,
+        has_mtp: bool,
+        progress: Progress | None,
+    ) -> None:
+        self.has_mtp = has_mtp
+        self.seconds = 0.0
+        self._reader = reader
+        self._needed = dict(needed)
+        self._progress = progress
+        self._total_bytes = sum(reader.size_bytes(*item) for item in needed.items())
+        self._kept: dict[str, Tensor | QuantTensor] = {}
+
+    def __getitem__(self, name: str) -> Tensor | QuantTensor:
+        if name in self._kept:
+            return self._kept[name]
+        started_s = time.perf_counter()
+        tensor = self._reader.read(name, self._needed[name])
+        self.seconds += time.perf_counter() - started_s
+        if not name.startswith(_LAYERS):
+            self._kept[name] = tensor
+        if self._progress is not None:
+            self._progress(self._reader.num_bytes, self._total_bytes)
+        return tensor
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._needed
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._needed)
+
+    def __len__(self) -> int:
+        return len(self._needed)
+
+    @property
+    def num_bytes(self) -> int:
+        """Read so far."""
+        return self._reader.num_bytes
+
+    def log_speed(self) -> None:
+        """Tell the log how fast it went."""
+        logger.info(
+            "loaded %.1f MB in %.2f s (%.2f GB/s)",
+            self.num_bytes / 1e6,
+            self.seconds,
+            self.num_bytes / 1e9 / max(self.seconds, 1e-9),
+        )
+
+    def drop_equal_copies(self, config: ModelConfig) -> None:
+        """Keep the MTP layer's embedding and head only where they differ from the main model's."""
+        head = "model.embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"
+        for copy, main in (
+            ("embed_tokens.weight", "model.embed_tokens.weight"),
+            ("shared_head.head.weight", head),
+        ):
+            name = mtp_prefix(config) + copy
+            if name not in self or main not in self:
+                continue
+            own, original = self[name], self[main]
+            if isinstance(own, Tensor) and isinstance(original, Tensor):
+                if torch.equal(own, original):
+                    del self._needed[name]
+                else:
+                    self._kept[name] = own
+
+
 def load_weights(
     checkpoint: Checkpoint,
     config: ModelConfig,
@@ -46,7 +129,26 @@ def load_weights(
     dequantize: bool = False,
     progress: Progress | None = None,
 ) -> Weights:
-    """Check a checkpoint against its config, then read only the slices of this rank's plan.
+    """Check a checkpoint against its config, then read all of a rank's plan; see `open_weights`."""
+    stored = open_weights(
+        checkpoint, config, plan, dtype=dtype, dequantize=dequantize, progress=progress
+    )
+    tensors = dict(stored)
+    stored.log_speed()
+    return Weights(tensors, stored.has_mtp, stored.num_bytes, stored.seconds)
+
+
+def open_weights(
+    checkpoint: Checkpoint,
+    config: ModelConfig,
+    plan: ShardPlan | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+    dequantize: bool = False,
+    with_mtp: bool = True,
+    progress: Progress | None = None,
+) -> StoredWeights:
+    """Check a checkpoint against its config, and have the slices of this rank's plan at hand.
 
     Args:
         checkpoint: where to read.
@@ -55,6 +157,7 @@ def load_weights(
         dtype: of the matrices that are not FP8, and of dequantised ones; as stored if None.
             Vectors (norms, correction biases) and the router are float32.
         dequantize: turn FP8 weights into `dtype` (float32 if None).
+        with_mtp: the MTP layer too, where there is one.
         progress: called after each tensor.
 
     Raises:
@@ -66,28 +169,21 @@ def load_weights(
         raise CheckpointError(checkpoint.directory, problems)
     plan = plan or ShardPlan.solo()
     plan.check(config)
-    started_s = time.perf_counter()
-    reader = _Reader(checkpoint, dtype, dequantize=dequantize)
     needed = {
         name: slices
         for name, spec in expected_tensors(config).items()
-        if name in checkpoint.tensors and (slices := plan.slices(name, spec.shape)) is not None
+        if name in checkpoint.tensors
+        and (with_mtp or not name.startswith(mtp_prefix(config)))
+        and (slices := plan.slices(name, spec.shape)) is not None
     }
-    total_bytes = sum(reader.size_bytes(name, slices) for name, slices in needed.items())
-    tensors: dict[str, Tensor | QuantTensor] = {}
-    for name, slices in needed.items():
-        tensors[name] = reader.read(name, slices)
-        if progress is not None:
-            progress(reader.num_bytes, total_bytes)
-    _drop_equal_copies(tensors, config)
-    seconds = time.perf_counter() - started_s
-    logger.info(
-        "loaded %.1f MB in %.2f s (%.2f GB/s)",
-        reader.num_bytes / 1e6,
-        seconds,
-        reader.num_bytes / 1e9 / max(seconds, 1e-9),
+    weights = StoredWeights(
+        _Reader(checkpoint, dtype, dequantize=dequantize),
+        needed,
+        has_mtp=with_mtp and checkpoint.has_mtp(config),
+        progress=progress,
     )
-    return Weights(tensors, checkpoint.has_mtp(config), reader.num_bytes, seconds)
+    weights.drop_equal_copies(config)
+    return weights
 
 
 class _Reader:
@@ -134,16 +230,3 @@ class _Reader:
         data = self._checkpoint.read(name, slices)
         self.num_bytes += data.numel() * data.element_size()
         return data
-
-
-def _drop_equal_copies(tensors: dict[str, Tensor | QuantTensor], config: ModelConfig) -> None:
-    """Keep the MTP layer's embedding and head only where they differ from the main model's."""
-    head = "model.embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"
-    for copy, main in (
-        ("embed_tokens.weight", "model.embed_tokens.weight"),
-        ("shared_head.head.weight", head),
-    ):
-        name = mtp_prefix(config) + copy
-        own, original = tensors.get(name), tensors.get(main)
-        if isinstance(own, Tensor) and isinstance(original, Tensor) and torch.equal(own, original):
-            del tensors[name]
