@@ -6,6 +6,12 @@ if TYPE_CHECKING:
     from leadline.engine.config import EngineConfig, ResolvedConfig
 
 
+LAYOUT = (
+    *("tensor_parallel_size", "data_parallel_size"),
+    *("enable_expert_parallel", "fp8_dispatch", "num_redundant_experts"),
+)
+
+
 class ConfigLine(NamedTuple):
     """One resolved value, for the start-up table."""
 
@@ -16,7 +22,7 @@ class ConfigLine(NamedTuple):
 
 def config_lines(config: "EngineConfig", resolved: "ResolvedConfig") -> list[ConfigLine]:
     """A line for each value that `settle_cache_size` has not explained."""
-    explained = ("model", "max_model_len", "num_pages", "other_model_names")
+    explained = ("model", "max_model_len", "num_pages", "other_model_names", *LAYOUT)
     return [
         ConfigLine(name, _shown(getattr(resolved, name)), _reason(config, name))
         for name in resolved.__struct_fields__

@@ -42,11 +42,13 @@ def needs_of(
         config: its `num_pages` is not looked at.
         model: the checkpoint's config.
         held: how weights are held; None for what is foreseen.
-        has_mtp: the checkpoint has the MTP layer that its config announces.
+        has_mtp: the checkpoint has the MTP layer that its config announces; without speculation
+            it is not loaded.
     """
     if held is None:
         fp8 = keeps_fp8(config.device, config.kernels)
         held = WeightFormat(dtype=config.dtype, keeps_fp8=fp8)
+    has_mtp = has_mtp and config.speculative_tokens > 0 and model.num_nextn_predict_layers > 0
     return MemoryNeeds(
         model=model,
         layout=Layout(),
@@ -57,7 +59,7 @@ def needs_of(
         max_num_batched_tokens=config.max_num_batched_tokens,
         max_model_len=config.max_model_len,
         num_drafts=config.speculative_tokens if has_mtp else 0,
-        has_mtp=has_mtp and model.num_nextn_predict_layers > 0,
+        has_mtp=has_mtp,
     )
 
 

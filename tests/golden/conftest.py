@@ -124,10 +124,10 @@ def config_of() -> Callable[..., ResolvedConfig]:
 
 @pytest.fixture
 def open_model() -> Callable[..., PagedModel]:
-    """Loads a checkpoint as the product does."""
+    """Loads a checkpoint as the product does, its MTP layer too."""
 
     def load(path: Path, **changes: Any) -> PagedModel:
-        config = resolved_config(path, **changes)
+        config = resolved_config(path, **({"speculative_tokens": 1} | changes))
         return PagedModel(load_model(config), config)
 
     return load
