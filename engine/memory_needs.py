@@ -53,6 +53,7 @@ def needs_of(
             tensor_parallel_size=config.tensor_parallel_size,
             data_parallel_size=config.data_parallel_size,
             expert_parallel=config.enable_expert_parallel,
+            num_redundant_experts=config.num_redundant_experts,
         ),
         held=held,
         device=config.device,
