@@ -1,7 +1,6 @@
 """The composition root: the one file that names the concrete class of every seam."""
 
-import logging
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +15,10 @@ from leadline.engine.errors import ConfigError
 from leadline.engine.executor.local import LocalExecutor
 from leadline.engine.grammar.compiler import GrammarStore
 from leadline.engine.make_scheduler import make_scheduler
-from leadline.engine.memory_needs import memory_line, memory_parts, needs_of
+from leadline.engine.memory_needs import needs_of
 from leadline.engine.messages import Ready
 from leadline.engine.model.deepseek import DeepseekModel
+from leadline.engine.model.host_experts import host_expert_layers
 from leadline.engine.model.paged_memory import PagedMemory
 from leadline.engine.model.rope import softmax_scale
 from leadline.engine.model.weights import assemble
@@ -27,6 +27,13 @@ from leadline.engine.parallel.lockstep import InStep
 from leadline.engine.parallel.make_balancer import make_balancer
 from leadline.engine.parallel.rank_context import RankContext
 from leadline.engine.planning.weight_bytes import WeightFormat
+from leadline.engine.start_lines import (
+    kernels_line,
+    mtp_line,
+    planned_memory,
+    progress_bar,
+    weights_line,
+)
 from leadline.engine.survey import ExpertLoad
 from leadline.engine.worker.drafter import Drafter
 from leadline.engine.worker.host_pages import HostPages
@@ -35,16 +42,14 @@ from leadline.engine.worker.page_checksums import PageChecksums
 from leadline.engine.worker.worker import Worker
 from leadline.kernels.api import KernelSet
 from leadline.kernels.latent_cache import LatentCache, LatentLayout
-from leadline.kernels.select import Choice, KernelError, Platform, select_kernels
+from leadline.kernels.select import KernelError, Platform, reads_fp8, select_kernels
 from leadline.loader.checkpoint import Checkpoint
 from leadline.loader.file_checksums import verify_files
 from leadline.loader.load import open_weights
 from leadline.loader.model_config import ModelConfig, read_model_config
-
-logger = logging.getLogger(__name__)
+from leadline.loader.sharding import is_routed_expert
 
 OnStage = Callable[[str], None]
-_BAR_WIDTH = 30  # characters
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -105,10 +110,14 @@ def load_model(
     except KernelError as error:
         raise ConfigError(str(error)) from error
     if dequantize is None:
-        dequantize = not _reads_fp8(choices)
+        dequantize = not reads_fp8(choices)
     path = Path(config.model)
     model_config = read_model_config(path)
     rank = rank or RankContext()
+    widens: bool | Callable[[str], bool] = dequantize
+    hosted = host_expert_layers(config, kernels, model_config.n_routed_experts)
+    if hosted is not None:
+        widens = lambda name: dequantize and not is_routed_expert(name)  # noqa: E731
     checkpoint = Checkpoint.open(path)
     if config.verify_weights:
         verify_files(
@@ -125,7 +134,7 @@ def load_model(
         model_config,
         rank.shard_plan(model_config),
         dtype=_DTYPES[config.dtype],
-        dequantize=dequantize,
+        dequantize=widens,
         with_mtp=config.speculative_tokens > 0,
         progress=show,
     )
@@ -139,53 +148,24 @@ def load_model(
         kernels,
         rank.parallel,
         max_len=config.max_model_len,
-        make_dispatcher=rank.dispatchers(exchange, model_config),
+        make_dispatcher=hosted.make_dispatcher
+        if hosted
+        else rank.dispatchers(exchange, model_config),
+        make_experts=hosted.make_experts if hosted else None,
     )
-    speed = weights.num_bytes / 1e9 / max(weights.seconds, 1e-9)
-    read = f"{weights.num_bytes / 1e6:.1f} MB in {weights.seconds:.2f} s ({speed:.2f} GB/s)"
+    held = WeightFormat(
+        dtype=config.dtype,
+        keeps_fp8=not dequantize,
+        keeps_expert_fp8=True if hosted else None,
+    )
     weights.log_speed()
-    held = f"{model.num_bytes / 2**20:.0f} MiB in {config.dtype}"
-    if model_config.fp8 is not None and not dequantize:
-        held += ", FP8 as stored"
     summary = [
         ("architecture", model_config.architecture),
-        ("weights", f"{read}, {held}"),
-        ("mtp layer", _mtp_line(config, model_config, has_mtp=weights.has_mtp)),
-        ("kernels", _kernels_line(choices)),
+        ("weights", weights_line(weights, model.num_bytes, held, model_config)),
+        ("mtp layer", mtp_line(config, model_config, has_mtp=weights.has_mtp)),
+        ("kernels", kernels_line(choices)),
     ]
-    held_as = WeightFormat(dtype=config.dtype, keeps_fp8=not dequantize)
-    return LoadedModel(
-        model_config, model, kernels, weights.has_mtp, held_as, summary, rank, exchange
-    )
-
-
-def _reads_fp8(choices: list[Choice]) -> bool:
-    """Whether FP8 weights are multiplied as they are stored, not widened as a whole each time."""
-    products = [c for c in choices if c.operation in ("linear_fp8", "grouped_mlp")]
-    return all(choice.chosen == "native" for choice in products)
-
-
-def _kernels_line(choices: list[Choice]) -> str:
-    """Each implementation, and how many operations it computes."""
-    counts = Counter(choice.chosen for choice in choices)
-    return ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
-
-
-def progress_bar(done_bytes: int, total_bytes: int) -> str:
-    """A bar in plain characters, and the numbers, for example `|###-----| 4.5 of 12.0 MB`."""
-    filled = _BAR_WIDTH * done_bytes // max(total_bytes, 1)
-    bar = "#" * filled + "-" * (_BAR_WIDTH - filled)
-    return f"|{bar}| {done_bytes / 1e6:.1f} of {total_bytes / 1e6:.1f} MB"
-
-
-def _mtp_line(config: ResolvedConfig, model: ModelConfig, *, has_mtp: bool) -> str:
-    if has_mtp:
-        return "loaded"
-    if model.num_nextn_predict_layers and not config.speculative_tokens:
-        return "left out: speculation is off"
-    if model.num_nextn_predict_layers:
-        return "announced by config.json, absent from the checkpoint: served without speculation"
-    return "none"
+    return LoadedModel(model_config, model, kernels, weights.has_mtp, held, summary, rank, exchange)
 
 
 def make_cache(config: ResolvedConfig, loaded: LoadedModel) -> LatentCache:
@@ -250,20 +230,6 @@ def make_runner(config: ResolvedConfig, loaded: LoadedModel, grammars: GrammarSt
     )
 
 
-def _memory(config: ResolvedConfig, loaded: LoadedModel, runner: ModelRunner) -> str:
-    """What the plan says that the engine holds; what it holds otherwise is logged."""
-    needs = needs_of(config, loaded.config, held=loaded.held, has_mtp=loaded.has_mtp)
-    parts = memory_parts(config, needs)
-    planned = sum(part.num_bytes for part in needs.weights())
-    if loaded.num_bytes != planned:
-        logger.warning("the weights take %d bytes, %d were planned", loaded.num_bytes, planned)
-    cache = sum(part.num_bytes for part in needs.pages(config.num_pages, config.page_size))
-    held = runner.num_cache_bytes + runner.num_hidden_bytes
-    if held != cache:
-        logger.warning("the cache takes %d bytes, %d were planned", held, cache)
-    return memory_line(parts)
-
-
 def _num_drafts(config: ResolvedConfig, loaded: LoadedModel) -> int:
     return config.speculative_tokens if loaded.has_mtp else 0
 
@@ -310,7 +276,10 @@ def build_core(
     summary = [*loaded.summary, ("latent cache", pool)]
     if num_drafts:
         summary.append(("drafter", f"{runner.num_hidden_bytes / 2**20:.1f} MiB of states"))
-    summary.append(("memory", _memory(config, loaded, runner)))
+    needs = needs_of(config, loaded.config, held=loaded.held, has_mtp=loaded.has_mtp)
+    cache_bytes = runner.num_cache_bytes + runner.num_hidden_bytes
+    memory = planned_memory(config, needs, weight_bytes=loaded.num_bytes, cache_bytes=cache_bytes)
+    summary.append(("memory", memory))
     if config.num_host_pages:
         tier = f"{config.num_host_pages} pages, {runner.num_host_bytes / 2**20:.0f} MiB"
         summary.append(("host tier", tier))

@@ -9,19 +9,16 @@ import msgspec
 
 from leadline.engine.cache_size import settle_cache_size
 from leadline.engine.config_lines import ConfigLine, config_lines
+from leadline.engine.config_ranges import MAX_PAGE_SIZE, MAX_SPECULATIVE_TOKENS, check_ranges
 from leadline.engine.errors import ConfigError
 from leadline.engine.executor.base import Capacity
-from leadline.engine.kv_events_config import parse_kv_events_config
+from leadline.engine.expert_device import check_expert_device
 from leadline.engine.memory_needs import needs_of
 from leadline.engine.parallel.layout import ParallelLayout
 from leadline.engine.planning.memory import GIB
 from leadline.engine.platform_facts import PlatformFacts
-from leadline.engine.request import MAX_SEED
 from leadline.loader.model_config import ModelConfig
 
-MAX_PAGE_SIZE = 1024
-MAX_SPECULATIVE_TOKENS = 8
-MIN_TARGET_MS = 0.1
 DEFAULT_SPECULATIVE_TOKENS = 3
 
 
@@ -109,6 +106,14 @@ class EngineConfig:
         default_factory=dict,
         metadata={"help": "implementation of an operation, as operation=name", "choices": None},
     )
+    expert_device: str = _option(
+        "auto",
+        "cpu: routed experts stay in host memory and are computed there",
+        choices=("auto", "cpu"),
+    )
+    expert_gpu_count: int = _option(
+        0, "with --expert-device cpu: routed experts of each layer that the GPU has, the busiest"
+    )
     batch_invariant: bool | None = _option(
         None, "same bits for a request in every batch (default: on for a CPU, off for a GPU)"
     )
@@ -153,6 +158,8 @@ class ResolvedConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_queued_tokens: int | None = None
     target_itl_ms: float | None = None
     target_ttft_ms: float | None = None
+    expert_device: str = "auto"
+    expert_gpu_count: int = 0
     tensor_parallel_size: int = 1
     data_parallel_size: int = 1
     enable_expert_parallel: bool = False
@@ -198,7 +205,7 @@ def resolve(
     Raises:
         ConfigError: a value out of range, or one that this model or machine cannot honour.
     """
-    _check_ranges(config)
+    check_ranges(config)
     is_cpu = facts.device == "cpu"
     dtype = _either(config.dtype, "float32" if is_cpu else "bfloat16")
     kv_cache_dtype = _either(config.kv_cache_dtype, dtype)
@@ -233,6 +240,15 @@ def resolve(
         max_queued_tokens=config.max_queued_tokens,
         target_itl_ms=config.target_itl_ms,
         target_ttft_ms=config.target_ttft_ms,
+        expert_device=config.expert_device,
+        expert_gpu_count=config.expert_gpu_count,
+    )
+    check_expert_device(
+        model,
+        device=facts.device,
+        num_ranks=unsettled.layout.num_ranks,
+        expert_device=config.expert_device,
+        expert_gpu_count=config.expert_gpu_count,
     )
     needs = needs_of(unsettled, model)
     headroom = config.memory_headroom_gib
@@ -267,55 +283,6 @@ def _speculative_tokens(config: EngineConfig, model: ModelConfig) -> int:
             "leave it out or set it to 0"
         )
     return config.speculative_tokens
-
-
-def _check_ranges(config: EngineConfig) -> None:
-    problems = []
-    for name, low, high in (
-        ("page_size", 1, MAX_PAGE_SIZE),
-        ("max_model_len", 2, None),
-        ("kv_tokens", config.page_size, None),
-        ("memory_headroom_gib", 0, None),
-        ("max_num_seqs", 1, None),
-        ("max_num_batched_tokens", config.max_num_seqs, None),
-        ("num_threads", 1, None),
-        ("speculative_tokens", 0, MAX_SPECULATIVE_TOKENS),
-        ("seed", 0, MAX_SEED),
-        ("host_kv_tokens", 0, None),
-        ("max_queued_requests", 0, None),
-        ("max_queued_tokens", 1, None),
-        ("target_itl_ms", MIN_TARGET_MS, None),
-        ("target_ttft_ms", MIN_TARGET_MS, None),
-    ):
-        value = getattr(config, name)
-        if value is not None and (value < low or (high is not None and value > high)):
-            allowed = f"{low} to {high}" if high is not None else f"at least {low}"
-            problems.append(f"{name} is {value}; allowed: {allowed}")
-    for name in ("kv_cache_dtype", "dtype", "logprobs_mode"):
-        choices = EngineConfig.__dataclass_fields__[name].metadata["choices"]
-        if getattr(config, name) not in choices:
-            problems.append(f"{name} is {getattr(config, name)!r}; allowed: {', '.join(choices)}")
-    if 0 < config.host_kv_tokens < config.page_size:
-        problems.append(
-            f"host_kv_tokens is {config.host_kv_tokens}; allowed: 0, or at least a page of "
-            f"{config.page_size}"
-        )
-    if config.kv_tokens is not None and config.memory_headroom_gib is not None:
-        problems.append("memory_headroom_gib has no effect beside kv_tokens; leave one out")
-    if not config.prefix_caching:
-        problems += [
-            f"{name} has no effect with prefix_caching off; leave one out"
-            for name in ("host_kv_tokens", "kv_events_config", "verify_pages")
-            if getattr(config, name)
-        ]
-    if not all(name.strip() for name in config.served_model_name):
-        problems.append("served_model_name has an empty name; give each name as clients send it")
-    if len(set(config.served_model_name)) < len(config.served_model_name):
-        problems.append("served_model_name has a name twice; give each once")
-    if config.kv_events_config is not None:
-        parse_kv_events_config(config.kv_events_config)
-    if problems:
-        raise ConfigError("; ".join(problems))
 
 
 def _either(asked: str, default: str) -> str:

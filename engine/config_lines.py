@@ -6,10 +6,7 @@ if TYPE_CHECKING:
     from leadline.engine.config import EngineConfig, ResolvedConfig
 
 
-LAYOUT = (
-    *("tensor_parallel_size", "data_parallel_size"),
-    *("enable_expert_parallel", "fp8_dispatch", "num_redundant_experts"),
-)
+_OTHER_NAMES = {"num_host_pages": "host_kv_tokens", "device": "what this machine has"}
 
 
 class ConfigLine(NamedTuple):
@@ -22,19 +19,17 @@ class ConfigLine(NamedTuple):
 
 def config_lines(config: "EngineConfig", resolved: "ResolvedConfig") -> list[ConfigLine]:
     """A line for each value that `settle_cache_size` has not explained."""
-    explained = ("model", "max_model_len", "num_pages", "other_model_names", *LAYOUT)
+    explained = ("model", "max_model_len", "num_pages", "other_model_names")
     return [
         ConfigLine(name, _shown(getattr(resolved, name)), _reason(config, name))
         for name in resolved.__struct_fields__
-        if name not in explained
+        if name not in explained and (name in _OTHER_NAMES or name in config.__dataclass_fields__)
     ]
 
 
 def _reason(config: "EngineConfig", name: str) -> str:
-    if name == "num_host_pages":
-        return "host_kv_tokens"
-    if name == "device":
-        return "what this machine has"
+    if name in _OTHER_NAMES:
+        return _OTHER_NAMES[name]
     default = config.__dataclass_fields__[name].default
     asked = getattr(config, name)
     if name == "seed" and asked is None:

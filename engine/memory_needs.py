@@ -51,7 +51,12 @@ def needs_of(
     has_mtp = has_mtp and config.speculative_tokens > 0 and model.num_nextn_predict_layers > 0
     return MemoryNeeds(
         model=model,
-        layout=Layout(),
+        layout=Layout(
+            tensor_parallel_size=config.tensor_parallel_size,
+            data_parallel_size=config.data_parallel_size,
+            expert_parallel=config.enable_expert_parallel,
+            num_redundant_experts=config.num_redundant_experts,
+        ),
         held=held,
         device=config.device,
         kv_cache_dtype=config.kv_cache_dtype,
@@ -60,13 +65,14 @@ def needs_of(
         max_model_len=config.max_model_len,
         num_drafts=config.speculative_tokens if has_mtp else 0,
         has_mtp=has_mtp,
+        expert_gpu_count=config.expert_gpu_count if config.expert_device == "cpu" else None,
     )
 
 
 def memory_parts(config: "ResolvedConfig", needs: MemoryNeeds) -> list[MemoryPart]:
     """Everything that the engine holds, part by part; the host tier is reported by itself."""
     pages = needs.pages(config.num_pages, config.page_size)
-    return [*needs.weights(), *pages, *needs.other()]
+    return [*needs.weights(), *needs.host(), *pages, *needs.other()]
 
 
 def memory_line(parts: list[MemoryPart]) -> str:

@@ -126,7 +126,7 @@ def load_weights(
     plan: ShardPlan | None = None,
     *,
     dtype: torch.dtype | None = None,
-    dequantize: bool = False,
+    dequantize: bool | Callable[[str], bool] = False,
     progress: Progress | None = None,
 ) -> Weights:
     """Check a checkpoint against its config, then read all of a rank's plan; see `open_weights`."""
@@ -144,7 +144,7 @@ def open_weights(
     plan: ShardPlan | None = None,
     *,
     dtype: torch.dtype | None = None,
-    dequantize: bool = False,
+    dequantize: bool | Callable[[str], bool] = False,
     with_mtp: bool = True,
     progress: Progress | None = None,
 ) -> StoredWeights:
@@ -156,7 +156,8 @@ def open_weights(
         plan: this rank's share; everything if None.
         dtype: of the matrices that are not FP8, and of dequantised ones; as stored if None.
             Vectors (norms, correction biases) and the router are float32.
-        dequantize: turn FP8 weights into `dtype` (float32 if None).
+        dequantize: turn FP8 weights into `dtype` (float32 if None): all, none, or those with such
+            names.
         with_mtp: the MTP layer too, where there is one.
         progress: called after each tensor.
 
@@ -176,8 +177,9 @@ def open_weights(
         and (with_mtp or not name.startswith(mtp_prefix(config)))
         and (slices := plan.slices(name, spec.shape)) is not None
     }
+    widens = dequantize if callable(dequantize) else lambda name: bool(dequantize)
     weights = StoredWeights(
-        _Reader(checkpoint, dtype, dequantize=dequantize),
+        _Reader(checkpoint, dtype, dequantize=widens),
         needed,
         has_mtp=with_mtp and checkpoint.has_mtp(config),
         progress=progress,
@@ -190,7 +192,11 @@ class _Reader:
     """Reads slices in the wanted form and counts their bytes."""
 
     def __init__(
-        self, checkpoint: Checkpoint, dtype: torch.dtype | None, *, dequantize: bool
+        self,
+        checkpoint: Checkpoint,
+        dtype: torch.dtype | None,
+        *,
+        dequantize: Callable[[str], bool],
     ) -> None:
         self._checkpoint = checkpoint
         self._dtype = dtype
@@ -219,7 +225,7 @@ class _Reader:
                 )
                 raise CheckpointError(self._checkpoint.directory, [problem])
             quantized = QuantTensor(data, scale, *offsets)
-            if not self._dequantize:
+            if not self._dequantize(name):
                 return quantized
             return quantized.dequantize(self._dtype or torch.float32)
         if data.dim() == 1 or name.endswith(".gate.weight"):

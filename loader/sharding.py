@@ -18,6 +18,11 @@ _VOCABULARY = re.compile(r"(embed_tokens|lm_head|shared_head\.head)\.weight$")
 _EXPERT = re.compile(r"\.mlp\.experts\.(\d+)\.")
 
 
+def is_routed_expert(name: str) -> bool:
+    """Whether a tensor of this name belongs to a routed expert."""
+    return _EXPERT.search(name) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class ShardPlan:
     """A rank's share: tensor parallelism cuts matrices, expert parallelism places experts whole.

@@ -61,7 +61,8 @@ class DeepseekModel:
     @property
     def num_bytes(self) -> int:
         """Memory that the weights take."""
-        return storage_bytes(self._weights)
+        copies = sum(moe.num_expert_bytes for moe in self.moe_layers().values())
+        return storage_bytes(self._weights) + copies
 
     def step_context(self, positions_T: Tensor, memory: AttentionMemory) -> StepContext:
         """What the layers of one step share; `positions_T` int64, below `max_len`."""

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from leadline.engine.model.attention import MLA, StepContext
 from leadline.engine.model.dispatch import MakeDispatcher
+from leadline.engine.model.experts import MakeExperts
 from leadline.engine.model.mlp import DenseMLP, MoE
 from leadline.engine.model.weights import LayerWeights, MoEWeights
 from leadline.engine.parallel.context import ParallelContext
@@ -25,6 +26,7 @@ class DecoderLayer:
         kernels: KernelSet,
         parallel: ParallelContext,
         make_dispatcher: MakeDispatcher,
+        make_experts: MakeExperts,
         *,
         layer: int,
         first_slot: int = 0,
@@ -37,7 +39,8 @@ class DecoderLayer:
         )
         self.mlp: DenseMLP | MoE
         if isinstance(weights.mlp, MoEWeights):
-            self.mlp = MoE(config, weights.mlp, kernels, parallel, make_dispatcher(layer))
+            dispatcher, experts = make_dispatcher(layer), make_experts(layer, weights.mlp)
+            self.mlp = MoE(config, weights.mlp, kernels, parallel, dispatcher, experts)
         else:
             self.mlp = DenseMLP(weights.mlp, kernels, parallel)
 

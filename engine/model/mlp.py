@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from leadline.engine.model.dispatch import TokenDispatcher
+from leadline.engine.model.experts import Experts
 from leadline.engine.model.linear import make_linear
 from leadline.engine.model.weights import DenseWeights, MoEWeights
 from leadline.engine.parallel.context import ParallelContext
@@ -61,10 +62,12 @@ class MoE:
         kernels: KernelSet,
         parallel: ParallelContext,
         dispatcher: TokenDispatcher,
+        experts: Experts,
     ) -> None:
         self._weights = weights
         self._kernels = kernels
         self.dispatcher = dispatcher
+        self._experts = experts
         self._load_before = [0] * config.n_routed_experts
         self.num_chosen_E = torch.zeros(len(dispatcher.expert_ids), dtype=torch.int64)
         self._router = router_config(config)
@@ -80,9 +83,15 @@ class MoE:
         topk_ids_TK, topk_weights_TK = kernels.route(logits_TE, bias, self._router)
         sent = self.dispatcher.dispatch(x_TD, topk_ids_TK, topk_weights_TK)
         self.num_chosen_E = self.num_chosen_E.to(sent.counts.device) + sent.counts
-        y_RD = kernels.grouped_mlp(sent.x_RD, sent.counts, weights.gate_up_E2FD, weights.down_EDF)
-        routed_TD = self.dispatcher.combine(y_RD, sent.handle)
-        return routed_TD if self._shared is None else routed_TD + self._shared(x_TD)
+        pending = self._experts.begin(sent.x_RD, sent.counts)
+        shared_TD = None if self._shared is None else self._shared(x_TD)  # meanwhile
+        routed_TD = self.dispatcher.combine(pending(), sent.handle)
+        return routed_TD if shared_TD is None else routed_TD + shared_TD
+
+    @property
+    def num_expert_bytes(self) -> int:
+        """Memory of expert weights beside the model's own."""
+        return self._experts.num_bytes
 
     def expert_load(self) -> list[int]:
         """How many tokens each expert of the layer has had here since start."""

@@ -6,6 +6,7 @@ from torch import Tensor
 from leadline.engine.model.attention import StepContext
 from leadline.engine.model.dispatch import MakeDispatcher
 from leadline.engine.model.embedding import make_embed
+from leadline.engine.model.experts import MakeExperts
 from leadline.engine.model.layer import DecoderLayer
 from leadline.engine.model.linear import make_linear
 from leadline.engine.model.weights import MTPWeights
@@ -30,6 +31,7 @@ class MTPLayer:
         kernels: KernelSet,
         parallel: ParallelContext,
         make_dispatcher: MakeDispatcher,
+        make_experts: MakeExperts,
     ) -> None:
         self._weights = weights
         self._kernels = kernels
@@ -43,6 +45,7 @@ class MTPLayer:
             kernels,
             parallel,
             make_dispatcher,
+            make_experts,
             layer=config.num_hidden_layers,
             first_slot=FIRST_SLOT,
         )

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from leadline.engine.parallel.layout import ParallelLayout
 from leadline.loader.model_config import ModelConfig
 
 
@@ -38,6 +39,14 @@ class Layout:
     def expert_ranks(self) -> int:
         """Ranks that share the experts by whole ones; 1 without expert parallelism."""
         return self.num_ranks if self.expert_parallel else 1
+
+    def parallel(self) -> ParallelLayout:
+        """The same as the engine has it."""
+        return ParallelLayout(
+            tp_size=self.tensor_parallel_size,
+            dp_size=self.data_parallel_size,
+            expert_parallel=self.expert_parallel,
+        )
 
     def experts_per_rank(self, model: ModelConfig) -> int:
         """Most experts, replicas included, that a rank holds of a layer."""

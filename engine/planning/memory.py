@@ -50,6 +50,8 @@ class MemoryNeeds:
         max_num_batched_tokens: most tokens of a step.
         num_drafts: most MTP drafts of a request and step; 0 without speculation.
         has_mtp: the MTP layer is loaded.
+        expert_gpu_count: of each layer's routed experts, copies on the device where all lie in the
+            host's memory; None where all are on the device.
     """
 
     model: ModelConfig
@@ -62,15 +64,29 @@ class MemoryNeeds:
     max_model_len: int
     num_drafts: int
     has_mtp: bool = True
+    expert_gpu_count: int | None = None
 
     def weights(self) -> list[MemoryPart]:
         """The model's parts."""
         sizes = WeightBytes(self.model, self.layout, self.held)
         notes = {"routed experts": self._experts_note(), "attention": self._attention_note()}
-        return [
-            MemoryPart(name, size, notes.get(name, ""))
-            for name, size in sizes.parts(has_mtp=self.has_mtp).items()
-        ]
+        parts = sizes.parts(has_mtp=self.has_mtp)
+        if self.expert_gpu_count is not None:
+            parts["routed experts"] = self._num_moe * self.expert_gpu_count * sizes.expert()
+        return [MemoryPart(name, size, notes.get(name, "")) for name, size in parts.items() if size]
+
+    def host(self) -> list[MemoryPart]:
+        """What lies in the host's memory, where that is not the device's."""
+        if self.expert_gpu_count is None:
+            return []
+        size = WeightBytes(self.model, self.layout, self.held).routed_experts() * self._num_moe
+        return [MemoryPart("routed experts, host", size, "all of them")]
+
+    @property
+    def _num_moe(self) -> int:
+        num_layers = self.model.num_hidden_layers
+        num_layers += self.model.num_nextn_predict_layers * self.has_mtp
+        return sum(map(self.model.is_moe_layer, range(num_layers)))
 
     def other(self) -> list[MemoryPart]:
         """What is neither weights nor pages."""
@@ -91,8 +107,11 @@ class MemoryNeeds:
 
     @property
     def fixed_bytes(self) -> int:
-        """All but the pages."""
-        return sum(part.num_bytes for part in [*self.weights(), *self.other()])
+        """All but the pages; on a CPU device and host are one."""
+        parts = [*self.weights(), *self.other()]
+        if self.device == "cpu":
+            parts += self.host()
+        return sum(part.num_bytes for part in parts)
 
     @property
     def token_bytes(self) -> int:
@@ -143,6 +162,8 @@ class MemoryNeeds:
 
     def _experts_note(self) -> str:
         layout, model = self.layout, self.model
+        if self.expert_gpu_count is not None:
+            return f"{self.expert_gpu_count} of {model.n_routed_experts} a layer, the busiest"
         if layout.expert_parallel:
             return f"{layout.experts_per_rank(model)} of {model.n_routed_experts} a layer"
         return f"1/{layout.num_ranks} of each" if layout.num_ranks > 1 else ""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from leadline.engine.errors import ConfigError
 from leadline.engine.planning.gpus import GPUS, Gpu
+from leadline.engine.planning.host import SYSTEM_BYTES, Host
 from leadline.engine.planning.latent_bytes import latent_bytes_per_layer
 from leadline.engine.planning.layout import Layout
 from leadline.engine.planning.memory import GIB, MemoryNeeds, MemoryPart
@@ -22,9 +23,9 @@ from leadline.loader.model_config import ModelConfig
 
 PAGE_SIZE = 64
 DEFAULT_HEADROOM_BYTES = 2 * GIB
+_HELD = WeightFormat(dtype="bfloat16", keeps_fp8=True)
 _MAX_REQUESTS = 512  # of a group; more gain nothing
 _AS_GOOD = 0.95  # of the best throughput: then the simplest layout is taken
-_WIDE_RANKS = 16  # from here on replicas of loaded experts pay
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,8 @@ class Wish:
         itl_s: most time between a request's tokens; None for the most tokens a second.
         num_drafts: a step; None for the best.
         tensor_parallel_size, data_parallel_size, expert_parallel: None for the best.
+        host: computes the routed experts; None: the GPUs do.
+        expert_gpu_count: routed experts of each layer that the GPU has beside the host.
     """
 
     model: ModelConfig
@@ -53,6 +56,8 @@ class Wish:
     expert_parallel: bool | None = None
     ranks_per_node: int = 8
     headroom_bytes: int = DEFAULT_HEADROOM_BYTES
+    host: Host | None = None
+    expert_gpu_count: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +97,6 @@ class Rejected:
 
     layout: Layout
     reason: str
-    is_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,22 +164,16 @@ def layouts(wish: Wish) -> Iterator[Layout]:
                 tensor_parallel_size=size,
                 data_parallel_size=num // size,
                 expert_parallel=whole,
-                num_redundant_experts=_redundant(wish.model, num) if whole else 0,
                 ranks_per_node=wish.ranks_per_node,
             )
 
 
-def _redundant(model: ModelConfig, num_ranks: int) -> int:
-    """Replicas that fill the ranks up; one more each in a wide unit."""
-    missing = -model.n_routed_experts % num_ranks
-    return missing or (num_ranks if num_ranks >= _WIDE_RANKS else 0)
-
-
 def plan_layout(wish: Wish, layout: Layout) -> Plan | Rejected:
     """What a layout gives, with the best number of drafts."""
-    problem = _cut_problem(wish.model, layout)
-    if problem is not None:
-        return Rejected(layout, problem)
+    try:
+        layout.parallel().check(wish.model)
+    except ConfigError as error:
+        return Rejected(layout, str(error))
     model = wish.model
     most = len(ACCEPTED_SHARES) if model.num_nextn_predict_layers else 0
     depths = range(most + 1) if wish.num_drafts is None else (wish.num_drafts,)
@@ -186,60 +184,40 @@ def plan_layout(wish: Wish, layout: Layout) -> Plan | Rejected:
     return max(plans, key=lambda plan: plan.expected.tokens_s)
 
 
-def _cut_problem(model: ModelConfig, layout: Layout) -> str | None:
-    tp, ranks = layout.tensor_parallel_size, layout.num_ranks
-    sizes = {
-        "num_attention_heads": model.num_attention_heads,
-        "vocab_size": model.vocab_size,
-        "intermediate_size": model.intermediate_size,
-        "the shared experts' width": model.moe_intermediate_size * model.n_shared_experts,
-    }
-    wrong = [f"{name} = {size}" for name, size in sizes.items() if size % tp]
-    if wrong:
-        return f"{tp} does not divide {', '.join(wrong)}"
-    if (
-        not layout.expert_parallel
-        and model.n_routed_experts
-        and model.moe_intermediate_size % ranks
-    ):
-        return f"{ranks} does not divide moe_intermediate_size = {model.moe_intermediate_size}"
-    return None
-
-
 def _with_drafts(wish: Wish, layout: Layout, num_drafts: int) -> Plan | Rejected:
-    held = WeightFormat(dtype="bfloat16", keeps_fp8=True)
     times = UnitTimes(
         wish.model,
         wish.gpu,
         layout,
-        held=held,
+        held=_HELD,
         cache_bytes=latent_bytes_per_layer(wish.model, wish.kv_cache_dtype),
-        overlaps=True,
+        host=wish.host,
+        num_resident=wish.expert_gpu_count,
     )
     needs = MemoryNeeds(
         model=wish.model,
         layout=layout,
-        held=held,
+        held=_HELD,
         device="cuda",
         kv_cache_dtype=wish.kv_cache_dtype,
         max_num_seqs=_MAX_REQUESTS,
         max_num_batched_tokens=PREFILL_STEP_TOKENS,
         max_model_len=wish.model.max_position_embeddings,
         num_drafts=num_drafts,
+        has_mtp=num_drafts > 0,
+        expert_gpu_count=None if wish.host is None else wish.expert_gpu_count,
     )
     free = wish.gpu.memory_bytes - wish.headroom_bytes - needs.fixed_bytes
     num_pages = max(free, 0) // needs.page_bytes(PAGE_SIZE)
     a_request = wish.input_tokens + wish.output_tokens + num_drafts
     pages_a_request = -(-a_request // PAGE_SIZE)
     if num_pages < pages_a_request:
-        need = (
-            needs.fixed_bytes + wish.headroom_bytes + pages_a_request * needs.page_bytes(PAGE_SIZE)
-        )
+        return Rejected(layout, _too_little(wish, needs, pages_a_request))
+    if wish.host is not None and _host_bytes(needs) > wish.host.memory_bytes:
         return Rejected(
             layout,
-            f"a GPU needs {need / GIB:.1f} GiB ({_weights_of(needs) / GIB:.1f} of weights), has "
-            f"{wish.gpu.memory_bytes / GIB:.1f}",
-            is_memory=True,
+            f"the host needs {_host_bytes(needs) / GIB:.0f} GiB for routed experts and system, has "
+            f"{wish.host.memory_bytes / GIB:.0f}",
         )
     stream = RequestStream(
         times,
@@ -268,8 +246,17 @@ def _with_drafts(wish: Wish, layout: Layout, num_drafts: int) -> Plan | Rejected
     )
 
 
-def _weights_of(needs: MemoryNeeds) -> int:
-    return sum(part.num_bytes for part in needs.weights())
+def _too_little(wish: Wish, needs: MemoryNeeds, num_pages: int) -> str:
+    weights = sum(part.num_bytes for part in needs.weights())
+    total = needs.fixed_bytes + wish.headroom_bytes + num_pages * needs.page_bytes(PAGE_SIZE)
+    return (
+        f"a GPU needs {total / GIB:.1f} GiB ({weights / GIB:.1f} of weights), has "
+        f"{wish.gpu.memory_bytes / GIB:.1f}"
+    )
+
+
+def _host_bytes(needs: MemoryNeeds) -> int:
+    return SYSTEM_BYTES + sum(part.num_bytes for part in needs.host())
 
 
 def _refusal(wish: Wish, rejected: list[Rejected]) -> str:
@@ -284,7 +271,9 @@ def _refusal(wish: Wish, rejected: list[Rejected]) -> str:
 
 
 def _alternatives(wish: Wish) -> Iterator[Wish]:
-    """The same wish with more of these GPUs, or as many of others."""
+    """The same wish with more of these GPUs, or as many of others; a host stays as it is."""
+    if wish.host is not None:
+        return
     free = dataclasses.replace(wish, tensor_parallel_size=None, data_parallel_size=None)
     more = [
         dataclasses.replace(free, num_gpus=number)

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from leadline.engine.planning.gpus import Gpu
+from leadline.engine.planning.host import Host
 from leadline.engine.planning.layout import Layout
 from leadline.engine.planning.step_load import StepLoad, load_of
 from leadline.engine.planning.weight_bytes import WeightBytes, WeightFormat
@@ -86,6 +87,8 @@ class UnitTimes:
         cache_bytes: float = 1152,
         calibration: Calibration | None = None,
         overlaps: bool = True,
+        host: Host | None = None,
+        num_resident: int = 0,
     ) -> None:
         """The unit.
 
@@ -97,12 +100,16 @@ class UnitTimes:
             cache_bytes: of a token's latent in one layer.
             calibration: what is reached of the roofline.
             overlaps: whether two micro-batches overlap where that is faster.
+            host: computes the routed experts from its memory; None: the GPU does.
+            num_resident: experts of each layer that the GPU computes beside the host.
         """
         self._model = model
         self._gpu = gpu
         self._layout = layout
         self._sizes = WeightBytes(model, layout, held or WeightFormat())
         self._cache_bytes = cache_bytes
+        self._host = host
+        self._num_resident = num_resident
         self._calibration = calibration or Calibration()
         self._overlaps = overlaps and layout.data_parallel_size > 1
         layers = range(model.num_hidden_layers)
@@ -152,7 +159,7 @@ class UnitTimes:
 
     def layer(self, load: StepLoad) -> LayerTimes:
         """An MoE layer (a dense one has no experts)."""
-        model, gpu, sizes = self._model, self._gpu, self._sizes
+        model, gpu = self._model, self._gpu
         is_bulk = load.expanded_pairs > 0
         slowdown = 1.0
         if is_bulk and self._crosses_nodes:
@@ -165,7 +172,7 @@ class UnitTimes:
         return LayerTimes(
             attention_s=self._attention_s(load) * slowdown,
             projections_s=self._projections_s(load) * slowdown,
-            shared_s=self._product_s(sizes.shared_experts(), load.tokens) * slowdown,
+            shared_s=self._shared_s(load) * slowdown,
             experts_s=self._experts_s(load) * slowdown,
             small_s=small_s,
             dispatch_s=dispatch_s,
@@ -202,11 +209,24 @@ class UnitTimes:
         )
         return self._product_s(self._sizes.attention() - widened, load.tokens) + widened_s
 
+    def _shared_s(self, load: StepLoad) -> float:
+        """The shared experts; while the host computes the others, they cost nothing."""
+        if self._host is not None:
+            return 0.0
+        return self._product_s(self._sizes.shared_experts(), load.tokens)
+
     def _experts_s(self, load: StepLoad) -> float:
         """The busiest rank's share of the routed experts, were all loaded alike."""
         model, layout = self._model, self._layout
         if not model.n_routed_experts:
             return 0.0
+        if self._host is not None:
+            return self._host.experts_s(
+                model,
+                tokens=load.unit_tokens,
+                expert_bytes=self._sizes.expert(),
+                num_resident=self._num_resident,
+            )
         missed = (1 - model.num_experts_per_tok / model.n_routed_experts) ** load.unit_tokens
         read = self._sizes.routed_experts() * (1 - missed)
         params = 3 * model.hidden_size * model.moe_intermediate_size

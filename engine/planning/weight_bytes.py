@@ -17,10 +17,12 @@ class WeightFormat:
         dtype: of the matrices that are not FP8; vectors and the router are float32.
         keeps_fp8: FP8 matrices stay so, with a float32 scale for each 128x128 block; else they
             become `dtype`.
+        keeps_expert_fp8: the same for the routed experts; None for `keeps_fp8`.
     """
 
     dtype: str = "bfloat16"
     keeps_fp8: bool = True
+    keeps_expert_fp8: bool | None = None
 
 
 class WeightBytes:
@@ -31,7 +33,11 @@ class WeightBytes:
         self._layout = layout
         self._held = held
         self._item = DTYPE_BYTES[held.dtype]
+        keeps_expert = held.keeps_expert_fp8
         self._is_fp8 = held.keeps_fp8 and model.fp8 is not None
+        self._is_expert_fp8 = model.fp8 is not None and (
+            held.keeps_fp8 if keeps_expert is None else keeps_expert
+        )
 
     def parts(self, *, has_mtp: bool = True) -> dict[str, int]:
         """Bytes by part, in the order of a table; what a model lacks is left out.
@@ -85,7 +91,7 @@ class WeightBytes:
 
     def mlp(self, width: int) -> int:
         """A dense MLP or a shared expert of this width, cut by tensor parallelism."""
-        return self._mlp(width // self._layout.tensor_parallel_size)
+        return self._mlp(width // self._layout.tensor_parallel_size, fp8=self._is_fp8)
 
     def shared_experts(self) -> int:
         """A layer's shared experts, which are one MLP."""
@@ -95,7 +101,7 @@ class WeightBytes:
 
     def expert(self) -> int:
         """One routed expert, whole."""
-        return self._mlp(self._model.moe_intermediate_size)
+        return self._mlp(self._model.moe_intermediate_size, fp8=self._is_expert_fp8)
 
     def routed_experts(self) -> int:
         """A layer's routed experts on this rank."""
@@ -103,7 +109,7 @@ class WeightBytes:
         if layout.expert_parallel:
             return layout.experts_per_rank(self._model) * self.expert()
         width = self._model.moe_intermediate_size // layout.num_ranks
-        return self._model.n_routed_experts * self._mlp(width)
+        return self._model.n_routed_experts * self._mlp(width, fp8=self._is_expert_fp8)
 
     def router(self) -> int:
         """A layer's router with its correction bias."""
@@ -115,15 +121,15 @@ class WeightBytes:
         hidden = self._model.hidden_size
         return 2 * hidden * hidden * self._item + 3 * hidden * _FLOAT32
 
-    def _mlp(self, width: int) -> int:
+    def _mlp(self, width: int, *, fp8: bool) -> int:
         hidden = self._model.hidden_size
         # gate and up lie in one matrix: FP8 only where the gate ends with a block
         aligned = width % FP8_BLOCK == 0
-        gate_up = self._matrix(2 * width, hidden, fp8=aligned)
-        return gate_up + self._matrix(hidden, width)
+        gate_up = self._matrix(2 * width, hidden, fp8=fp8 and aligned)
+        return gate_up + self._matrix(hidden, width, fp8=fp8)
 
-    def _matrix(self, rows: int, columns: int, *, fp8: bool = True) -> int:
-        if not (self._is_fp8 and fp8):
+    def _matrix(self, rows: int, columns: int, *, fp8: bool | None = None) -> int:
+        if not (self._is_fp8 if fp8 is None else fp8):
             return rows * columns * self._item
         blocks = -(-rows // FP8_BLOCK) * -(-columns // FP8_BLOCK)
         return rows * columns + blocks * _FLOAT32

@@ -54,6 +54,14 @@ def add_plan(commands: "argparse._SubParsersAction[Parser]") -> None:
         metavar="X",
         help="memory to leave free on each GPU (default: 2)",
     )
+    experts = parser.add_argument_group("experts in the host's memory")
+    add = experts.add_argument
+    add("--expert-device", choices=("auto", "cpu"), default="auto", help="cpu: computed there")
+    add("--expert-gpu-count", type=integer, default=0, metavar="N", help="of a layer, on the GPU")
+    add("--host-memory-gib", type=number, metavar="X", help="of the machine")
+    add("--host-bandwidth", type=number, default=400, metavar="X", help="GB/s (default: 400)")
+    add("--host-cores", type=positive, default=64, metavar="N", help="default: 64")
+    add = parser.add_argument
     add("--json", action="store_true", help="print JSON")
     parser.set_defaults(command=_plan)
 

@@ -25,6 +25,8 @@ def serve_flags(plan: Plan) -> list[str]:
         flags += ["--kv-cache-dtype", wish.kv_cache_dtype]
     if wish.model.num_nextn_predict_layers:
         flags += ["--speculative-tokens", str(plan.num_drafts)]
+    if wish.host is not None:
+        flags += ["--expert-device", "cpu", "--expert-gpu-count", str(wish.expert_gpu_count)]
     if wish.itl_s is not None:
         flags += ["--target-itl-ms", f"{wish.itl_s * 1e3:g}"]
     return flags
@@ -47,13 +49,15 @@ def helm_values(plan: Plan, model: str) -> dict[str, Any]:
     ranks = min(plan.layout.num_ranks, plan.layout.ranks_per_node)
     size = plan.checkpoint_bytes
     minutes = max(5, round(2 * size / _READ_BYTES_S / 60))
-    memory = f"{_HOST_GIB_A_RANK * ranks}Gi"
+    experts = sum(part.num_bytes for part in plan.needs.host())
+    memory = f"{_HOST_GIB_A_RANK * ranks + -(-experts // 2**30)}Gi"
+    cores = 2 * ranks if plan.wish.host is None else plan.wish.host.num_cores
     return {
         "model": model,
         "flags": serve_flags(plan),
         "gpus": ranks,
         "resources": {
-            "requests": {"cpu": str(2 * ranks), "memory": memory},
+            "requests": {"cpu": str(cores), "memory": memory},
             "limits": {"memory": memory},
         },
         "sharedMemory": f"{max(1, ranks)}Gi",

@@ -32,6 +32,8 @@ def print_report(console: Console, choice: Choice, model: str) -> None:
         console.print(f"  {line}", soft_wrap=True)
     console.print(f"\nMemory of each GPU, {wish.gpu.memory_bytes / GIB:.1f} GiB\n")
     console.print(memory_table(plan.memory()))
+    for part in plan.needs.host():
+        console.print(f"\nMemory of the host: {part.num_bytes / GIB:.1f} GiB of routed experts")
     lengths = f"{wish.input_tokens} tokens in, {wish.output_tokens} out"
     console.print(f"\nExpected with requests of {lengths}\n")
     console.print(_expected_table(plan))
@@ -113,6 +115,7 @@ def as_json(choice: Choice, model: str) -> dict[str, Any]:
         "layout": dataclasses.asdict(plan.layout) | {"num_nodes": plan.layout.num_nodes},
         "reasons": reasons(choice),
         "memory": [dataclasses.asdict(part) for part in plan.memory()],
+        "host_memory": [dataclasses.asdict(part) for part in plan.needs.host()],
         "kv_tokens": plan.kv_tokens,
         "num_drafts": plan.num_drafts,
         "expected": dataclasses.asdict(plan.expected),

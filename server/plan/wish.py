@@ -3,7 +3,9 @@
 import argparse
 
 from leadline.engine.errors import ConfigError
+from leadline.engine.expert_device import check_expert_device
 from leadline.engine.planning.gpus import GIB, find_gpu
+from leadline.engine.planning.host import Host
 from leadline.engine.planning.planner import Wish
 from leadline.engine.planning.request_stream import ACCEPTED_SHARES
 from leadline.loader.family import find_config
@@ -34,6 +36,22 @@ def wish_of(args: argparse.Namespace) -> Wish:
         expert_parallel=args.enable_expert_parallel,
         ranks_per_node=args.gpus_per_node,
         headroom_bytes=int(args.memory_headroom_gib * GIB),
+        host=_host(args),
+        expert_gpu_count=args.expert_gpu_count,
+    )
+
+
+def _host(args: argparse.Namespace) -> Host | None:
+    if args.expert_device == "auto":
+        return None
+    if args.host_memory_gib is None:
+        raise ConfigError("expert_device cpu wants host_memory_gib, the memory of the machine")
+    if args.host_bandwidth <= 0 or args.host_memory_gib <= 0:
+        raise ConfigError("host_bandwidth and host_memory_gib are more than 0")
+    return Host(
+        memory_bytes=int(args.host_memory_gib * GIB),
+        bandwidth=args.host_bandwidth * 1e9,
+        num_cores=args.host_cores,
     )
 
 
@@ -52,6 +70,13 @@ def _check(args: argparse.Namespace, model: ModelConfig) -> None:
     if drafts is not None and drafts > most:
         why = "" if most else ": the model has no MTP layer"
         raise ConfigError(f"speculative_tokens is {drafts}; allowed in a plan: 0 to {most}{why}")
+    check_expert_device(
+        model,
+        device="cuda",
+        num_ranks=args.gpus[0],
+        expert_device=args.expert_device,
+        expert_gpu_count=args.expert_gpu_count,
+    )
     if args.enable_expert_parallel and (args.gpus[0] == 1 or not model.n_routed_experts):
         raise ConfigError(
             "enable_expert_parallel takes more than one GPU and a model with experts; leave it out"

@@ -5,10 +5,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from leadline.engine.build import build_core, load_model, progress_bar
+from leadline.engine.build import build_core, load_model
 from leadline.engine.config import EngineConfig, resolve
 from leadline.engine.memory_needs import memory_line, memory_parts, needs_of
 from leadline.engine.platform_facts import cpu_facts
+from leadline.engine.start_lines import progress_bar
 from leadline.loader.hub import resolve_model
 from leadline.loader.model_config import read_model_config
 
@@ -44,6 +45,9 @@ def test_the_plan_is_what_the_engine_holds(
     model = read_model_config(path)
     config, _ = resolve(asked, model, cpu_facts(), model_path=str(path))
     parts = memory_parts(config, needs_of(config, model))
+    loaded = load_model(config)
+    needs = needs_of(config, model)
+    assert sum(part.num_bytes for part in needs.weights()) == loaded.num_bytes
     _, ready = build_core(msgspec.json.encode(config), lambda stage: None)
     assert dict(ready.summary)["memory"] == memory_line(parts)
     assert not [record for record in caplog.records if record.levelname == "WARNING"]

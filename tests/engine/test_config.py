@@ -179,6 +179,36 @@ def test_a_cache_that_does_not_fit() -> None:
         resolved(kv_tokens=10**7)
 
 
+@pytest.mark.parametrize(
+    ("facts", "model", "options", "words"),
+    [
+        (GPU, {}, {"expert_gpu_count": 3}, "no effect without expert_device cpu"),
+        (CPU, {}, {"expert_device": "cpu"}, "the whole model is computed on the CPU"),
+        (GPU, {"n_routed_experts": 0}, {"expert_device": "cpu"}, "has no routed experts"),
+        (GPU, {}, {"expert_device": "cpu", "expert_gpu_count": 16}, "is 16; allowed: 0 to 15"),
+        (GPU, {}, {"expert_device": "cpu", "expert_gpu_count": -1}, "is -1; allowed: at least 0"),
+        (GPU, {}, {"expert_device": "tpu"}, "is 'tpu'; allowed: auto, cpu"),
+    ],
+)
+def test_experts_on_the_cpu_are_refused_where_that_makes_no_sense(
+    facts: PlatformFacts, model: dict[str, Any], options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        resolved(facts, Model(**model), **options)
+
+
+def test_experts_on_the_cpu_leave_the_gpu_to_the_cache() -> None:
+    config, _ = resolved(GPU, expert_device="cpu", expert_gpu_count=2)
+    assert (config.expert_device, config.expert_gpu_count) == ("cpu", 2)
+    everything, _ = resolved(GPU)
+    hosted, whole = (needs_of(each, Model()) for each in (config, everything))
+    assert hosted.fixed_bytes < whole.fixed_bytes
+    [host] = hosted.host()
+    assert (
+        host.num_bytes == {part.name: part.num_bytes for part in whole.weights()}["routed experts"]
+    )
+
+
 def test_the_resolved_config_crosses_as_json() -> None:
     config, _ = resolved(kernels={"swiglu": "reference"})
     assert msgspec.json.decode(msgspec.json.encode(config), type=ResolvedConfig) == config

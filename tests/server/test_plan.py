@@ -96,6 +96,40 @@ def test_what_cannot_be_planned(
     assert words in error
 
 
+def test_experts_in_the_hosts_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("deepseek-v3", "--gpus", "H100", "--expert-device", "cpu", "--host-memory-gib", "720")
+    status, out, _ = run(capsys, *asked, "--expert-gpu-count", "4", "--json")
+    assert status == 0
+    plan = json.loads(out)
+    [host] = plan["host_memory"]
+    assert host["num_bytes"] == pytest.approx(620 * 2**30, rel=0.03)
+    assert "--expert-device cpu --expert-gpu-count 4" in plan["commands"][0]
+    assert int(plan["helm_values"]["resources"]["limits"]["memory"][:-2]) > 620
+    parts = {part["name"]: part["num_bytes"] for part in plan["memory"]}
+    assert parts["routed experts"] == pytest.approx(4 * 2.4 * 2**30, rel=0.05)
+    _, text, _ = run(capsys, *asked)
+    assert "Memory of the host: " in text
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--gpus", "H100", "--host-memory-gib", "512"], "the host needs 6"),
+        (["--gpus", "H100"], "wants host_memory_gib"),
+        (["--gpus", "2xH100", "--host-memory-gib", "720"], "a unit of one GPU, not of 2"),
+        (["--gpus", "H100", "--host-memory-gib", "0"], "are more than 0"),
+        (["--gpus", "H100", "--host-memory-gib", "720", "--expert-gpu-count", "256"], "0 to 255"),
+        (["--gpus", "H100", "--host-memory-gib", "720", "--expert-gpu-count", "99"], "a GPU needs"),
+    ],
+)
+def test_experts_that_the_host_cannot_have(
+    argv: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, error = run(capsys, "deepseek-v3", "--expert-device", "cpu", *argv)
+    assert status == 1
+    assert words in error
+
+
 @pytest.mark.parametrize("value", ["0xH100", "8", "8 GPUs", "8*H100"])
 def test_gpus_that_are_no_number(value: str, capsys: pytest.CaptureFixture[str]) -> None:
     status, _, error = run(capsys, "deepseek-v3", "--gpus", value)

@@ -68,7 +68,6 @@ def test_every_plan_keeps_what_it_promises(
 def test_a_wide_unit_places_experts_whole() -> None:
     best = choose(wish(itl_s=0.05)).best
     assert best.layout.expert_parallel
-    assert best.layout.num_redundant_experts == 32
     assert best.layout.num_nodes == 4
     assert best.num_drafts > 0
 

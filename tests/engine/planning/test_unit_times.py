@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from leadline.engine.errors import ConfigError
 from leadline.engine.planning.gpus import GPUS, find_gpu
+from leadline.engine.planning.host import Host
 from leadline.engine.planning.layout import Layout
 from leadline.engine.planning.published import PUBLISHED, PublishedUnit, compare
 from leadline.engine.planning.step_load import load_of
@@ -80,6 +81,21 @@ def test_tensor_parallelism_answers_one_request_sooner() -> None:
     rows = [(1, 4096)]
     alone = UnitTimes(v3(), GPUS["H200"], one).step_s(rows)
     assert UnitTimes(v3(), GPUS["H200"], eight).step_s(rows) < alone / 2
+
+
+def test_the_host_is_bound_by_its_memory() -> None:
+    """One token reads eight experts a layer; a faster memory reads them sooner."""
+    seconds = []
+    for bandwidth in (200e9, 400e9):
+        host = Host(memory_bytes=2**40, bandwidth=bandwidth)
+        times = UnitTimes(v3(), GPUS["H100"], Layout(), host=host)
+        seconds.append(times.layer(load_of([(1, 1000)], Layout())).experts_s)
+    eight = 8 * 44.05e6
+    assert seconds[0] - seconds[1] == pytest.approx(eight / 0.8 / 400e9, rel=0.02)
+    resident = UnitTimes(
+        v3(), GPUS["H100"], Layout(), host=Host(memory_bytes=2**40), num_resident=128
+    )
+    assert resident.layer(load_of([(1, 1000)], Layout())).experts_s < seconds[1]
 
 
 def test_an_unknown_gpu() -> None:
