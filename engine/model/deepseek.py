@@ -5,6 +5,7 @@ from torch import Tensor
 from leadline.engine.model.attention import AttentionMemory, StepContext
 from leadline.engine.model.dispatch import MakeDispatcher, local_dispatchers
 from leadline.engine.model.embedding import make_embed
+from leadline.engine.model.fused import fuse
 from leadline.engine.model.layer import DecoderLayer
 from leadline.engine.model.mlp import MoE
 from leadline.engine.model.mtp import MTPLayer
@@ -54,9 +55,10 @@ class DeepseekModel:
             DecoderLayer(config, layer, kernels, parallel, make_dispatcher, layer=i)
             for i, layer in enumerate(weights.layers)
         ]
+        self._fused = fuse(config, self._layers, weights.norm, kernels, parallel, self._rope)
         self.mtp = None
         if weights.mtp is not None:
-            self.mtp = MTPLayer(config, weights.mtp, kernels, parallel, make_dispatcher)
+            self.mtp = MTPLayer(config, weights.mtp, kernels, parallel, make_dispatcher, self._rope)
 
     @property
     def num_bytes(self) -> int:
@@ -65,11 +67,13 @@ class DeepseekModel:
 
     def step_context(self, positions_T: Tensor, memory: AttentionMemory) -> StepContext:
         """What the layers of one step share; `positions_T` int64, below `max_len`."""
-        return StepContext(*self._rope.lookup(positions_T), memory)
+        return StepContext(positions_T, self._rope, memory)
 
     def forward(self, token_ids_T: Tensor, step: StepContext) -> Tensor:
         """Hidden states after the final norm, [T, D]."""
         x_TD = self._embed(token_ids_T)
+        if self._fused is not None and step.memory.paged is not None:
+            return self._fused.run(x_TD, step.memory.paged)[0]
         residual_TD: Tensor | None = None
         for layer in self._layers:
             x_TD, residual_TD = layer(x_TD, residual_TD, step)

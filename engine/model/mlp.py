@@ -7,10 +7,10 @@ from torch import Tensor
 
 from leadline.engine.model.dispatch import TokenDispatcher
 from leadline.engine.model.linear import make_linear
-from leadline.engine.model.weights import DenseWeights, MoEWeights
 from leadline.engine.parallel.context import ParallelContext
-from leadline.kernels.api import KernelSet, RouterConfig
-from leadline.kernels.types import QuantTensor
+from leadline.kernels.api import KernelSet
+from leadline.kernels.parameters import DenseWeights, MoEWeights
+from leadline.kernels.types import QuantTensor, RouterConfig
 from leadline.loader.model_config import ModelConfig
 
 
@@ -79,7 +79,7 @@ class MoE:
         bias = weights.e_score_correction_bias
         topk_ids_TK, topk_weights_TK = kernels.route(logits_TE, bias, self._router)
         sent = self.dispatcher.dispatch(x_TD, topk_ids_TK, topk_weights_TK)
-        self.num_chosen_E = self.num_chosen_E.to(sent.counts.device) + sent.counts
+        self.num_chosen_E = self.num_chosen_E.to(sent.counts.device).add_(sent.counts)
         y_RD = kernels.grouped_mlp(sent.x_RD, sent.counts, weights.gate_up_E2FD, weights.down_EDF)
         routed_TD = self.dispatcher.combine(y_RD, sent.handle)
         return routed_TD if self._shared is None else routed_TD + self._shared(x_TD)
