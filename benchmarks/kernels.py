@@ -20,7 +20,6 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from leadline.kernels.api import RouterConfig
 from leadline.kernels.reference.linear import linear, linear_fp8_1x128, linear_fp8_1x128_ue8m0
 from leadline.kernels.reference.mla import ReferenceMLA
 from leadline.kernels.reference.moe import GroupedMLP
@@ -33,6 +32,7 @@ from leadline.kernels.testing import (
     sampling_batch,
     to_device,
 )
+from leadline.kernels.types import RouterConfig
 
 V3_ROUTER = RouterConfig("sigmoid", 8, 4, 8, "top2_sum", True, 2.5)
 LINEARS = {  # output and input features

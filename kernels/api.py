@@ -13,6 +13,7 @@ from typing import Protocol
 from torch import Tensor
 
 from leadline.kernels.attention import MLAAttention
+from leadline.kernels.decoder import DecoderStack, FusedLayers
 from leadline.kernels.latent_cache import LatentCacheLayer
 from leadline.kernels.sampling_api import (
     CountAccepted,
@@ -22,7 +23,7 @@ from leadline.kernels.sampling_api import (
     SampleShard,
     TokenLogprobs,
 )
-from leadline.kernels.types import QuantTensor
+from leadline.kernels.types import QuantTensor, RouterConfig
 
 
 class RMSNorm(Protocol):
@@ -91,25 +92,6 @@ class Swiglu(Protocol):
     def __call__(self, gate_up_T2F: Tensor) -> Tensor:
         """Gate is the first half of the last dimension. Returns [T, F] in the input's dtype."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class RouterConfig:
-    """How experts are chosen (DeepSeek-V3, section 2.1.2; V2, section 2.2.2).
-
-    Attributes:
-        scoring: `sigmoid` or `softmax` of the router's logits.
-        group_score: `top2_sum` (V3) or `max` (V2) of a group's scores; unused for one group.
-        renormalize: divide the chosen scores by their sum.
-    """
-
-    scoring: str
-    num_groups: int
-    num_top_groups: int
-    top_k: int
-    group_score: str
-    renormalize: bool
-    scaling_factor: float
 
 
 class VocabLogits(Protocol):
@@ -227,6 +209,18 @@ class NewMLAAttention(Protocol):
         ...
 
 
+class FuseLayers(Protocol):
+    """Makes a stack of decoder layers ready to run in one call, where a backend can.
+
+    Such a stack computes what `engine/model` makes of the other operations, which is its
+    specification: the same bits as these where they are the backend's own.
+    """
+
+    def __call__(self, stack: DecoderStack) -> FusedLayers | None:
+        """None: the layers are to be run operation by operation."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class KernelSet:
     """One implementation of each operation, chosen once at start by `select.select_kernels`."""
@@ -254,3 +248,4 @@ class KernelSet:
     merge_shards: MergeShards
     count_accepted: CountAccepted
     token_logprobs: TokenLogprobs
+    fuse_layers: FuseLayers

@@ -1,11 +1,12 @@
 """Chooses one implementation of each operation, once, and keeps the reason for every rejection."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from leadline.kernels.api import KernelSet
 from leadline.kernels.native import cache as native_cache
+from leadline.kernels.native import decoder as native_decoder
 from leadline.kernels.native import library
 from leadline.kernels.native import linear as native_linear
 from leadline.kernels.native import mla as native_mla
@@ -29,8 +30,15 @@ from leadline.kernels.reference import (
     sample,
     tiled,
 )
+from leadline.kernels.reference.decoder import one_by_one
 from leadline.kernels.triton.table import Deferred, missing, triton_kernels, ue8m0_kernels
 from leadline.kernels.vendor.table import VendorKernel, rejection, vendor_kernels
+
+_PARTS_OF_A_LAYER = (
+    *("rms_norm", "add_rms_norm", "apply_rope", "linear", "linear_fp8", "swiglu"),
+    *("router_logits", "route", "permute", "grouped_mlp", "unpermute"),
+    *("write_latent", "mla_attention"),
+)
 
 
 class KernelError(Exception):
@@ -60,6 +68,7 @@ class Implementation:
         reject: a reason why the platform cannot use it, or None.
         batch_invariant: rows are independent of their batch, bit for bit.
         formats: declared number formats, for people (`linear_fp8`).
+        parts: operations that it stands for; it goes with implementations of its own name only.
     """
 
     name: str
@@ -67,6 +76,7 @@ class Implementation:
     batch_invariant: bool
     reject: Callable[[Platform], str | None] = lambda platform: None
     formats: str = ""
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,26 +199,40 @@ def _for_any_device() -> dict[str, list[Implementation]]:
         "merge_shards": [_reference(sample.merge_shards)],
         "count_accepted": [_reference(drafts.count_accepted)],
         "token_logprobs": [_reference(logprobs.token_logprobs)],
+        "fuse_layers": [
+            replace(_native(native_decoder.NativeLayers), parts=_PARTS_OF_A_LAYER),
+            _reference(one_by_one),
+        ],
     }
 
 
-def _rejection(implementation: Implementation, platform: Platform) -> str | None:
+def _rejection(
+    implementation: Implementation, platform: Platform, chosen: Mapping[str, Choice]
+) -> str | None:
+    for part in implementation.parts:
+        if chosen[part].chosen != implementation.name:
+            return f"{part} is {chosen[part].chosen}"
     if platform.batch_invariant and not implementation.batch_invariant:
         return "its bits depend on the batch"
     return implementation.reject(platform)
 
 
 def _choose(
-    operation: str, candidates: list[Implementation], platform: Platform, override: str | None
+    operation: str,
+    candidates: list[Implementation],
+    platform: Platform,
+    override: str | None,
+    choices: list[Choice],
 ) -> tuple[Implementation, Choice]:
     names = [candidate.name for candidate in candidates]
     if override is not None and override not in names:
         raise KernelError(
             f"no implementation {override!r} of {operation}; there is {', '.join(names)}"
         )
+    chosen = {choice.operation: choice for choice in choices}
     rejected: list[tuple[str, str]] = []
     for candidate in candidates:
-        reason = _rejection(candidate, platform)
+        reason = _rejection(candidate, platform, chosen)
         if reason is None and override not in (None, candidate.name):
             reason = f"{override} was asked for"
         elif reason is not None and candidate.name == override:
@@ -241,9 +265,10 @@ def select_kernels(
             f"unknown operation {', '.join(unknown)}; there is {', '.join(operations)}"
         )
     functions: dict[str, Callable[..., Any]] = {}
-    choices = []
+    choices: list[Choice] = []
     for operation in operations:
-        chosen, choice = _choose(operation, table[operation], platform, overrides.get(operation))
+        override = overrides.get(operation)
+        chosen, choice = _choose(operation, table[operation], platform, override, choices)
         function = chosen.function
         functions[operation] = function.load() if isinstance(function, Deferred) else function
         choices.append(choice)

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leadline.kernels.api import RouterConfig
 from leadline.kernels.attention import AttentionMeta, MLAProjection
 from leadline.kernels.latent_cache import LatentCacheLayer, LatentLayout
 from leadline.kernels.reference.cache import write_latent
@@ -22,7 +21,7 @@ from leadline.kernels.sampling import (
     Penalties,
     SamplingBatch,
 )
-from leadline.kernels.types import BLOCK, QuantTensor
+from leadline.kernels.types import BLOCK, QuantTensor, RouterConfig
 
 FLOAT32_TOLERANCE = 1e-5
 

@@ -43,3 +43,22 @@ class QuantTensor:
         device = self.data.device
         scale = self.scale.index_select(-2, rows.to(device)).index_select(-1, columns.to(device))
         return (self.data.to(torch.float32) * scale).to(dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class RouterConfig:
+    """How experts are chosen (DeepSeek-V3, section 2.1.2; V2, section 2.2.2).
+
+    Attributes:
+        scoring: `sigmoid` or `softmax` of the router's logits.
+        group_score: `top2_sum` (V3) or `max` (V2) of a group's scores; unused for one group.
+        renormalize: divide the chosen scores by their sum.
+    """
+
+    scoring: str
+    num_groups: int
+    num_top_groups: int
+    top_k: int
+    group_score: str
+    renormalize: bool
+    scaling_factor: float

@@ -17,11 +17,11 @@ from benchmarks.demo_model.model import demo_config
 from benchmarks.demo_model.parameters import Initializer, load_parameters
 from benchmarks.demo_model.quantize import quantize_best
 from benchmarks.demo_model.train import PARAMETERS_FILE
-from leadline.engine.model.weights import (
+from leadline.engine.model.weights import ModelWeights
+from leadline.kernels.parameters import (
     AttentionWeights,
     DenseWeights,
     LayerWeights,
-    ModelWeights,
     MoEWeights,
     Weight,
 )

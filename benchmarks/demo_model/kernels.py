@@ -5,9 +5,10 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from leadline.kernels.api import KernelSet, RouterConfig
+from leadline.kernels.api import KernelSet
 from leadline.kernels.reference.moe import GroupedMLP
 from leadline.kernels.select import reference_kernels
+from leadline.kernels.types import RouterConfig
 
 
 def linear_bf16(x_TK: Tensor, weight_NK: Tensor) -> Tensor:

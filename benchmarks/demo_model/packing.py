@@ -70,6 +70,8 @@ class PackedMemory:
     without keys.
     """
 
+    paged = None
+
     def __init__(self, batch: PackedBatch, scale: float, observer: Observer | None = None) -> None:
         self._scale = scale
         self._observer = observer

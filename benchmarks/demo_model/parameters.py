@@ -10,16 +10,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from leadline.engine.model.weights import (
+from leadline.engine.model.weights import ModelWeights, MTPWeights, assemble
+from leadline.kernels.attention import MLAProjection
+from leadline.kernels.parameters import (
     AttentionWeights,
     DenseWeights,
     LayerWeights,
-    ModelWeights,
     MoEWeights,
-    MTPWeights,
-    assemble,
 )
-from leadline.kernels.attention import MLAProjection
 from leadline.loader.checkpoint import Checkpoint
 from leadline.loader.load import load_weights
 from leadline.loader.model_config import ModelConfig

@@ -3,16 +3,18 @@
 T tokens, D hidden, H local heads, Q q-lora, C kv-lora, R rope, N nope, V value head.
 """
 
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from torch import Tensor
 
 from leadline.engine.model.linear import make_linear
-from leadline.engine.model.weights import AttentionWeights
+from leadline.engine.model.rope import RopeTable
 from leadline.engine.parallel.context import ParallelContext
 from leadline.kernels.api import KernelSet
 from leadline.kernels.attention import MLAProjection
+from leadline.kernels.decoder import PagedStep
+from leadline.kernels.parameters import AttentionWeights
 from leadline.loader.model_config import ModelConfig
 
 LATENT_NORM_EPS = 1e-6  # of q_a_layernorm and kv_a_layernorm, whatever rms_norm_eps says
@@ -23,6 +25,11 @@ class AttentionMemory(Protocol):
 
     Serving keeps them in pages; training attends the batch itself and differentiates through it.
     """
+
+    @property
+    def paged(self) -> PagedStep | None:
+        """The step's place in the pages, for kernels that run whole layers; None without pages."""
+        ...
 
     def write(self, layer: int, latent_TC: Tensor, rope_TR: Tensor) -> None:
         """Keep the new tokens' latents and rotated keys of a layer."""
@@ -40,17 +47,22 @@ class AttentionMemory(Protocol):
         ...
 
 
-@dataclass(slots=True)
 class StepContext:
     """What every layer of a step shares.
 
     Attributes:
-        cos_TR2, sin_TR2: rotary table rows of the tokens' positions, float32 [T, R / 2].
+        memory: of the step.
     """
 
-    cos_TR2: Tensor
-    sin_TR2: Tensor
-    memory: AttentionMemory
+    def __init__(self, positions_T: Tensor, rope: RopeTable, memory: AttentionMemory) -> None:
+        self.memory = memory
+        self._positions_T = positions_T
+        self._rope = rope
+
+    @cached_property
+    def angles(self) -> tuple[Tensor, Tensor]:
+        """(cos, sin) of the tokens' positions, float32 [T, R / 2]; looked up if they are used."""
+        return self._rope.lookup(self._positions_T)
 
 
 class MLA:
@@ -96,7 +108,7 @@ class MLA:
         latent_TC = self._kernels.rms_norm(
             latent_TC.contiguous(), self._weights.kv_a_layernorm, LATENT_NORM_EPS
         )
-        k_rope_T1R = self._kernels.apply_rope(k_rope_TR.unsqueeze(1), step.cos_TR2, step.sin_TR2)
+        k_rope_T1R = self._kernels.apply_rope(k_rope_TR.unsqueeze(1), *step.angles)
         step.memory.write(self._layer, latent_TC, k_rope_T1R.squeeze(1))
 
     def _query(self, x_TD: Tensor, step: StepContext) -> tuple[Tensor, Tensor]:
@@ -108,4 +120,4 @@ class MLA:
             )
         q_THX = self._q_b_proj(x_TD).unflatten(-1, (-1, config.qk_head_dim))
         q_nope, q_rope = q_THX.split([config.qk_nope_head_dim, config.qk_rope_head_dim], dim=-1)
-        return q_nope, self._kernels.apply_rope(q_rope, step.cos_TR2, step.sin_TR2)
+        return q_nope, self._kernels.apply_rope(q_rope, *step.angles)

@@ -5,6 +5,8 @@ from torch import Tensor
 from leadline.engine.model.attention import AttentionMemory, StepContext
 from leadline.engine.model.dispatch import MakeDispatcher, local_dispatchers
 from leadline.engine.model.embedding import make_embed
+from leadline.engine.model.experts import MakeExperts, local_experts
+from leadline.engine.model.fused import fuse
 from leadline.engine.model.layer import DecoderLayer
 from leadline.engine.model.mlp import MoE
 from leadline.engine.model.mtp import MTPLayer
@@ -32,6 +34,7 @@ class DeepseekModel:
         *,
         max_len: int,
         make_dispatcher: MakeDispatcher | None = None,
+        make_experts: MakeExperts | None = None,
     ) -> None:
         """Layers over weights.
 
@@ -42,8 +45,10 @@ class DeepseekModel:
             parallel: the rank's groups.
             max_len: positions that there can be.
             make_dispatcher: how a layer's tokens travel to their experts; None: all are here.
+            make_experts: what computes a layer's experts; None: the kernels, where their rows are.
         """
         make_dispatcher = make_dispatcher or local_dispatchers(kernels, config.n_routed_experts)
+        make_experts = make_experts or local_experts(kernels)
         self._config = config
         self._weights = weights
         self._kernels = kernels
@@ -51,12 +56,15 @@ class DeepseekModel:
         self._rope = RopeTable(config, max_len)
         self._embed = make_embed(weights.embed_tokens, parallel.tp)
         self._layers = [
-            DecoderLayer(config, layer, kernels, parallel, make_dispatcher, layer=i)
+            DecoderLayer(config, layer, kernels, parallel, make_dispatcher, make_experts, layer=i)
             for i, layer in enumerate(weights.layers)
         ]
+        self._fused = fuse(config, self._layers, weights.norm, kernels, parallel, self._rope)
         self.mtp = None
         if weights.mtp is not None:
-            self.mtp = MTPLayer(config, weights.mtp, kernels, parallel, make_dispatcher)
+            self.mtp = MTPLayer(
+                config, weights.mtp, kernels, parallel, make_dispatcher, make_experts, self._rope
+            )
 
     @property
     def num_bytes(self) -> int:
@@ -66,11 +74,13 @@ class DeepseekModel:
 
     def step_context(self, positions_T: Tensor, memory: AttentionMemory) -> StepContext:
         """What the layers of one step share; `positions_T` int64, below `max_len`."""
-        return StepContext(*self._rope.lookup(positions_T), memory)
+        return StepContext(positions_T, self._rope, memory)
 
     def forward(self, token_ids_T: Tensor, step: StepContext) -> Tensor:
         """Hidden states after the final norm, [T, D]."""
         x_TD = self._embed(token_ids_T)
+        if self._fused is not None and step.memory.paged is not None:
+            return self._fused.run(x_TD, step.memory.paged)[0]
         residual_TD: Tensor | None = None
         for layer in self._layers:
             x_TD, residual_TD = layer(x_TD, residual_TD, step)

@@ -6,9 +6,9 @@ from leadline.engine.model.attention import MLA, StepContext
 from leadline.engine.model.dispatch import MakeDispatcher
 from leadline.engine.model.experts import MakeExperts
 from leadline.engine.model.mlp import DenseMLP, MoE
-from leadline.engine.model.weights import LayerWeights, MoEWeights
 from leadline.engine.parallel.context import ParallelContext
 from leadline.kernels.api import KernelSet
+from leadline.kernels.parameters import LayerWeights, MoEWeights
 from leadline.loader.model_config import ModelConfig
 
 
@@ -17,6 +17,10 @@ class DecoderLayer:
 
     The residual stream has the dtype of the embedding; each block's output is added to it when the
     next norm reads it, so that addition and norm are one operation.
+
+    Attributes:
+        weights: of the layer.
+        self_attn, mlp: its two blocks.
     """
 
     def __init__(
@@ -32,7 +36,7 @@ class DecoderLayer:
         first_slot: int = 0,
     ) -> None:
         self._kernels = kernels
-        self._weights = weights
+        self.weights = weights
         self._eps = config.rms_norm_eps
         self.self_attn = MLA(
             config, weights.self_attn, kernels, parallel, layer=layer, first_slot=first_slot
@@ -48,7 +52,7 @@ class DecoderLayer:
         self, x_TD: Tensor, residual_TD: Tensor | None, step: StepContext
     ) -> tuple[Tensor, Tensor]:
         """Returns (the MLP's output, the residual stream before it), both [T, D]."""
-        kernels, weights, eps = self._kernels, self._weights, self._eps
+        kernels, weights, eps = self._kernels, self.weights, self._eps
         if residual_TD is None:
             residual_TD = x_TD
             x_TD = kernels.rms_norm(x_TD, weights.input_layernorm, eps)
@@ -65,5 +69,5 @@ class DecoderLayer:
     def write_latent(self, x_TD: Tensor, step: StepContext) -> None:
         """Only write the tokens' cache entries: input norm and compression, no attention."""
         self.self_attn.write(
-            self._kernels.rms_norm(x_TD, self._weights.input_layernorm, self._eps), step
+            self._kernels.rms_norm(x_TD, self.weights.input_layernorm, self._eps), step
         )

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from leadline.engine.model.weights import Weight
 from leadline.kernels.api import KernelSet
+from leadline.kernels.parameters import Weight
 from leadline.kernels.types import QuantTensor
 
 

@@ -8,10 +8,10 @@ from torch import Tensor
 from leadline.engine.model.dispatch import TokenDispatcher
 from leadline.engine.model.experts import Experts
 from leadline.engine.model.linear import make_linear
-from leadline.engine.model.weights import DenseWeights, MoEWeights
 from leadline.engine.parallel.context import ParallelContext
-from leadline.kernels.api import KernelSet, RouterConfig
-from leadline.kernels.types import QuantTensor
+from leadline.kernels.api import KernelSet
+from leadline.kernels.parameters import DenseWeights, MoEWeights
+from leadline.kernels.types import QuantTensor, RouterConfig
 from leadline.loader.model_config import ModelConfig
 
 
@@ -51,6 +51,7 @@ class MoE:
 
     Attributes:
         dispatcher: brings tokens to the experts.
+        experts: compute them there.
         num_chosen_E: int64, how many tokens each expert here has had since it came here; where
             counts are.
     """
@@ -67,7 +68,7 @@ class MoE:
         self._weights = weights
         self._kernels = kernels
         self.dispatcher = dispatcher
-        self._experts = experts
+        self.experts = experts
         self._load_before = [0] * config.n_routed_experts
         self.num_chosen_E = torch.zeros(len(dispatcher.expert_ids), dtype=torch.int64)
         self._router = router_config(config)
@@ -82,8 +83,8 @@ class MoE:
         bias = weights.e_score_correction_bias
         topk_ids_TK, topk_weights_TK = kernels.route(logits_TE, bias, self._router)
         sent = self.dispatcher.dispatch(x_TD, topk_ids_TK, topk_weights_TK)
-        self.num_chosen_E = self.num_chosen_E.to(sent.counts.device) + sent.counts
-        pending = self._experts.begin(sent.x_RD, sent.counts)
+        self.num_chosen_E = self.num_chosen_E.to(sent.counts.device).add_(sent.counts)
+        pending = self.experts.begin(sent.x_RD, sent.counts)
         shared_TD = None if self._shared is None else self._shared(x_TD)  # meanwhile
         routed_TD = self.dispatcher.combine(pending(), sent.handle)
         return routed_TD if shared_TD is None else routed_TD + shared_TD
@@ -91,7 +92,7 @@ class MoE:
     @property
     def num_expert_bytes(self) -> int:
         """Memory of expert weights beside the model's own."""
-        return self._experts.num_bytes
+        return self.experts.num_bytes
 
     def expert_load(self) -> list[int]:
         """How many tokens each expert of the layer has had here since start."""

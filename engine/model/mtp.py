@@ -7,8 +7,10 @@ from leadline.engine.model.attention import StepContext
 from leadline.engine.model.dispatch import MakeDispatcher
 from leadline.engine.model.embedding import make_embed
 from leadline.engine.model.experts import MakeExperts
+from leadline.engine.model.fused import fuse
 from leadline.engine.model.layer import DecoderLayer
 from leadline.engine.model.linear import make_linear
+from leadline.engine.model.rope import RopeTable
 from leadline.engine.model.weights import MTPWeights
 from leadline.engine.parallel.context import ParallelContext
 from leadline.kernels.api import KernelSet
@@ -32,6 +34,7 @@ class MTPLayer:
         parallel: ParallelContext,
         make_dispatcher: MakeDispatcher,
         make_experts: MakeExperts,
+        rope: RopeTable,
     ) -> None:
         self._weights = weights
         self._kernels = kernels
@@ -49,6 +52,16 @@ class MTPLayer:
             layer=config.num_hidden_layers,
             first_slot=FIRST_SLOT,
         )
+        self._fused = fuse(
+            config,
+            [self.layer],
+            weights.norm,
+            kernels,
+            parallel,
+            rope,
+            first_layer=config.num_hidden_layers,
+            first_slot=FIRST_SLOT,
+        )
 
     def forward(
         self, hidden_TD: Tensor, token_ids_T: Tensor, step: StepContext
@@ -62,12 +75,18 @@ class MTPLayer:
             step: what the layers share; its positions are those of these tokens.
         """
         x_TD = self._combine(hidden_TD, token_ids_T)
+        if self._fused is not None and step.memory.paged is not None:
+            return self._fused.run(x_TD, step.memory.paged)
         x_TD, residual_TD = self.layer(x_TD, None, step)
         return self._kernels.add_rms_norm(x_TD, residual_TD, self._weights.norm, self._eps)
 
     def write_latent(self, hidden_TD: Tensor, token_ids_T: Tensor, step: StepContext) -> None:
         """Only write the cache entries of these pairs; arguments as in `forward`."""
-        self.layer.write_latent(self._combine(hidden_TD, token_ids_T), step)
+        x_TD = self._combine(hidden_TD, token_ids_T)
+        if self._fused is not None and step.memory.paged is not None:
+            self._fused.write(x_TD, step.memory.paged)
+        else:
+            self.layer.write_latent(x_TD, step)
 
     def compute_logits(self, hidden_TD: Tensor) -> Tensor:
         """Vocabulary logits, float32 [T, vocab_size], of hidden states after the norm."""

@@ -4,11 +4,16 @@ from torch import Tensor
 
 from leadline.kernels.api import KernelSet
 from leadline.kernels.attention import AttentionMeta, MLAAttention, MLAProjection
+from leadline.kernels.decoder import PagedStep
 from leadline.kernels.latent_cache import LatentCache
 
 
 class PagedMemory:
-    """`attention.AttentionMemory` over paged latents; `plan` comes before a step's layers."""
+    """`attention.AttentionMemory` over paged latents; `plan` comes before a step's layers.
+
+    Attributes:
+        paged: the step that was planned last.
+    """
 
     def __init__(self, cache: LatentCache, kernels: KernelSet, *, scale: float) -> None:
         self._cache = cache
@@ -16,7 +21,7 @@ class PagedMemory:
         self._attention: MLAAttention = kernels.mla_attention(
             scale=scale, page_size=cache.page_size
         )
-        self._slots_T: Tensor | None = None
+        self.paged: PagedStep | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -25,13 +30,14 @@ class PagedMemory:
 
     def plan(self, meta: AttentionMeta) -> None:
         """Prepare the attention of one step."""
-        self._slots_T = meta.slots_T
+        self.paged = PagedStep(meta, self._cache)
         self._attention.plan(meta)
 
     def write(self, layer: int, latent_TC: Tensor, rope_TR: Tensor) -> None:
         """See `AttentionMemory.write`."""
-        assert self._slots_T is not None, "plan() comes before write()"
-        self._kernels.write_latent(self._cache.layers[layer], latent_TC, rope_TR, self._slots_T)
+        assert self.paged is not None, "plan() comes before write()"
+        slots_T = self.paged.meta.slots_T
+        self._kernels.write_latent(self._cache.layers[layer], latent_TC, rope_TR, slots_T)
 
     def attend(
         self,

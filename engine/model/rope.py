@@ -49,14 +49,18 @@ def _table_magnitude(yarn: YarnConfig | None) -> float:
 
 
 class RopeTable:
-    """Cosines and sines of every position below `max_len`: float32 [max_len, R / 2] each."""
+    """Cosines and sines of every position below `max_len`.
+
+    Attributes:
+        cos, sin: float32 [max_len, R / 2].
+    """
 
     def __init__(self, config: ModelConfig, max_len: int) -> None:
         positions = torch.arange(max_len, dtype=torch.float32)
         angles = positions.unsqueeze(1) * inverse_frequencies(config)
         magnitude = _table_magnitude(config.yarn)
-        self._cos, self._sin = angles.cos() * magnitude, angles.sin() * magnitude
+        self.cos, self.sin = angles.cos() * magnitude, angles.sin() * magnitude
 
     def lookup(self, positions_T: Tensor) -> tuple[Tensor, Tensor]:
         """(cos, sin) of each position: float32 [T, R / 2]."""
-        return self._cos[positions_T], self._sin[positions_T]
+        return self.cos[positions_T], self.sin[positions_T]

@@ -11,7 +11,7 @@ from torch import Tensor
 from leadline.kernels.native.presence import FOLDER, library_file
 from leadline.kernels.types import QuantTensor
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 FORMATS = {torch.float32: 0, torch.bfloat16: 1}
 FP8_FORMAT = 2
 HOW_TO_BUILD = (
@@ -40,6 +40,8 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
         *(_POINTER, _INT, _POINTER, _FORMAT, _INT),
     ),
     "mla": (_PACKED, _THREADS),
+    "run_stack": (_PACKED, _PACKED, _POINTER, _POINTER, _POINTER, _THREADS),
+    "write_stack": (_PACKED, _PACKED, _POINTER, _THREADS),
     "sample": (_POINTER, _POINTER, _INT, _INT, _INT, _PACKED, _FORMAT, _POINTER, _THREADS),
     "gumbel_noise": (_INT, _INT, _INT, _POINTER),
     "multiply_alone": (_INT, _THREADS),

@@ -33,10 +33,10 @@ def grouped_mlp(
         x_RD.stride(0),
         counts.data_ptr(),
         num_experts,
-        _pack_stack(gate_up_E2FD),
-        _scales_apart(gate_up_E2FD),
-        _pack_stack(down_EDF),
-        _scales_apart(down_EDF),
+        pack_stack(gate_up_E2FD),
+        scales_apart(gate_up_E2FD),
+        pack_stack(down_EDF),
+        scales_apart(down_EDF),
         y_RD.data_ptr(),
         torch.get_num_threads(),
     )
@@ -45,7 +45,7 @@ def grouped_mlp(
     return y_RD
 
 
-def _pack_stack(weights: Tensor | QuantTensor) -> bytes:
+def pack_stack(weights: Tensor | QuantTensor) -> bytes:
     """The first expert's weight; the others' follow it without a gap."""
     data = weights.data if isinstance(weights, QuantTensor) else weights
     if not data.is_contiguous():
@@ -56,7 +56,7 @@ def _pack_stack(weights: Tensor | QuantTensor) -> bytes:
     return pack_weight(weights)
 
 
-def _scales_apart(weights: Tensor | QuantTensor) -> int:
+def scales_apart(weights: Tensor | QuantTensor) -> int:
     """Scales from one expert's first to the next one's."""
     return weights.scale.stride(0) if isinstance(weights, QuantTensor) else 0
 

@@ -5,10 +5,24 @@ import struct
 import torch
 from torch import Tensor
 
-from leadline.kernels.api import Permutation, RouterConfig
+from leadline.kernels.api import Permutation
 from leadline.kernels.native.library import FORMATS, check_columns, check_rows, library
+from leadline.kernels.types import RouterConfig
 
-_pack_router = struct.Struct("=qqqqqqd").pack
+_pack = struct.Struct("=qqqqqqd").pack
+
+
+def pack_router(config: RouterConfig) -> bytes:
+    """The C struct `Router`."""
+    return _pack(
+        config.scoring == "softmax",
+        config.num_groups,
+        min(config.num_top_groups, config.num_groups),
+        config.top_k,
+        config.group_score == "top2_sum",
+        config.renormalize,
+        config.scaling_factor,
+    )
 
 
 def route(logits_TE: Tensor, bias_E: Tensor | None, config: RouterConfig) -> tuple[Tensor, Tensor]:
@@ -27,15 +41,7 @@ def route(logits_TE: Tensor, bias_E: Tensor | None, config: RouterConfig) -> tup
         bias = bias_E.data_ptr()
     ids_TK = torch.empty(num_rows, config.top_k, dtype=torch.int64)
     weights_TK = torch.empty(num_rows, config.top_k)
-    router = _pack_router(
-        config.scoring == "softmax",
-        config.num_groups,
-        min(config.num_top_groups, config.num_groups),
-        config.top_k,
-        config.group_score == "top2_sum",
-        config.renormalize,
-        config.scaling_factor,
-    )
+    router = pack_router(config)
     library().route(
         logits_TE.data_ptr(),
         num_rows,

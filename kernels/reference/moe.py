@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from leadline.kernels.api import Linear, LinearFP8, Permutation, RouterConfig
+from leadline.kernels.api import Linear, LinearFP8, Permutation
 from leadline.kernels.reference.linear import linear, linear_fp8
-from leadline.kernels.types import QuantTensor
+from leadline.kernels.types import QuantTensor, RouterConfig
 
 
 def sigmoid(x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leadline.kernels.api import Permutation, RouterConfig
+from leadline.kernels.api import Permutation
 from leadline.kernels.attention import AttentionMeta, MLAProjection
 from leadline.kernels.latent_cache import LatentCacheLayer, LatentLayout
 from leadline.kernels.sampling import AllowedTokens, Penalties, SamplingBatch
@@ -36,7 +36,7 @@ from leadline.kernels.triton.rope import apply_rope
 from leadline.kernels.triton.router import route
 from leadline.kernels.triton.sample import sample, sample_shard
 from leadline.kernels.triton.swiglu import swiglu, swiglu_fp8
-from leadline.kernels.types import QuantTensor
+from leadline.kernels.types import QuantTensor, RouterConfig
 
 D, C, R, H, F, E, VOCAB = 7168, 512, 64, 128, 2048, 256, 129_280
 PAGE_SIZE = 64

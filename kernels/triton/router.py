@@ -5,8 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from leadline.kernels.api import RouterConfig
 from leadline.kernels.triton.numerics import sigmoid
+from leadline.kernels.types import RouterConfig
 
 
 @triton.jit

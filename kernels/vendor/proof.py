@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leadline.kernels.api import RouterConfig
 from leadline.kernels.reference.linear import linear, linear_fp8_1x128
 from leadline.kernels.reference.mla import ReferenceMLA
 from leadline.kernels.reference.moe import GroupedMLP, permute, route
@@ -18,6 +17,7 @@ from leadline.kernels.testing import (
     run_attention,
     to_device,
 )
+from leadline.kernels.types import RouterConfig
 
 WEIGHT_TOLERANCE = 1e-5
 _ROUTER = RouterConfig("sigmoid", 8, 4, 8, "top2_sum", True, 2.5)

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from leadline.kernels.api import RouterConfig
 from leadline.kernels.triton.router import route as triton_route
+from leadline.kernels.types import RouterConfig
 
 _MAX_TOP_K = 8
 _MAX_GROUP = 32  # experts of one group

@@ -8,10 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leadline.kernels.api import RouterConfig
 from leadline.kernels.reference.moe import GroupedMLP, permute, route, sigmoid, swiglu, unpermute
 from leadline.kernels.testing import FLOAT32_TOLERANCE, random_quant, relative_error
-from leadline.kernels.types import QuantTensor
+from leadline.kernels.types import QuantTensor, RouterConfig
 
 V3 = RouterConfig("sigmoid", 4, 2, 4, "top2_sum", True, 2.5)
 KIMI = RouterConfig("sigmoid", 1, 1, 4, "top2_sum", True, 2.827)

@@ -2,7 +2,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "common.h"
+#include "calls.h"
 
 namespace leadline {
 namespace {

@@ -4,33 +4,10 @@
 // head knows nothing of its neighbours: how queries and heads are dealt to threads changes no bit.
 #include <vector>
 
-#include "common.h"
+#include "calls.h"
 
 namespace leadline {
 namespace {
-
-// Python packs these fields, eight bytes each. Strides in elements; formats of types.h.
-struct Attention {
-  const void* q_nope;  // [T, H, N]
-  int64_t q_nope_token, q_nope_head;
-  const void* q_rope;  // [T, H, R]
-  int64_t q_rope_token, q_rope_head;
-  int64_t query_format;
-  const void* pages;  // [.., page_size, width]; FP8: bytes, see latent_cache.py
-  int64_t page_format, page_size, width;
-  const int64_t* page_table;  // [B, ..]
-  int64_t table_stride;
-  const int64_t *query_lens, *seq_lens;  // [B]
-  int64_t num_rows, num_tokens;
-  const void* w_uk;  // [H, N, C]
-  int64_t w_uk_format, w_uk_head, w_uk_row;
-  const void* w_uv;  // [H, V, C]
-  int64_t w_uv_format, w_uv_head, w_uv_row;
-  int64_t heads, nope, rope, latent_rank, value;
-  int64_t first_slot;
-  double scale;
-  void* out;  // [T, H, V] in the query's format
-};
 
 constexpr int64_t kQueryHeads = 32;     // query heads that go over the pages together
 constexpr int64_t kQueriesAtOnce = 24;  // tokens whose heads are projected together

@@ -1,7 +1,7 @@
 // Products: linear layers and the experts' MLPs. Sizes and strides are in elements, formats of types.h.
 #include <vector>
 
-#include "common.h"
+#include "calls.h"
 
 namespace leadline {
 namespace {

@@ -2,16 +2,10 @@
 #include <cstring>
 #include <vector>
 
-#include "common.h"
+#include "calls.h"
 
 namespace leadline {
 namespace {
-
-// Python packs these fields, eight bytes each. See `api.RouterConfig`.
-struct Router {
-  int64_t softmax, num_groups, num_top_groups, top_k, sum_of_two, renormalize;
-  double scaling_factor;
-};
 
 // The `count` largest, largest first; of equals the smaller index, and a NaN is the largest of all.
 void take_largest(const float* scores, int64_t num, int64_t count, std::vector<char>& taken, int64_t* out) {

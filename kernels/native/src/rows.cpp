@@ -1,5 +1,5 @@
 // Operations on each row alone: norms, rotary embedding, SwiGLU. Strides are in elements.
-#include "common.h"
+#include "calls.h"
 
 namespace leadline {
 namespace {

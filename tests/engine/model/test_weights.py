@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from leadline.engine.model.weights import ModelWeights, MoEWeights, assemble
+from leadline.engine.model.weights import ModelWeights, assemble
+from leadline.kernels.parameters import MoEWeights
 from leadline.kernels.types import QuantTensor
 from leadline.loader.checkpoint import Checkpoint
 from leadline.loader.load import load_weights

@@ -7,7 +7,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leadline.kernels.api import RouterConfig
 from leadline.kernels.reference import moe
 from leadline.kernels.reference.linear import linear, linear_fp8_1x128
 from leadline.kernels.testing import (
@@ -18,7 +17,7 @@ from leadline.kernels.testing import (
     relative_error,
     to_device,
 )
-from leadline.kernels.types import QuantTensor
+from leadline.kernels.types import QuantTensor, RouterConfig
 
 pytest.importorskip("triton", reason="triton is not installed; the extra `gpu` has it")
 from leadline.kernels.triton.experts import grouped_mlp

@@ -91,7 +91,7 @@ def fused_topk_deepseek(
     topk_values: Tensor,
     topk_indices: Tensor,
 ) -> None:
-    from leadline.kernels.api import RouterConfig
+    from leadline.kernels.types import RouterConfig
 
     assert scores.dtype == bias.dtype == topk_values.dtype
     assert topk_indices.dtype == torch.int32
