@@ -9,6 +9,7 @@
 
 // How an unscaled weight is read: sixteen values, or `count` of them and zeros, of row n from column k on.
 struct Float32Reader {
+  static constexpr bool kAhead = false;
   const float* data;
   int64_t stride;
   explicit Float32Reader(const Weight& w) : data(static_cast<const float*>(w.data)), stride(w.stride) {}
@@ -17,6 +18,7 @@ struct Float32Reader {
 };
 
 struct BFloat16Reader {
+  static constexpr bool kAhead = true;  // worth its price: to ask for the rows of the next tile
   const uint16_t* data;
   int64_t stride;
   explicit BFloat16Reader(const Weight& w) : data(static_cast<const uint16_t*>(w.data)), stride(w.stride) {}
@@ -70,7 +72,10 @@ static inline void sum_products(Lanes (&sums)[ROWS][COLUMNS], const float* x, in
   Lanes values[COLUMNS];
   int64_t k = 0;
   for (; k + kLanes <= w.columns; k += kLanes) {
-    UNROLLED for (int c = 0; c < COLUMNS; ++c) values[c] = reader.at(n + c, k);
+    UNROLLED for (int c = 0; c < COLUMNS; ++c) {
+      if (Reader::kAhead) __builtin_prefetch(reader.data + (n + COLUMNS + c) * reader.stride + k);
+      values[c] = reader.at(n + c, k);
+    }
     accumulate<ROWS, COLUMNS>(sums, values, x + k, x_stride);
   }
   if (k < w.columns) {  // x has zeros beyond these
@@ -85,8 +90,9 @@ static inline void read_again() { asm volatile("" ::: "memory"); }
 // Up to 64 values of one weight row; COUNT of their vectors hold any.
 template <int ROWS, int COLUMNS, int COUNT>
 static inline void accumulate_fp8(Lanes (&sums)[ROWS][COLUMNS], int column, const uint8_t* w, int64_t left,
-                                  Lanes scale, const float* x, int64_t x_stride) {
+                                  int64_t ahead, Lanes scale, const float* x, int64_t x_stride) {
   Lanes values[4];
+  __builtin_prefetch(w + ahead);
   load_fp8(w, left, values);
   UNROLLED for (int i = 0; i < COUNT; ++i) values[i] = values[i] * scale;
   UNROLLED for (int row = 0; row < ROWS; ++row)
@@ -99,6 +105,7 @@ template <int ROWS, int COLUMNS>
 static inline void sum_fp8_products(Lanes (&sums)[ROWS][COLUMNS], const float* x, int64_t x_stride,
                                     const Weight& weight, int64_t n) {
   const Weight w = weight;
+  const int64_t ahead = COLUMNS * w.stride;  // the same place of the next tile's rows
   for (int64_t k = 0, end; k < w.columns; k = end) {
     end = block_end(w, k);
     Lanes scales[COLUMNS];
@@ -109,11 +116,11 @@ static inline void sum_fp8_products(Lanes (&sums)[ROWS][COLUMNS], const float* x
     }
     for (; k + kFp8Step <= end; k += kFp8Step)
       UNROLLED for (int c = 0; c < COLUMNS; ++c)
-        accumulate_fp8<ROWS, COLUMNS, 4>(sums, c, rows[c] + k, kFp8Step, scales[c], x + k, x_stride);
+        accumulate_fp8<ROWS, COLUMNS, 4>(sums, c, rows[c] + k, kFp8Step, ahead, scales[c], x + k, x_stride);
     for (; k < end; k += kLanes) {
       int64_t left = end - k < kLanes ? end - k : kLanes;
       UNROLLED for (int c = 0; c < COLUMNS; ++c)
-        accumulate_fp8<ROWS, COLUMNS, 1>(sums, c, rows[c] + k, left, scales[c], x + k, x_stride);
+        accumulate_fp8<ROWS, COLUMNS, 1>(sums, c, rows[c] + k, left, ahead, scales[c], x + k, x_stride);
     }
   }
 }
@@ -204,6 +211,7 @@ static void widen_weight_row(const Weight& w, int64_t n, int64_t padded, float* 
       const Lanes scale = all(fp8_scale(w, n, k, end - k));
       for (; k < end; k += kFp8Step) {
         Lanes values[4];
+        __builtin_prefetch(fp8_at(w, n + kTileColumns, k));
         load_fp8(fp8_at(w, n, k), end - k, values);
         for (int64_t i = 0; i < 4 && k + i * kLanes < end; ++i, out += step) store(out, values[i] * scale);
       }
