@@ -15,6 +15,8 @@ namespace leadline {
 namespace avx2 {
 constexpr const char* kName = "AVX2";
 constexpr int kTileRows = 3, kTileColumns = 2;  // 6 sums in 12 of 16 registers
+constexpr int kFp8TileRows = 4, kWideFp8Rows = 3, kWideFp8Columns = 1;
+constexpr int kDirectRows = 6, kDirectFp8Rows = 4;
 #include "lanes_avx2.h"
 
 #include "kernels.h"

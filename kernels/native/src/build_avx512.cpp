@@ -16,6 +16,8 @@ namespace leadline {
 namespace avx512 {
 constexpr const char* kName = "AVX-512";
 constexpr int kTileRows = 6, kTileColumns = 4;  // 24 sums in 32 registers
+constexpr int kFp8TileRows = 8, kWideFp8Rows = 6, kWideFp8Columns = 2;
+constexpr int kDirectRows = 64, kDirectFp8Rows = 7;
 #include "lanes_avx512.h"
 
 #include "kernels.h"

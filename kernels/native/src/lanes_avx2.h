@@ -114,6 +114,6 @@ static inline float fold(Lanes a) {
   __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
 }
-static inline void fold4(const Lanes* a, float* out) {
-  for (int i = 0; i < 4; ++i) out[i] = fold(a[i]);
+static inline void fold4(Lanes a, Lanes b, Lanes c, Lanes d, float* out) {
+  out[0] = fold(a), out[1] = fold(b), out[2] = fold(c), out[3] = fold(d);
 }

@@ -74,24 +74,36 @@ static constexpr Fp8Tables kFp8Tables = make_fp8_tables();
 constexpr float kFp8Factor = 1.0f;  // on what `load_fp8` makes of a value
 constexpr bool kFp8KeepsNan = true;
 
+// The bytes' order for `load_fp8`: what it takes apart comes out as sixteen values in a row.
+struct ByteOrder {
+  alignas(64) uint8_t places[64];
+};
+static constexpr ByteOrder make_fp8_order() {
+  ByteOrder order{};
+  for (int lane = 0; lane < 16; ++lane)
+    for (int out = 0; out < 4; ++out)
+      order.places[lane / 4 * 16 + out / 2 * 8 + lane % 4 * 2 + out % 2] = static_cast<uint8_t>(16 * out + lane);
+  return order;
+}
+static constexpr ByteOrder kFp8Order = make_fp8_order();
+
 // `count` values of at most 64 from p on, zeros after them.
 static inline void load_fp8(const uint8_t* p, int64_t count, Lanes* out) {
-  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   __m512i bytes = count >= 64 ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi8((1ull << count) - 1, p);
-  // What is taken apart below by quarters of each 128 bits comes out as sixteen values in a row.
-  bytes = _mm512_permutexvar_epi32(order, bytes);
+  bytes = _mm512_permutexvar_epi8(_mm512_load_si512(kFp8Order.places), bytes);
   __m512i low = _mm512_permutex2var_epi8(_mm512_load_si512(kFp8Tables.low), bytes,
                                          _mm512_load_si512(kFp8Tables.low + 64));
   __m512i high = _mm512_permutex2var_epi8(_mm512_load_si512(kFp8Tables.high), bytes,
                                           _mm512_load_si512(kFp8Tables.high + 64));
   const __m512i sign = _mm512_set1_epi8(static_cast<char>(0x80));
   high = _mm512_ternarylogic_epi32(high, bytes, sign, 0xF8);  // high | (bytes & sign)
-  __m512i first_half = _mm512_unpacklo_epi8(low, high), second_half = _mm512_unpackhi_epi8(low, high);
-  const __m512i none = _mm512_setzero_si512();
-  out[0].v = _mm512_castsi512_ps(_mm512_unpacklo_epi16(none, first_half));
-  out[1].v = _mm512_castsi512_ps(_mm512_unpackhi_epi16(none, first_half));
-  out[2].v = _mm512_castsi512_ps(_mm512_unpacklo_epi16(none, second_half));
-  out[3].v = _mm512_castsi512_ps(_mm512_unpackhi_epi16(none, second_half));
+  const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xFFFF0000));
+  __m512i pairs = _mm512_unpacklo_epi8(low, high);  // two bfloat16 values in each lane
+  out[0].v = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+  out[1].v = _mm512_castsi512_ps(_mm512_and_si512(pairs, upper));
+  pairs = _mm512_unpackhi_epi8(low, high);
+  out[2].v = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+  out[3].v = _mm512_castsi512_ps(_mm512_and_si512(pairs, upper));
 }
 static inline bool any_fp8_nan(const uint8_t*, int64_t) { return false; }  // never asked: see kFp8KeepsNan
 
@@ -107,8 +119,8 @@ static inline __m512 add_halves(__m512 p, __m512 q) {
   return _mm512_add_ps(_mm512_shuffle_f32x4(p, q, 0x44), _mm512_shuffle_f32x4(p, q, 0xEE));
 }
 // `fold` of each of four, the same sums in the same order.
-static inline void fold4(const Lanes* a, float* out) {
-  __m512 ab = add_halves(a[0].v, a[1].v), cd = add_halves(a[2].v, a[3].v);
+static inline void fold4(Lanes a, Lanes b, Lanes c, Lanes d, float* out) {
+  __m512 ab = add_halves(a.v, b.v), cd = add_halves(c.v, d.v);
   __m512 four = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xDD));
   __m512 two = _mm512_add_ps(four, _mm512_permute_ps(four, 0x4E));
   __m512 one = _mm512_add_ps(two, _mm512_permute_ps(two, 0xB1));

@@ -86,6 +86,6 @@ static inline float fold(Lanes a) {
     for (int i = 0; i < width; ++i) a.v[i] += a.v[i + width];
   return a.v[0];
 }
-static inline void fold4(const Lanes* a, float* out) {
-  for (int i = 0; i < 4; ++i) out[i] = fold(a[i]);
+static inline void fold4(Lanes a, Lanes b, Lanes c, Lanes d, float* out) {
+  out[0] = fold(a), out[1] = fold(b), out[2] = fold(c), out[3] = fold(d);
 }

@@ -4,8 +4,12 @@
 // for every number of rows and columns and for every way the weight is read. So a row's bits do not
 // depend on the rows beside it. (The build switches the compiler's own contraction of a * b + c off.)
 
+// Loops over the sums of a tile, which stay in memory unless all of these are unrolled.
+#define UNROLLED _Pragma("GCC unroll 8")
+
 // How an unscaled weight is read: sixteen values, or `count` of them and zeros, of row n from column k on.
 struct Float32Reader {
+  static constexpr bool kAhead = false;
   const float* data;
   int64_t stride;
   explicit Float32Reader(const Weight& w) : data(static_cast<const float*>(w.data)), stride(w.stride) {}
@@ -14,6 +18,7 @@ struct Float32Reader {
 };
 
 struct BFloat16Reader {
+  static constexpr bool kAhead = true;  // worth its price: to ask for the rows of the next tile
   const uint16_t* data;
   int64_t stride;
   explicit BFloat16Reader(const Weight& w) : data(static_cast<const uint16_t*>(w.data)), stride(w.stride) {}
@@ -53,9 +58,9 @@ static inline int64_t block_end(const Weight& w, int64_t k) {
 template <int ROWS, int COLUMNS>
 static inline void accumulate(Lanes (&sums)[ROWS][COLUMNS], const Lanes (&w)[COLUMNS], const float* x,
                               int64_t stride) {
-  for (int row = 0; row < ROWS; ++row) {
+  UNROLLED for (int row = 0; row < ROWS; ++row) {
     Lanes values = load(x + row * stride);
-    for (int column = 0; column < COLUMNS; ++column)
+    UNROLLED for (int column = 0; column < COLUMNS; ++column)
       sums[row][column] = fma(values, w[column], sums[row][column]);
   }
 }
@@ -67,41 +72,66 @@ static inline void sum_products(Lanes (&sums)[ROWS][COLUMNS], const float* x, in
   Lanes values[COLUMNS];
   int64_t k = 0;
   for (; k + kLanes <= w.columns; k += kLanes) {
-    for (int c = 0; c < COLUMNS; ++c) values[c] = reader.at(n + c, k);
+    UNROLLED for (int c = 0; c < COLUMNS; ++c) {
+      if (Reader::kAhead) __builtin_prefetch(reader.data + (n + COLUMNS + c) * reader.stride + k);
+      values[c] = reader.at(n + c, k);
+    }
     accumulate<ROWS, COLUMNS>(sums, values, x + k, x_stride);
   }
   if (k < w.columns) {  // x has zeros beyond these
-    for (int c = 0; c < COLUMNS; ++c) values[c] = reader.some_at(n + c, k, w.columns - k);
+    UNROLLED for (int c = 0; c < COLUMNS; ++c) values[c] = reader.some_at(n + c, k, w.columns - k);
     accumulate<ROWS, COLUMNS>(sums, values, x + k, x_stride);
   }
 }
+
+// The compiler would keep all that is read of x for the next column, in registers that there are not.
+static inline void read_again() { asm volatile("" ::: "memory"); }
 
 // Up to 64 values of one weight row; COUNT of their vectors hold any.
 template <int ROWS, int COLUMNS, int COUNT>
 static inline void accumulate_fp8(Lanes (&sums)[ROWS][COLUMNS], int column, const uint8_t* w, int64_t left,
-                                  Lanes scale, const float* x, int64_t x_stride) {
+                                  int64_t ahead, Lanes scale, const float* x, int64_t x_stride) {
   Lanes values[4];
+  __builtin_prefetch(w + ahead);
   load_fp8(w, left, values);
-  for (int i = 0; i < COUNT; ++i) values[i] = values[i] * scale;
-  for (int row = 0; row < ROWS; ++row)
-    for (int i = 0; i < COUNT; ++i)
+  UNROLLED for (int i = 0; i < COUNT; ++i) values[i] = values[i] * scale;
+  UNROLLED for (int row = 0; row < ROWS; ++row)
+    UNROLLED for (int i = 0; i < COUNT; ++i)
       sums[row][column] = fma(load(x + row * x_stride + i * kLanes), values[i], sums[row][column]);
+  if (ROWS > 1) read_again();
 }
 
 template <int ROWS, int COLUMNS>
 static inline void sum_fp8_products(Lanes (&sums)[ROWS][COLUMNS], const float* x, int64_t x_stride,
-                                    const Weight& w, int64_t n) {
+                                    const Weight& weight, int64_t n) {
+  const Weight w = weight;
+  const int64_t ahead = COLUMNS * w.stride;  // the same place of the next tile's rows
   for (int64_t k = 0, end; k < w.columns; k = end) {
     end = block_end(w, k);
     Lanes scales[COLUMNS];
-    for (int c = 0; c < COLUMNS; ++c) scales[c] = all(fp8_scale(w, n + c, k, end - k));
+    const uint8_t* rows[COLUMNS];
+    UNROLLED for (int c = 0; c < COLUMNS; ++c) {
+      scales[c] = all(fp8_scale(w, n + c, k, end - k));
+      rows[c] = fp8_at(w, n + c, 0);
+    }
     for (; k + kFp8Step <= end; k += kFp8Step)
-      for (int c = 0; c < COLUMNS; ++c)
-        accumulate_fp8<ROWS, COLUMNS, 4>(sums, c, fp8_at(w, n + c, k), kFp8Step, scales[c], x + k, x_stride);
+      UNROLLED for (int c = 0; c < COLUMNS; ++c)
+        accumulate_fp8<ROWS, COLUMNS, 4>(sums, c, rows[c] + k, kFp8Step, ahead, scales[c], x + k, x_stride);
     for (; k < end; k += kLanes) {
       int64_t left = end - k < kLanes ? end - k : kLanes;
-      for (int c = 0; c < COLUMNS; ++c)
-        accumulate_fp8<ROWS, COLUMNS, 1>(sums, c, fp8_at(w, n + c, k), left, scales[c], x + k, x_stride);
+      UNROLLED for (int c = 0; c < COLUMNS; ++c)
+        accumulate_fp8<ROWS, COLUMNS, 1>(sums, c, rows[c] + k, left, ahead, scales[c], x + k, x_stride);
+    }
+  }
+}
+
+template <int ROWS, int COLUMNS>
+static inline void store_tile(const Lanes (&sums)[ROWS][COLUMNS], float* out, int64_t out_stride) {
+  UNROLLED for (int row = 0; row < ROWS; ++row) {
+    if constexpr (COLUMNS == 4) {
+      fold4(sums[row][0], sums[row][1], sums[row][2], sums[row][3], out + row * out_stride);
+    } else {
+      UNROLLED for (int c = 0; c < COLUMNS; ++c) out[row * out_stride + c] = fold(sums[row][c]);
     }
   }
 }
@@ -111,70 +141,141 @@ template <class Reader, int ROWS, int COLUMNS>
 static inline void tile(const float* x, int64_t x_stride, const Weight& w, int64_t n, float* out,
                         int64_t out_stride) {
   Lanes sums[ROWS][COLUMNS];
-  for (auto& row : sums)
-    for (auto& sum : row) sum = zero();
+  UNROLLED for (int row = 0; row < ROWS; ++row)
+    UNROLLED for (int c = 0; c < COLUMNS; ++c) sums[row][c] = zero();
   if constexpr (is_fp8<Reader>) {
     sum_fp8_products<ROWS, COLUMNS>(sums, x, x_stride, w, n);
   } else {
     sum_products<Reader, ROWS, COLUMNS>(sums, x, x_stride, w, n);
   }
-  for (int row = 0; row < ROWS; ++row) {
-    if constexpr (COLUMNS == 4) {
-      fold4(sums[row], out + row * out_stride);
-    } else {
-      for (int c = 0; c < COLUMNS; ++c) out[row * out_stride + c] = fold(sums[row][c]);
-    }
-  }
+  store_tile(sums, out, out_stride);
 }
 
-// ROWS rows of x by all columns of a block.
+// Columns of a tile of so many rows: what stays in registers.
 template <class Reader, int ROWS>
-static void strip(const float* x, int64_t x_stride, const Weight& w, int64_t first, int64_t last, float* out,
-                  int64_t out_stride) {
-  int64_t n = first;
-  for (; n + kTileColumns <= last; n += kTileColumns)
-    tile<Reader, ROWS, kTileColumns>(x, x_stride, w, n, out + n - first, out_stride);
-  for (; n < last; ++n) tile<Reader, ROWS, 1>(x, x_stride, w, n, out + n - first, out_stride);
+constexpr int kColumnsOf = is_fp8<Reader> && ROWS >= kWideFp8Rows ? kWideFp8Columns : kTileColumns;
+
+// ROWS rows of x by `count` columns from n on.
+template <class Reader, int ROWS>
+static inline void strip(const float* x, int64_t x_stride, const Weight& w, int64_t n, int64_t count, float* out,
+                         int64_t out_stride) {
+  constexpr int kColumns = kColumnsOf<Reader, ROWS>;
+  int64_t c = 0;
+  for (; c + kColumns <= count; c += kColumns)
+    tile<Reader, ROWS, kColumns>(x, x_stride, w, n + c, out + c, out_stride);
+  for (; c < count; ++c) tile<Reader, ROWS, 1>(x, x_stride, w, n + c, out + c, out_stride);
 }
 
+// The same for a number of rows that is known at run time only, at most MOST.
+template <class Reader, int MOST>
+static inline void strip_of(int64_t rows, const float* x, int64_t x_stride, const Weight& w, int64_t n,
+                            int64_t count, float* out, int64_t out_stride) {
+  if constexpr (MOST > 1) {
+    if (rows < MOST) return strip_of<Reader, MOST - 1>(rows, x, x_stride, w, n, count, out, out_stride);
+  }
+  strip<Reader, MOST>(x, x_stride, w, n, count, out, out_stride);
+}
+
+// A few columns of the weight for all rows before the next ones, so that they are read from memory once; the rows in
+// tiles of about the same size.
 template <class Reader>
 static void all_rows(const Activations& x, const Weight& w, int64_t first, int64_t last, float* out,
                      int64_t out_stride) {
-  for (int64_t row = 0; row < x.rows;) {
-    const float* from = x.data + row * x.stride;
-    float* to = out + row * out_stride;
-    int64_t count = x.rows - row < kTileRows ? x.rows - row : kTileRows;
-    switch (count) {
-      case 1: strip<Reader, 1>(from, x.stride, w, first, last, to, out_stride); break;
-      case 2: strip<Reader, 2>(from, x.stride, w, first, last, to, out_stride); break;
-      case 3: strip<Reader, 3>(from, x.stride, w, first, last, to, out_stride); break;
-      case 4: strip<Reader, 4>(from, x.stride, w, first, last, to, out_stride); break;
-      case 5: strip<Reader, 5>(from, x.stride, w, first, last, to, out_stride); break;
-      default: count = 6; strip<Reader, 6>(from, x.stride, w, first, last, to, out_stride);
+  constexpr int kMost = is_fp8<Reader> ? kFp8TileRows : kTileRows;
+  const int64_t tiles = (x.rows + kMost - 1) / kMost;
+  for (int64_t n = first; n < last; n += kTileColumns) {
+    const int64_t count = last - n < kTileColumns ? last - n : kTileColumns;
+    for (int64_t t = 0; t < tiles; ++t) {
+      const int64_t row = x.rows * t / tiles, end = x.rows * (t + 1) / tiles;
+      strip_of<Reader, kMost>(end - row, x.data + row * x.stride, x.stride, w, n, count,
+                              out + row * out_stride + n - first, out_stride);
     }
-    row += count;
   }
 }
 
-// One weight row as float32, filled up with zeros.
-static void widen_weight_row(const Weight& w, int64_t n, int64_t padded, float* out) {
+// One weight row as float32, filled up with zeros; its vectors lie `step` apart.
+static void widen_weight_row(const Weight& w, int64_t n, int64_t padded, float* out, int64_t step) {
+  const float* from32 = static_cast<const float*>(w.data) + n * w.stride;
+  const uint16_t* from16 = static_cast<const uint16_t*>(w.data) + n * w.stride;
   if (w.format != kFP8) {
-    const char* row = static_cast<const char*>(w.data) + n * w.stride * (w.format == kFloat32 ? 4 : 2);
-    widen_row(row, static_cast<int32_t>(w.format), w.columns, padded, out);
+    for (int64_t k = 0; k < padded; k += kLanes, out += step) {
+      const int64_t left = w.columns - k;
+      if (left >= kLanes) store(out, w.format == kFloat32 ? load(from32 + k) : load_bfloat16(from16 + k));
+      else store(out, w.format == kFloat32 ? load_some(from32 + k, left) : load_bfloat16_some(from16 + k, left));
+    }
     return;
   }
-  for (int64_t k = w.columns; k < padded; ++k) out[k] = 0.0f;
-  for (int64_t k = 0, end; k < w.columns; k = end) {
-    end = block_end(w, k);
-    const Lanes scale = all(fp8_scale(w, n, k, end - k));
-    for (; k < end; k += kFp8Step) {
-      Lanes values[4];
-      load_fp8(fp8_at(w, n, k), end - k, values);
-      for (int64_t i = 0; i < 4 && k + i * kLanes < end; ++i) {
-        int64_t left = end - k - i * kLanes;
-        store_some(out + k + i * kLanes, values[i] * scale, left < kLanes ? left : kLanes);
+  if (w.column_offset % kLanes == 0) {  // blocks begin where vectors do
+    for (int64_t k = 0, end; k < w.columns; k = end) {
+      end = block_end(w, k);
+      const Lanes scale = all(fp8_scale(w, n, k, end - k));
+      for (; k < end; k += kFp8Step) {
+        Lanes values[4];
+        __builtin_prefetch(fp8_at(w, n + kTileColumns, k));
+        load_fp8(fp8_at(w, n, k), end - k, values);
+        for (int64_t i = 0; i < 4 && k + i * kLanes < end; ++i, out += step) store(out, values[i] * scale);
       }
     }
+    return;
+  }
+  for (int64_t k = w.columns; k < padded; ++k) out[k / kLanes * step + k % kLanes] = 0.0f;
+  for (int64_t k = 0, end; k < w.columns; k = end) {
+    end = block_end(w, k);
+    const float scale = fp8_scale(w, n, k, end - k);
+    while (k < end) {
+      float values[kFp8Step];
+      Lanes wide[4];
+      load_fp8(fp8_at(w, n, k), end - k, wide);
+      for (int i = 0; i < 4; ++i) store(values + i * kLanes, wide[i]);
+      for (int64_t i = 0; i < kFp8Step && k < end; ++i, ++k) out[k / kLanes * step + k % kLanes] = values[i] * scale;
+    }
+  }
+}
+
+// ROWS rows of x by COLUMNS columns that lie side by side: sixteen values of each, then the next sixteen.
+template <int ROWS, int COLUMNS>
+static inline void packed_tile(const float* x, int64_t x_stride, const float* panel, int64_t padded, float* out,
+                               int64_t out_stride) {
+  Lanes sums[ROWS][COLUMNS];
+  UNROLLED for (int row = 0; row < ROWS; ++row)
+    UNROLLED for (int c = 0; c < COLUMNS; ++c) sums[row][c] = zero();
+  for (int64_t k = 0; k < padded; k += kLanes, panel += COLUMNS * kLanes) {
+    Lanes values[COLUMNS];
+    UNROLLED for (int c = 0; c < COLUMNS; ++c) values[c] = load(panel + c * kLanes);
+    accumulate<ROWS, COLUMNS>(sums, values, x + k, x_stride);
+  }
+  store_tile(sums, out, out_stride);
+}
+
+template <int COLUMNS, int MOST>
+static inline void packed_tile_of(int64_t rows, const float* x, int64_t x_stride, const float* panel, int64_t padded,
+                                  float* out, int64_t out_stride) {
+  if constexpr (MOST > 1) {
+    if (rows < MOST) return packed_tile_of<COLUMNS, MOST - 1>(rows, x, x_stride, panel, padded, out, out_stride);
+  }
+  packed_tile<MOST, COLUMNS>(x, x_stride, panel, padded, out, out_stride);
+}
+
+// Many rows: the weight is widened once, as many columns side by side as a tile has.
+static void packed_product(const Activations& x, const Weight& w, int64_t first, int64_t last, float* out,
+                           int64_t out_stride, float* panel) {
+  for (int64_t n = first; n < last; ++n) {
+    const int64_t c = (n - first) % kTileColumns, group = n - first - c;
+    const int64_t count = last - first - group < kTileColumns ? 1 : kTileColumns;
+    float* to = panel + group * x.padded + (count == 1 ? c * x.padded : c * kLanes);
+    widen_weight_row(w, n, x.padded, to, count * kLanes);
+  }
+  const int64_t tiles = (x.rows + kTileRows - 1) / kTileRows;
+  for (int64_t t = 0; t < tiles; ++t) {
+    const int64_t row = x.rows * t / tiles, end = x.rows * (t + 1) / tiles;
+    const float* from = x.data + row * x.stride;
+    float* to = out + row * out_stride;
+    int64_t c = 0;
+    for (; c + kTileColumns <= last - first; c += kTileColumns)
+      packed_tile_of<kTileColumns, kTileRows>(end - row, from, x.stride, panel + c * x.padded, x.padded, to + c,
+                                              out_stride);
+    for (; c < last - first; ++c)
+      packed_tile_of<1, kTileRows>(end - row, from, x.stride, panel + c * x.padded, x.padded, to + c, out_stride);
   }
 }
 
@@ -185,8 +286,7 @@ static void product_block(const Activations& x, const Weight& w, int64_t first, 
     return all_rows<FP8Reader>(x, w, first, last, out, out_stride);
   if (w.format == kBFloat16 && x.rows <= kDirectRows)
     return all_rows<BFloat16Reader>(x, w, first, last, out, out_stride);
-  if (w.format == kFloat32) return all_rows<Float32Reader>(x, w, first, last, out, out_stride);
-  for (int64_t n = first; n < last; ++n) widen_weight_row(w, n, x.padded, panel + (n - first) * x.padded);
-  const Weight widened = {panel, kFloat32, x.padded, x.padded, nullptr, 0, 0, 0};
-  all_rows<Float32Reader>(x, widened, 0, last - first, out, out_stride);
+  if (w.format == kFloat32 && x.rows <= kDirectRows)
+    return all_rows<Float32Reader>(x, w, first, last, out, out_stride);
+  packed_product(x, w, first, last, out, out_stride, panel);
 }

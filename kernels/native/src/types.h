@@ -10,8 +10,6 @@ enum Format : int32_t { kFloat32 = 0, kBFloat16 = 1, kFP8 = 2 };
 constexpr int64_t kLanes = 16;         // float32 lanes of every sum, whatever the instruction set
 constexpr int64_t kBlock = 128;        // rows and columns of an FP8 scale block
 constexpr int64_t kBlockColumns = 16;  // output columns of one work item
-constexpr int64_t kDirectRows = 6;     // up to so many rows read the weights as they are stored,
-constexpr int64_t kDirectFp8Rows = 4;  // and so many if they are FP8; for more they are widened first
 
 // A weight [rows, columns], columns contiguous. Python packs these eight fields, eight bytes each.
 struct Weight {
