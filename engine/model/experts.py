@@ -5,8 +5,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from leadline.engine.model.weights import MoEWeights
 from leadline.kernels.api import KernelSet
+from leadline.kernels.parameters import MoEWeights
 
 Pending = Callable[[], Tensor]
 """Waits for what has been begun, and returns it."""

@@ -14,9 +14,10 @@ from leadline.engine.errors import ConfigError
 from leadline.engine.model.dispatch import Dispatched, DispatchHandle, TokenDispatcher
 from leadline.engine.model.experts import Experts, Pending
 from leadline.engine.model.resident_experts import ResidentExperts
-from leadline.engine.model.weights import MoEWeights, Weight, storage_bytes
+from leadline.engine.model.weights import storage_bytes
 from leadline.kernels.api import KernelSet
 from leadline.kernels.native import library
+from leadline.kernels.parameters import MoEWeights, Weight
 from leadline.kernels.select import Platform, reads_fp8, select_kernels
 from leadline.kernels.types import QuantTensor
 
