@@ -18,7 +18,6 @@ COMMON = {
     "memory and speed": (
         "max_num_seqs",
         "kv_tokens",
-        "memory_headroom_gib",
         "max_queued_requests",
     ),
     "server": (
