@@ -232,54 +232,105 @@ static void widen_weight_row(const Weight& w, int64_t n, int64_t padded, float* 
   }
 }
 
+// Columns [begin, end) of a weight.
+static inline Weight some_columns(const Weight& w, int64_t begin, int64_t end) {
+  const int64_t bytes = w.format == kFloat32 ? 4 : w.format == kBFloat16 ? 2 : 1;
+  Weight part = w;
+  part.data = static_cast<const uint8_t*>(w.data) + begin * bytes;
+  part.columns = (end < w.columns ? end : w.columns) - begin;
+  part.column_offset += begin;
+  return part;
+}
+
+// Part of a product that goes on from sums which lie in memory, or leaves its own there.
+struct Carry {
+  float* sums;
+  bool first, last;
+};
+
 // ROWS rows of x by COLUMNS columns that lie side by side: sixteen values of each, then the next sixteen.
 template <int ROWS, int COLUMNS>
-static inline void packed_tile(const float* x, int64_t x_stride, const float* panel, int64_t padded, float* out,
-                               int64_t out_stride) {
+static inline void packed_tile(const float* x, int64_t x_stride, const float* panel, int64_t padded,
+                               const Carry& carry, float* out, int64_t out_stride) {
   Lanes sums[ROWS][COLUMNS];
   UNROLLED for (int row = 0; row < ROWS; ++row)
     UNROLLED for (int c = 0; c < COLUMNS; ++c) sums[row][c] = zero();
+  if (!carry.first) {
+    UNROLLED for (int row = 0; row < ROWS; ++row)
+      UNROLLED for (int c = 0; c < COLUMNS; ++c) sums[row][c] = load(carry.sums + (row * COLUMNS + c) * kLanes);
+  }
   for (int64_t k = 0; k < padded; k += kLanes, panel += COLUMNS * kLanes) {
     Lanes values[COLUMNS];
     UNROLLED for (int c = 0; c < COLUMNS; ++c) values[c] = load(panel + c * kLanes);
     accumulate<ROWS, COLUMNS>(sums, values, x + k, x_stride);
   }
-  store_tile(sums, out, out_stride);
+  if (carry.last) return store_tile(sums, out, out_stride);
+  UNROLLED for (int row = 0; row < ROWS; ++row)
+    UNROLLED for (int c = 0; c < COLUMNS; ++c) store(carry.sums + (row * COLUMNS + c) * kLanes, sums[row][c]);
 }
 
 template <int COLUMNS, int MOST>
 static inline void packed_tile_of(int64_t rows, const float* x, int64_t x_stride, const float* panel, int64_t padded,
-                                  float* out, int64_t out_stride) {
+                                  const Carry& carry, float* out, int64_t out_stride) {
   if constexpr (MOST > 1) {
-    if (rows < MOST) return packed_tile_of<COLUMNS, MOST - 1>(rows, x, x_stride, panel, padded, out, out_stride);
+    if (rows < MOST)
+      return packed_tile_of<COLUMNS, MOST - 1>(rows, x, x_stride, panel, padded, carry, out, out_stride);
   }
-  packed_tile<MOST, COLUMNS>(x, x_stride, panel, padded, out, out_stride);
+  packed_tile<MOST, COLUMNS>(x, x_stride, panel, padded, carry, out, out_stride);
 }
 
-// Many rows: the weight is widened once, as many columns side by side as a tile has.
-static void packed_product(const Activations& x, const Weight& w, int64_t first, int64_t last, float* out,
-                           int64_t out_stride, float* panel) {
+// Rows `first` to `last` of the weight as float32, as many side by side as a tile has columns.
+static void widen_panel(const Weight& w, int64_t first, int64_t last, int64_t padded, float* panel) {
   for (int64_t n = first; n < last; ++n) {
     const int64_t c = (n - first) % kTileColumns, group = n - first - c;
     const int64_t count = last - first - group < kTileColumns ? 1 : kTileColumns;
-    float* to = panel + group * x.padded + (count == 1 ? c * x.padded : c * kLanes);
-    widen_weight_row(w, n, x.padded, to, count * kLanes);
-  }
-  const int64_t tiles = (x.rows + kTileRows - 1) / kTileRows;
-  for (int64_t t = 0; t < tiles; ++t) {
-    const int64_t row = x.rows * t / tiles, end = x.rows * (t + 1) / tiles;
-    const float* from = x.data + row * x.stride;
-    float* to = out + row * out_stride;
-    int64_t c = 0;
-    for (; c + kTileColumns <= last - first; c += kTileColumns)
-      packed_tile_of<kTileColumns, kTileRows>(end - row, from, x.stride, panel + c * x.padded, x.padded, to + c,
-                                              out_stride);
-    for (; c < last - first; ++c)
-      packed_tile_of<1, kTileRows>(end - row, from, x.stride, panel + c * x.padded, x.padded, to + c, out_stride);
+    float* to = panel + group * padded + (count == 1 ? c * padded : c * kLanes);
+    widen_weight_row(w, n, padded, to, count * kLanes);
   }
 }
 
-// See `Kernels::product_block`. Few rows read the weight as it is stored; for more it is widened once.
+// All rows by the columns of a panel.
+static void panel_rows(const Activations& x, int64_t columns, const float* panel, float* sums, bool is_first,
+                       bool is_last, float* out, int64_t out_stride) {
+  const int64_t tiles = (x.rows + kTileRows - 1) / kTileRows;
+  for (int64_t t = 0; t < tiles; ++t) {
+    const int64_t row = x.rows * t / tiles, count = x.rows * (t + 1) / tiles - row;
+    const float* from = x.data + row * x.stride;
+    float* to = out + row * out_stride;
+    for (int64_t c = 0; c < columns;) {
+      const Carry carry = {sums + (row * columns + c * count) * kLanes, is_first, is_last};
+      const float* values = panel + c * x.padded;
+      if (c + kTileColumns <= columns) {
+        packed_tile_of<kTileColumns, kTileRows>(count, from, x.stride, values, x.padded, carry, to + c, out_stride);
+        c += kTileColumns;
+      } else {
+        packed_tile_of<1, kTileRows>(count, from, x.stride, values, x.padded, carry, to + c, out_stride);
+        ++c;
+      }
+    }
+  }
+}
+
+// Many rows: the weight is widened once for `kMostRows` of them, and so much of its depth at a time that all of it
+// stays in the core's own cache.
+static void panel_product(const Activations& x, const Weight& w, int64_t first, int64_t last, float* out,
+                          int64_t out_stride, float* panel) {
+  const int64_t groups = (x.rows + kMostRows - 1) / kMostRows, columns = last - first;
+  float* sums = panel + columns * kMostDepth;
+  for (int64_t g = 0; g < groups; ++g) {
+    const int64_t row = x.rows * g / groups, end = x.rows * (g + 1) / groups;
+    int64_t k = 0;
+    do {
+      const int64_t depth = x.padded - k < kMostDepth ? x.padded - k : kMostDepth;
+      widen_panel(some_columns(w, k, k + depth), first, last, depth, panel);
+      const Activations part = {x.data + row * x.stride + k, end - row, depth, x.stride};
+      panel_rows(part, columns, panel, sums, k == 0, k + depth == x.padded, out + row * out_stride, out_stride);
+      k += depth;
+    } while (k < x.padded);
+  }
+}
+
+// See `Kernels::product_block`. Few rows read the weight as it is stored; for more it is widened first.
 static void product_block(const Activations& x, const Weight& w, int64_t first, int64_t last, float* out,
                           int64_t out_stride, float* panel) {
   if (w.format == kFP8 && x.rows <= kDirectFp8Rows && w.column_offset % kLanes == 0)
@@ -288,5 +339,5 @@ static void product_block(const Activations& x, const Weight& w, int64_t first, 
     return all_rows<BFloat16Reader>(x, w, first, last, out, out_stride);
   if (w.format == kFloat32 && x.rows <= kDirectRows)
     return all_rows<Float32Reader>(x, w, first, last, out, out_stride);
-  packed_product(x, w, first, last, out, out_stride, panel);
+  panel_product(x, w, first, last, out, out_stride, panel);
 }
