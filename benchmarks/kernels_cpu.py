@@ -30,8 +30,8 @@ from leadline.kernels.select import Implementation, implementations
 from leadline.kernels.testing import attention_case, random_quant, relative_error, run_attention
 
 SECONDS = 0.12  # spent on each time
-TOLERANCE = 1e-5
-ROWS = (1, 8, 64)
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+ROWS = (1, 8, 32, 256)
 # N, K of the projections that take most of a step.
 LINEARS = {
     "built-in": {"q_b": (192, 128), "o": (256, 128), "dense gate_up": (1536, 256)},
@@ -122,17 +122,23 @@ class OtherWork:
 
 
 def linear_cases() -> Iterator[Case]:
-    """Projections of float32 and FP8 weights."""
+    """Projections of float32, bfloat16 (activations as well) and FP8 weights."""
     for model, shapes in LINEARS.items():
         for name, (n, k) in shapes.items():
             quant = random_quant(n, k)
-            for operation, weight in (("linear", quant.dequantize()), ("linear_fp8", quant)):
+            exact = quant.dequantize()
+            for operation, weight, dtype in (
+                ("linear", exact, torch.float32),
+                ("linear", exact.bfloat16(), torch.bfloat16),
+                ("linear_fp8", quant, torch.float32),
+            ):
                 for rows in ROWS:
-                    x = torch.randn(rows, k)
+                    x = torch.randn(rows, k).to(dtype)
+                    suffix = " in bfloat16" if dtype == torch.bfloat16 else ""
                     yield Case(
                         model,
                         operation,
-                        f"{name} {rows} x {n} x {k}",
+                        f"{name} {rows} x {n} x {k}{suffix}",
                         lambda kernel, x=x, w=weight: kernel.function(x, w),
                         weight.nbytes,
                         2 * rows * n * k,
@@ -195,8 +201,9 @@ def measure(case: Case, copied: float, multiplied: float) -> Row:
     """
     candidates = {kernel.name: kernel for kernel in implementations()[case.operation]}
     table = {name: candidates[name] for name in ("native", "tiled", "reference")}
-    error = relative_error(case.run(table["native"]), case.run(table["reference"]))
-    if error > TOLERANCE:
+    result = case.run(table["native"])
+    error = relative_error(result, case.run(table["reference"]))
+    if error > TOLERANCE[result.dtype]:
         raise ValueError(f"{case.operation} {case.shape}: relative error {error:.1e}")
     seconds = {name: best_time(lambda k=kernel: case.run(k)) for name, kernel in table.items()}
     num_bytes, flops = case.num_bytes / seconds["native"], case.flops / seconds["native"]

@@ -27,7 +27,9 @@ inline const char* at(const void* data, int64_t format, int64_t element) {
   return static_cast<const char*>(data) + element * item_bytes(format);
 }
 
-inline int64_t num_blocks(int64_t columns) { return (columns + kBlockColumns - 1) / kBlockColumns; }
+inline int64_t num_blocks(int64_t columns, int64_t at_once = kBlockColumns) {
+  return (columns + at_once - 1) / at_once;
+}
 
 inline int64_t smaller_of(int64_t a, int64_t b) { return a < b ? a : b; }
 

@@ -111,7 +111,7 @@ void project_value(const Attention& a, int64_t head, int64_t first, const float*
   const Activations x = {sums + head * sums_stride, a.num_tokens, sums_stride, a.heads * sums_stride};
   const Weight w = {at(a.w_uv, a.w_uv_format, head * a.w_uv_head), a.w_uv_format, a.latent_rank, a.w_uv_row,
                     nullptr, 0, 0, 0};
-  float* block = states.get(a.num_tokens * kBlockColumns + kBlockColumns * sums_stride);
+  float* block = states.get(a.num_tokens * kBlockColumns + panel_floats(a.num_tokens, kBlockColumns, sums_stride));
   kernels->product_block(x, w, first, last, block, kBlockColumns, block + a.num_tokens * kBlockColumns);
   for (int64_t token = 0; token < a.num_tokens; ++token) {
     const int64_t place = (token * a.heads + head) * a.value + first;

@@ -193,93 +193,9 @@ static void all_rows(const Activations& x, const Weight& w, int64_t first, int64
   }
 }
 
-// One weight row as float32, filled up with zeros; its vectors lie `step` apart.
-static void widen_weight_row(const Weight& w, int64_t n, int64_t padded, float* out, int64_t step) {
-  const float* from32 = static_cast<const float*>(w.data) + n * w.stride;
-  const uint16_t* from16 = static_cast<const uint16_t*>(w.data) + n * w.stride;
-  if (w.format != kFP8) {
-    for (int64_t k = 0; k < padded; k += kLanes, out += step) {
-      const int64_t left = w.columns - k;
-      if (left >= kLanes) store(out, w.format == kFloat32 ? load(from32 + k) : load_bfloat16(from16 + k));
-      else store(out, w.format == kFloat32 ? load_some(from32 + k, left) : load_bfloat16_some(from16 + k, left));
-    }
-    return;
-  }
-  if (w.column_offset % kLanes == 0) {  // blocks begin where vectors do
-    for (int64_t k = 0, end; k < w.columns; k = end) {
-      end = block_end(w, k);
-      const Lanes scale = all(fp8_scale(w, n, k, end - k));
-      for (; k < end; k += kFp8Step) {
-        Lanes values[4];
-        __builtin_prefetch(fp8_at(w, n + kTileColumns, k));
-        load_fp8(fp8_at(w, n, k), end - k, values);
-        for (int64_t i = 0; i < 4 && k + i * kLanes < end; ++i, out += step) store(out, values[i] * scale);
-      }
-    }
-    return;
-  }
-  for (int64_t k = w.columns; k < padded; ++k) out[k / kLanes * step + k % kLanes] = 0.0f;
-  for (int64_t k = 0, end; k < w.columns; k = end) {
-    end = block_end(w, k);
-    const float scale = fp8_scale(w, n, k, end - k);
-    while (k < end) {
-      float values[kFp8Step];
-      Lanes wide[4];
-      load_fp8(fp8_at(w, n, k), end - k, wide);
-      for (int i = 0; i < 4; ++i) store(values + i * kLanes, wide[i]);
-      for (int64_t i = 0; i < kFp8Step && k < end; ++i, ++k) out[k / kLanes * step + k % kLanes] = values[i] * scale;
-    }
-  }
-}
+#include "panel.h"
 
-// ROWS rows of x by COLUMNS columns that lie side by side: sixteen values of each, then the next sixteen.
-template <int ROWS, int COLUMNS>
-static inline void packed_tile(const float* x, int64_t x_stride, const float* panel, int64_t padded, float* out,
-                               int64_t out_stride) {
-  Lanes sums[ROWS][COLUMNS];
-  UNROLLED for (int row = 0; row < ROWS; ++row)
-    UNROLLED for (int c = 0; c < COLUMNS; ++c) sums[row][c] = zero();
-  for (int64_t k = 0; k < padded; k += kLanes, panel += COLUMNS * kLanes) {
-    Lanes values[COLUMNS];
-    UNROLLED for (int c = 0; c < COLUMNS; ++c) values[c] = load(panel + c * kLanes);
-    accumulate<ROWS, COLUMNS>(sums, values, x + k, x_stride);
-  }
-  store_tile(sums, out, out_stride);
-}
-
-template <int COLUMNS, int MOST>
-static inline void packed_tile_of(int64_t rows, const float* x, int64_t x_stride, const float* panel, int64_t padded,
-                                  float* out, int64_t out_stride) {
-  if constexpr (MOST > 1) {
-    if (rows < MOST) return packed_tile_of<COLUMNS, MOST - 1>(rows, x, x_stride, panel, padded, out, out_stride);
-  }
-  packed_tile<MOST, COLUMNS>(x, x_stride, panel, padded, out, out_stride);
-}
-
-// Many rows: the weight is widened once, as many columns side by side as a tile has.
-static void packed_product(const Activations& x, const Weight& w, int64_t first, int64_t last, float* out,
-                           int64_t out_stride, float* panel) {
-  for (int64_t n = first; n < last; ++n) {
-    const int64_t c = (n - first) % kTileColumns, group = n - first - c;
-    const int64_t count = last - first - group < kTileColumns ? 1 : kTileColumns;
-    float* to = panel + group * x.padded + (count == 1 ? c * x.padded : c * kLanes);
-    widen_weight_row(w, n, x.padded, to, count * kLanes);
-  }
-  const int64_t tiles = (x.rows + kTileRows - 1) / kTileRows;
-  for (int64_t t = 0; t < tiles; ++t) {
-    const int64_t row = x.rows * t / tiles, end = x.rows * (t + 1) / tiles;
-    const float* from = x.data + row * x.stride;
-    float* to = out + row * out_stride;
-    int64_t c = 0;
-    for (; c + kTileColumns <= last - first; c += kTileColumns)
-      packed_tile_of<kTileColumns, kTileRows>(end - row, from, x.stride, panel + c * x.padded, x.padded, to + c,
-                                              out_stride);
-    for (; c < last - first; ++c)
-      packed_tile_of<1, kTileRows>(end - row, from, x.stride, panel + c * x.padded, x.padded, to + c, out_stride);
-  }
-}
-
-// See `Kernels::product_block`. Few rows read the weight as it is stored; for more it is widened once.
+// See `Kernels::product_block`. Few rows read the weight as it is stored; for more it is widened first.
 static void product_block(const Activations& x, const Weight& w, int64_t first, int64_t last, float* out,
                           int64_t out_stride, float* panel) {
   if (w.format == kFP8 && x.rows <= kDirectFp8Rows && w.column_offset % kLanes == 0)
@@ -288,5 +204,5 @@ static void product_block(const Activations& x, const Weight& w, int64_t first, 
     return all_rows<BFloat16Reader>(x, w, first, last, out, out_stride);
   if (w.format == kFloat32 && x.rows <= kDirectRows)
     return all_rows<Float32Reader>(x, w, first, last, out, out_stride);
-  packed_product(x, w, first, last, out, out_stride, panel);
+  panel_product(x, w, first, last, out, out_stride, panel);
 }

@@ -32,39 +32,50 @@ Activations some_rows(const Activations& x, int64_t first, int64_t count) {
   return {x.data + first * x.stride, count, x.padded, x.stride};
 }
 
+// Columns of a work item with so many rows.
+int64_t columns_of_item(int64_t rows) { return rows > kMostRows / 2 ? kWideColumns : kBlockColumns; }
+
 // One product, [first, last) of its columns, rounded to the format of y.
 void product_to(const Activations& x, const Weight& w, int64_t first, int64_t last, char* y, int32_t y_format,
                 int64_t y_stride) {
-  float* panel = panels.get(kBlockColumns * x.padded);
-  int64_t count = last - first;
+  const int64_t count = last - first;
+  float* panel = panels.get(panel_floats(x.rows, count, x.padded));
   if (y_format == kFloat32) {
     kernels->product_block(x, w, first, last, reinterpret_cast<float*>(y) + first, y_stride, panel);
     return;
   }
-  float* out = outputs.get(x.rows * kBlockColumns);
-  kernels->product_block(x, w, first, last, out, kBlockColumns, panel);
+  float* out = outputs.get(x.rows * count);
+  kernels->product_block(x, w, first, last, out, count, panel);
   for (int64_t row = 0; row < x.rows; ++row)
-    kernels->narrow_row(out + row * kBlockColumns, count, y_format, y + (row * y_stride + first) * 2);
+    kernels->narrow_row(out + row * count, count, y_format, y + (row * y_stride + first) * 2);
 }
 
-// An expert that has rows: `count` of them from `first` on.
-struct BusyExpert {
-  int64_t index, first, count;
+// Rows [first, first + count) that one work item multiplies with the weight of an expert, or of all.
+struct RowGroup {
+  int64_t expert, first, count;
 };
 
-// silu(x @ gate.T) * (x @ up.T) for a block of the hidden columns of one expert; the gate is the first
-// `width` rows of the weight, the up-projection the others.
-void hidden_block(const Activations& x, const Weight& gate_up, int64_t width, int64_t first, float* hidden,
-                  int64_t stride) {
-  int64_t last = smaller_of(first + kBlockColumns, width);
-  float* panel = panels.get(kBlockColumns * x.padded);
-  float* gate = outputs.get(2 * x.rows * kBlockColumns);
-  float* up = gate + x.rows * kBlockColumns;
-  kernels->product_block(x, gate_up, first, last, gate, kBlockColumns, panel);
-  kernels->product_block(x, gate_up, width + first, width + last, up, kBlockColumns, panel);
+// Splits rows into groups of at most kMostRows.
+void add_groups(std::vector<RowGroup>& groups, int64_t expert, int64_t first, int64_t rows) {
+  const int64_t parts = (rows + kMostRows - 1) / kMostRows;
+  for (int64_t part = 0; part < parts; ++part) {
+    const int64_t begin = rows * part / parts, end = rows * (part + 1) / parts;
+    groups.push_back({expert, first + begin, end - begin});
+  }
+}
+
+// silu(x @ gate.T) * (x @ up.T) for some of the hidden columns of one expert; the gate is the first `width` rows of
+// the weight, the up-projection the others.
+void hidden_block(const Activations& x, const Weight& gate_up, int64_t width, int64_t first, int64_t last,
+                  float* hidden, int64_t stride) {
+  const int64_t count = last - first;
+  float* panel = panels.get(panel_floats(x.rows, count, x.padded));
+  float* gate = outputs.get(2 * x.rows * count);
+  float* up = gate + x.rows * count;
+  kernels->product_block(x, gate_up, first, last, gate, count, panel);
+  kernels->product_block(x, gate_up, width + first, width + last, up, count, panel);
   for (int64_t row = 0; row < x.rows; ++row) {
-    float* out = hidden + row * stride + first;
-    kernels->swiglu_row(gate + row * kBlockColumns, up + row * kBlockColumns, last - first, out);
+    kernels->swiglu_row(gate + row * count, up + row * count, count, hidden + row * stride + first);
     for (int64_t k = last; last == width && k < stride; ++k) hidden[row * stride + k] = 0.0f;
   }
 }
@@ -80,10 +91,15 @@ LEADLINE_API int leadline_linear(const void* x, int32_t x_format, int64_t rows, 
                                   int num_threads) {
   const Weight w = *weight;
   const Activations activations = widen(x, x_format, rows, w.columns, x_stride);
+  std::vector<RowGroup> groups;
+  add_groups(groups, 0, 0, rows);
   num_threads = threads_for((rows + 1) * outs * w.columns, num_threads);
-  share(num_blocks(outs), num_threads, [&](int64_t item) {
-    int64_t first = item * kBlockColumns, last = smaller_of(first + kBlockColumns, outs);
-    product_to(activations, w, first, last, static_cast<char*>(y), y_format, outs);
+  const int64_t columns = columns_of_item(rows), num_items = num_blocks(outs, columns);
+  share(static_cast<int64_t>(groups.size()) * num_items, num_threads, [&](int64_t item) {
+    const RowGroup& group = groups[item / num_items];
+    const int64_t first = item % num_items * columns, last = smaller_of(first + columns, outs);
+    product_to(some_rows(activations, group.first, group.count), w, first, last,
+               static_cast<char*>(y) + group.first * outs * item_bytes(y_format), y_format, outs);
   });
   return 0;
 }
@@ -96,32 +112,33 @@ LEADLINE_API int leadline_grouped_mlp(const void* x, int32_t format, int64_t row
                                        int64_t gate_up_scales, const Weight* down, int64_t down_scales,
                                        void* y, int num_threads) {
   const int64_t width = down->columns, outs = gate_up->columns, padded = round_up(width, kLanes);
-  std::vector<BusyExpert> busy;
-  int64_t counted = 0;
+  std::vector<RowGroup> groups;
+  int64_t counted = 0, most = 0;
   for (int64_t e = 0; e < num_experts; counted += counts[e++]) {
     if (counts[e] < 0 || counts[e] > rows - counted) return 1;
-    if (counts[e] > 0) busy.push_back({e, counted, counts[e]});
+    add_groups(groups, e, counted, counts[e]);
+    most = counts[e] > most ? counts[e] : most;
   }
   if (counted != rows) return 1;
-  if (busy.empty()) return 0;
+  if (groups.empty()) return 0;
   const Activations activations = widen(x, format, rows, gate_up->columns, x_stride);
   float* hidden = hiddens.get(rows * padded);
-  const int64_t weights_read = static_cast<int64_t>(busy.size());
-  num_threads = threads_for((rows + weights_read) * 3 * width * outs, num_threads);
-  const int64_t num_hidden = num_blocks(width), num_out = num_blocks(outs);
-  share(weights_read * num_hidden, num_threads, [&](int64_t item) {
-    const BusyExpert& expert = busy[item / num_hidden];
-    hidden_block(some_rows(activations, expert.first, expert.count),
-                 expert_of(*gate_up, expert.index, 2 * width, gate_up_scales), width,
-                 item % num_hidden * kBlockColumns, hidden + expert.first * padded, padded);
+  const int64_t num_groups = static_cast<int64_t>(groups.size()), columns = columns_of_item(most);
+  num_threads = threads_for((rows + num_groups) * 3 * width * outs, num_threads);
+  const int64_t num_hidden = num_blocks(width, columns), num_out = num_blocks(outs, columns);
+  share(num_groups * num_hidden, num_threads, [&](int64_t item) {
+    const RowGroup& group = groups[item / num_hidden];
+    const int64_t first = item % num_hidden * columns;
+    hidden_block(some_rows(activations, group.first, group.count),
+                 expert_of(*gate_up, group.expert, 2 * width, gate_up_scales), width, first,
+                 smaller_of(first + columns, width), hidden + group.first * padded, padded);
   });
   const Activations inner = {hidden, rows, padded, padded};
-  share(weights_read * num_out, num_threads, [&](int64_t item) {
-    const BusyExpert& expert = busy[item / num_out];
-    int64_t first = item % num_out * kBlockColumns;
-    int64_t last = smaller_of(first + kBlockColumns, outs);
-    product_to(some_rows(inner, expert.first, expert.count), expert_of(*down, expert.index, outs, down_scales),
-               first, last, static_cast<char*>(y) + expert.first * outs * item_bytes(format), format, outs);
+  share(num_groups * num_out, num_threads, [&](int64_t item) {
+    const RowGroup& group = groups[item / num_out];
+    const int64_t first = item % num_out * columns, last = smaller_of(first + columns, outs);
+    product_to(some_rows(inner, group.first, group.count), expert_of(*down, group.expert, outs, down_scales), first,
+               last, static_cast<char*>(y) + group.first * outs * item_bytes(format), format, outs);
   });
   return 0;
 }

@@ -9,7 +9,10 @@ enum Format : int32_t { kFloat32 = 0, kBFloat16 = 1, kFP8 = 2 };
 
 constexpr int64_t kLanes = 16;         // float32 lanes of every sum, whatever the instruction set
 constexpr int64_t kBlock = 128;        // rows and columns of an FP8 scale block
-constexpr int64_t kBlockColumns = 16;  // output columns of one work item
+constexpr int64_t kBlockColumns = 16;  // output columns of a work item with few rows
+constexpr int64_t kWideColumns = 32;   // and of one with many
+constexpr int64_t kMostRows = 96;      // rows for which a weight is widened once,
+constexpr int64_t kMostDepth = 1024;   // and columns of it at a time: both stay in a core's own cache
 
 // A weight [rows, columns], columns contiguous. Python packs these eight fields, eight bytes each.
 struct Weight {
@@ -31,6 +34,12 @@ struct Activations {
   int64_t stride;
 };
 
+// Room for a widened part of a weight, and for the sums of all lanes between its parts.
+inline int64_t panel_floats(int64_t rows, int64_t columns, int64_t padded) {
+  const int64_t together = rows < kMostRows ? rows : kMostRows;
+  return padded <= kMostDepth ? columns * padded : columns * (kMostDepth + together * kLanes);
+}
+
 inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 // What a tile of consecutive queries of one request sees of a page.
@@ -48,8 +57,8 @@ struct PageAttention {
 // The kernels of one instruction set.
 struct Kernels {
   const char* name;
-  // out[row, n - first] = sum over k of x[row, k] * w[n, k], for n in [first, last), at most kBlockColumns
-  // of them. `panel` has room for kBlockColumns * x.padded floats.
+  // out[row, n - first] = sum over k of x[row, k] * w[n, k], for n in [first, last). `panel` has room for
+  // `panel_floats` of as many columns.
   void (*product_block)(const Activations& x, const Weight& w, int64_t first, int64_t last, float* out,
                         int64_t out_stride, float* panel);
   // Copies one row to float32 and fills it up with zeros.
