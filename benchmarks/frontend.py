@@ -4,7 +4,8 @@ A scripted engine gives every running request some tokens a step. The server's p
 and system, is divided by the tokens that reach the clients; the engine's and the clients' own time
 does not count. The limit is a program that only writes the same frames at the same pace to as many
 connections (`frontend_floor`). The added delay is from the moment when the engine has a step's
-outputs to the moment when a client has read them. Prints a table and writes
+outputs to the moment when a client has read them. Beside plain text in chat stand requests whose
+events hold more, or come from another endpoint (`WAYS`). Prints a table and writes
 `benchmarks/results/frontend.json`.
 """
 
@@ -21,9 +22,11 @@ import time
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import uvloop
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -34,8 +37,38 @@ RESULTS = Path(__file__).parent / "results" / "frontend.json"
 TOKENS_PER_S = {1: 500, 100: 10_000, 1000: 10_000, 2000: 10_000}  # offered, by streams
 _SERVERS = {True: frontend_floor.run, False: frontend_server.run}
 _DRAFTING_TOKENS = 3
-_CONTENT = b'"content":"'
 _SAMPLED_EVERY = 16  # streams whose delays are looked at
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """What the clients ask.
+
+    Attributes:
+        path: the endpoint.
+        before_text: what stands before the text in an event.
+        num_choices: of each request; each event has a token of one of them.
+    """
+
+    path: str
+    fields: dict[str, Any]
+    before_text: bytes = b'"content":"'
+    num_choices: int = 1
+
+
+_MESSAGES = {"messages": [{"role": "user", "content": "count"}], "max_tokens": 1 << 19}
+_CHAT = "/v1/chat/completions"
+WAYS = {
+    "chat": Way(_CHAT, _MESSAGES),
+    "messages": Way("/v1/messages", _MESSAGES, b'"text":"'),
+    "responses": Way(
+        "/v1/responses", {"input": "count", "max_output_tokens": 1 << 19}, b'"delta":"'
+    ),
+    "stop strings": Way(_CHAT, _MESSAGES | {"stop": ["\n\nUser:", "0 1"]}),
+    "logprobs": Way(_CHAT, _MESSAGES | {"logprobs": True}),
+    "5 top logprobs": Way(_CHAT, _MESSAGES | {"logprobs": True, "top_logprobs": 5}),
+    "n = 2": Way(_CHAT, _MESSAGES | {"n": 2}, num_choices=2),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +98,30 @@ class Point:
     """One row of the table.
 
     Attributes:
+        way: what is asked, see `WAYS`.
         server: the product.
-        floor: writes alone.
+        floor: writes alone; of chat alone.
         ratio: the server's processor time by that of writes alone.
     """
 
     streams: int
     tokens_per_step: int
+    way: str
     server: Cost
-    floor: Cost
-    ratio: float
+    floor: Cost | None = None
+    ratio: float | None = None
 
 
 class Stream(asyncio.Protocol):
     """A client that counts tokens, and now and then looks at when they came."""
 
-    def __init__(self, body: bytes, times: memoryview | None, delays: list[float]) -> None:
-        self._body = body
+    def __init__(self, way: Way, times: memoryview | None, delays: list[float]) -> None:
+        body = json.dumps({"model": MODEL, "stream": True, **way.fields}).encode()
+        self._request = (
+            b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (way.path.encode(), len(body), body)
+        )
+        self._before_text = way.before_text
         self._times = times
         self._delays = delays
         self.num_chars = 0
@@ -91,20 +131,17 @@ class Stream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask."""
-        head = (
-            b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n" % len(self._body)
-        )
-        transport.write(head + self._body)  # type: ignore[attr-defined]
+        transport.write(self._request)  # type: ignore[attr-defined]
 
     def data_received(self, data: bytes) -> None:
         """Count frames; a step's number is in its text."""
         self.num_frames += data.count(b"\n\n")
         self.has_text = True
         if self._times is not None:
-            place = data.rfind(_CONTENT) + len(_CONTENT)
+            begin = data.rfind(self._before_text)
+            place = begin + len(self._before_text)
             digits = data[place : place + 4]
-            if place >= len(_CONTENT) and digits.isdigit():
+            if begin >= 0 and digits.isdigit():
                 self._delays.append(time.monotonic() - self._times[int(digits)])
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -113,17 +150,14 @@ class Stream(asyncio.Protocol):
 
 
 async def _load(
-    port: int, num_streams: int, num_tokens: int, times: memoryview, parent: Connection
+    way: Way, port: int, num_streams: int, num_tokens: int, times: memoryview, parent: Connection
 ) -> None:
     loop = asyncio.get_running_loop()
-    content = [{"role": "user", "content": "count"}]
-    fields = {"model": MODEL, "messages": content, "max_tokens": 1 << 19, "stream": True}
-    body = json.dumps(fields).encode()
     delays: list[float] = []
     streams = []
     for index in range(num_streams):
         looked_at = times if index % _SAMPLED_EVERY == 0 else None
-        stream = Stream(body, looked_at, delays)
+        stream = Stream(way, looked_at, delays)
         await loop.create_connection(lambda stream=stream: stream, "127.0.0.1", port)
         streams.append(stream)
         if index % 50 == 49:
@@ -141,10 +175,10 @@ async def _load(
 
 
 def load(
-    port: int, num_streams: int, num_tokens: int, times_path: Path, parent: Connection
+    way: Way, port: int, num_streams: int, num_tokens: int, times_path: Path, parent: Connection
 ) -> None:
     """The load generator's process."""
-    uvloop.run(_load(port, num_streams, num_tokens, times_of(times_path), parent))
+    uvloop.run(_load(way, port, num_streams, num_tokens, times_of(times_path), parent))
 
 
 def serve(config: ScriptConfig, parent: Connection, *, is_floor: bool) -> None:
@@ -162,7 +196,9 @@ def serve(config: ScriptConfig, parent: Connection, *, is_floor: bool) -> None:
     _SERVERS[is_floor](config, on_port)
 
 
-def measure(num_streams: int, num_tokens: int, seconds: float, *, is_floor: bool) -> Cost:
+def measure(
+    way: Way, num_streams: int, num_tokens: int, seconds: float, *, is_floor: bool = False
+) -> Cost:
     """One server, with its own engine and clients."""
     spawn = multiprocessing.get_context("spawn")
     offered = TOKENS_PER_S.get(num_streams, 10_000)
@@ -170,7 +206,7 @@ def measure(num_streams: int, num_tokens: int, seconds: float, *, is_floor: bool
         times_path = Path(folder) / "times"
         make_times_file(times_path)
         config = ScriptConfig(
-            step_s=num_streams * num_tokens / offered,
+            step_s=num_streams * way.num_choices * num_tokens / offered,
             num_tokens=num_tokens,
             times_path=str(times_path),
         )
@@ -182,7 +218,7 @@ def measure(num_streams: int, num_tokens: int, seconds: float, *, is_floor: bool
         for_server.close()  # so that a server that dies is noticed
         port = to_server.recv()
         to_load, for_load = spawn.Pipe()
-        arguments = (port, num_streams, num_tokens, times_path, for_load)
+        arguments = (way, port, num_streams, num_tokens, times_path, for_load)
         clients = spawn.Process(target=load, args=arguments, daemon=True)
         clients.start()
         assert to_load.recv() == "all run"
@@ -207,23 +243,26 @@ def measure(num_streams: int, num_tokens: int, seconds: float, *, is_floor: bool
     )
 
 
-def compare(num_streams: int, num_tokens: int, seconds: float) -> Point:
-    """The server, and writes alone."""
-    server = measure(num_streams, num_tokens, seconds, is_floor=False)
-    floor = measure(num_streams, num_tokens, seconds, is_floor=True)
-    return Point(num_streams, num_tokens, server, floor, ratio=server.cpu_us / floor.cpu_us)
+def compare(name: str, num_streams: int, num_tokens: int, seconds: float) -> Point:
+    """The server, and for plain text in chat writes alone."""
+    way = WAYS[name]
+    server = measure(way, num_streams, num_tokens, seconds)
+    if name != "chat":
+        return Point(num_streams, num_tokens, name, server)
+    floor = measure(way, num_streams, num_tokens, seconds, is_floor=True)
+    return Point(num_streams, num_tokens, name, server, floor, server.cpu_us / floor.cpu_us)
 
 
 def _row(point: Point) -> list[str]:
     server, floor = point.server, point.floor
     return [
-        f"{point.streams} x {point.tokens_per_step}",
+        point.way,
+        f"{point.streams:,} x {point.tokens_per_step}",
         f"{server.tokens_per_s:,.0f}",
         *(f"{cost:.1f}" for cost in (server.cpu_us, server.user_us, server.system_us)),
-        *(f"{cost:.1f}" for cost in (floor.cpu_us, floor.user_us, floor.system_us)),
-        f"{point.ratio:.2f}",
+        "" if floor is None else f"{floor.cpu_us:.1f}",
+        "" if point.ratio is None else f"{point.ratio:.2f}",
         f"{server.delay_ms_p50:.1f} / {server.delay_ms_p99:.1f}",
-        f"{floor.delay_ms_p50:.1f} / {floor.delay_ms_p99:.1f}",
     ]
 
 
@@ -234,21 +273,30 @@ def main() -> None:
     parser.add_argument(
         "--drafting-streams", type=int, nargs="*", default=[1000], help="with 3 tokens a step"
     )
+    parser.add_argument(
+        "--ways", nargs="*", choices=WAYS, default=list(WAYS)[1:], help="other than plain chat"
+    )
+    parser.add_argument(
+        "--way-streams", type=int, nargs="+", default=[100, 1000], help="of each of them"
+    )
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     console = Console()
     table = Table(
-        *("streams x tokens a step", "tokens/s", "us/token", "user", "system"),
-        *("writes alone", "user", "system", "ratio"),
-        *("delay p50 / p99 (ms)", "of writes alone"),
+        *("asked", "streams x tokens a step", "tokens /s", "us a token", "user", "sys"),
+        *("writes alone", "ratio", "delay p50 / p99 (ms)"),
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        width=80,
     )
     points = []
-    loads = [(num_streams, 1) for num_streams in arguments.streams]
-    loads += [(num_streams, _DRAFTING_TOKENS) for num_streams in arguments.drafting_streams]
-    for num_streams, num_tokens in loads:
-        with console.status(f"{num_streams} streams"):
-            point = compare(num_streams, num_tokens, arguments.seconds)
+    loads = [("chat", num_streams, 1) for num_streams in arguments.streams]
+    loads += [("chat", streams, _DRAFTING_TOKENS) for streams in arguments.drafting_streams]
+    loads += [(way, streams, 1) for way in arguments.ways for streams in arguments.way_streams]
+    for name, num_streams, num_tokens in loads:
+        with console.status(f"{name}, {num_streams} streams"):
+            point = compare(name, num_streams, num_tokens, arguments.seconds)
         points.append(point)
         table.add_row(*_row(point))
     console.print(table)

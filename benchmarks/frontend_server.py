@@ -17,7 +17,7 @@ from tokenizers import Tokenizer as Backend
 from leadline.engine.client import EngineClient
 from leadline.engine.engine_process import EngineProcess
 from leadline.engine.messages import EngineStats, Ready
-from leadline.engine.request import EngineRequest, FinishReason, RequestOutput
+from leadline.engine.request import EngineRequest, FinishReason, RequestOutput, TokenLogprobs
 from leadline.loader.chat_template import ChatTemplate
 from leadline.loader.tokenizer import Tokenizer
 from leadline.server.app import create_app
@@ -54,10 +54,12 @@ class ScriptedCore:
     num_steps_in_flight = 1
     is_paused = is_waking = is_holding = False
     sleep_level = 0
+    activity = ""
 
     def __init__(self, config: ScriptConfig) -> None:
         self._config = config
         self._left: dict[str, int] = {}
+        self._num_logprobs: dict[str, int | None] = {}
         self._step = 0
         self._due_s = 0.0
         size = NUM_NUMBERS * 8
@@ -70,11 +72,13 @@ class ScriptedCore:
     def submit(self, request: EngineRequest) -> None:
         """Take a request; it gets exactly `max_tokens` tokens."""
         self._left[request.request_id] = request.params.max_tokens
+        self._num_logprobs[request.request_id] = request.params.num_logprobs
 
     def finish(self, request_id: str, reason: FinishReason) -> RequestOutput | None:
         """End a request."""
         if self._left.pop(request_id, None) is None:
             return None
+        del self._num_logprobs[request_id]
         return RequestOutput(request_id=request_id, token_ids=[], finish_reason=reason)
 
     def finish_all(self, reason: FinishReason) -> list[RequestOutput]:
@@ -116,12 +120,14 @@ class ScriptedCore:
         num_tokens = min(self._config.num_tokens, self._left[request_id])
         self._left[request_id] -= num_tokens
         is_last = self._left[request_id] == 0
+        num_tops = self._num_logprobs[request_id]
         if is_last:
-            del self._left[request_id]
+            del self._left[request_id], self._num_logprobs[request_id]
         return RequestOutput(
             request_id=request_id,
             token_ids=[number] * num_tokens,
             finish_reason=FinishReason.LENGTH if is_last else None,
+            logprobs=None if num_tops is None else [_logprobs(number, num_tops)] * num_tokens,
         )
 
     def reset_prefix_cache(self) -> int:
@@ -137,6 +143,13 @@ class ScriptedCore:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def _logprobs(number: int, num_tops: int) -> TokenLogprobs:
+    """Of a number, and of as many after it."""
+    top_ids = [(number + place) % NUM_NUMBERS for place in range(num_tops)]
+    top_logprobs = [-0.3515625 - place for place in range(num_tops)]
+    return TokenLogprobs(number, -0.3515625, 1, top_ids, top_logprobs)
 
 
 def build(data: bytes, on_stage: Callable[[str], None]) -> tuple[ScriptedCore, Ready]:
