@@ -22,6 +22,7 @@ MIN_TILE, MAX_TILE = 16, 64  # rows; with more, the sums fill the registers
 LOG2_E = 1.4426950408889634
 KEYS = {torch.float32: 16, torch.bfloat16: 32}  # slots of a tile
 MIN_PAGES = 2  # pages that a part has at least
+INVARIANT_PAGES = 32  # pages of a part where a query's bits must not depend on the batch
 
 
 @dataclass(slots=True)
@@ -45,9 +46,17 @@ class DecodePlan:
 
 
 def plan_decode(
-    meta: AttentionMeta, rows: list[int], num_heads: int, page_size: int, *, is_fixed: bool = False
+    meta: AttentionMeta,
+    rows: list[int],
+    num_heads: int,
+    page_size: int,
+    *,
+    is_fixed: bool = False,
+    is_invariant: bool = False,
 ) -> DecodePlan:
     """Deals the pages of `rows` of a batch evenly to the multiprocessors.
+
+    An invariant plan has tiles and parts of one size, whatever the batch.
 
     The size of a fixed plan depends on the rows' new tokens alone, not on how long they are: with
     each tile's last part, there are never more items than multiprocessors and tiles together.
@@ -58,11 +67,12 @@ def plan_decode(
         begins.append(begins[-1] + query_len)
     most = max(meta.query_lens[row] for row in rows) * num_heads
     # Between these, tensor cores take no tile of 32 rows by warp groups, and registers spill.
-    tile_size = MIN_TILE if most <= MIN_TILE else MAX_TILE
+    tile_size = MIN_TILE if most <= MIN_TILE and not is_invariant else MAX_TILE
     num_pages = {row: -(-meta.seq_lens[row] // page_size) for row in rows}
     num_tiles = {row: -(-meta.query_lens[row] * num_heads // tile_size) for row in rows}
     total = sum(num_pages[row] * num_tiles[row] for row in rows)
     pages_per_part = max(MIN_PAGES, -(-total // num_multiprocessors(device)))
+    pages_per_part = INVARIANT_PAGES if is_invariant else pages_per_part
     items: list[tuple[int, ...]] = []
     tiles: list[tuple[int, ...]] = []
     for row in rows:
@@ -82,7 +92,7 @@ def plan_decode(
         items=torch.tensor(items, dtype=torch.int32).to(device),
         tiles=torch.tensor(tiles, dtype=torch.int32).to(device),
         tile_size=tile_size,
-        is_split=is_fixed or len(items) > len(tiles),
+        is_split=is_fixed or is_invariant or len(items) > len(tiles),
     )
 
 
