@@ -297,7 +297,7 @@ def select_kernels(
 def reads_fp8(choices: list[Choice]) -> bool:
     """Whether FP8 weights are multiplied as they are stored, not widened as a whole each time."""
     products = [c for c in choices if c.operation in ("linear_fp8", "grouped_mlp")]
-    return all(choice.chosen == "native" for choice in products)
+    return not any(choice.chosen in ("reference", "tiled") for choice in products)
 
 
 def reference_kernels() -> KernelSet:
