@@ -31,7 +31,14 @@ from leadline.kernels.reference import (
     tiled,
 )
 from leadline.kernels.reference.decoder import one_by_one
-from leadline.kernels.triton.table import Deferred, missing, triton_kernels, ue8m0_kernels
+from leadline.kernels.triton.table import (
+    Deferred,
+    invariant_kernels,
+    missing,
+    triton_kernels,
+    ue8m0_kernels,
+)
+from leadline.kernels.vendor.cublas import vocab_logits
 from leadline.kernels.vendor.table import VendorKernel, rejection, vendor_kernels
 
 _PARTS_OF_A_LAYER = (
@@ -119,7 +126,8 @@ def _with_triton(table: dict[str, list[Implementation]]) -> dict[str, list[Imple
     def reject(platform: Platform) -> str | None:
         return missing(platform.device)
 
-    for operation, kernel in [*ue8m0_kernels().items(), *triton_kernels().items()]:
+    tables = invariant_kernels(), ue8m0_kernels(), triton_kernels()
+    for operation, kernel in [item for table in tables for item in table.items()]:
         candidate = Implementation(
             kernel.name, kernel.function, kernel.batch_invariant, reject, kernel.formats
         )
@@ -144,9 +152,20 @@ def _with_vendors(table: dict[str, list[Implementation]]) -> dict[str, list[Impl
     return table
 
 
+def _with_cublas(table: dict[str, list[Implementation]]) -> dict[str, list[Implementation]]:
+    """cuBLAS, through torch, before all others: nobody multiplies bfloat16 better."""
+
+    def reject(platform: Platform) -> str | None:
+        return None if platform.device == "cuda" else f"needs a CUDA device, not {platform.device}"
+
+    for operation, function in (("linear", linear.linear), ("vocab_logits", vocab_logits)):
+        table[operation].insert(0, Implementation("cublas", function, False, reject))
+    return table
+
+
 def implementations() -> dict[str, list[Implementation]]:
     """Every implementation of every operation, the preferred first."""
-    return _with_triton(_with_vendors(_for_any_device()))
+    return _with_cublas(_with_triton(_with_vendors(_for_any_device())))
 
 
 def _for_any_device() -> dict[str, list[Implementation]]:
@@ -278,7 +297,7 @@ def select_kernels(
 def reads_fp8(choices: list[Choice]) -> bool:
     """Whether FP8 weights are multiplied as they are stored, not widened as a whole each time."""
     products = [c for c in choices if c.operation in ("linear_fp8", "grouped_mlp")]
-    return all(choice.chosen == "native" for choice in products)
+    return not any(choice.chosen in ("reference", "tiled") for choice in products)
 
 
 def reference_kernels() -> KernelSet:

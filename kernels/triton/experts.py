@@ -56,9 +56,24 @@ def _compute(
         or not can_take(down_EDF)
     ):
         return _ONE_BY_ONE[scale_format](x_RD, counts, gate_up_E2FD, down_EDF)
+    return multiply_experts(x_RD, counts, gate_up_E2FD, down_EDF, scale_format)
+
+
+def multiply_experts(
+    x_RD: Tensor,
+    counts: Tensor,
+    gate_up_E2FD: QuantTensor,
+    down_EDF: QuantTensor,
+    scale_format: str,
+    block_t: int | None = None,
+) -> Tensor:
+    """Experts that `grouped_linear` can take, all in one launch; `block_t` is handed to it."""
     x = rows_of(x_RD)
     if x.shape[0] == 0:
         return x.new_empty(0, down_EDF.shape[1])
     counts = counts.to(x.device, non_blocking=True)
-    hidden = grouped_linear(*quantize_fp8(x, scale_format), counts, gate_up_E2FD, x.dtype)
-    return grouped_linear(*swiglu_fp8(hidden, scale_format), counts, down_EDF, x.dtype)
+    hidden = grouped_linear(
+        *quantize_fp8(x, scale_format), counts, gate_up_E2FD, x.dtype, block_t=block_t
+    )
+    rows = swiglu_fp8(hidden, scale_format)
+    return grouped_linear(*rows, counts, down_EDF, x.dtype, block_t=block_t)

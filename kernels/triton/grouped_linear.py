@@ -104,6 +104,7 @@ def grouped_linear(
     weight_ENK: QuantTensor,
     dtype: torch.dtype,
     rows_of_expert: int | None = None,
+    block_t: int | None = None,
 ) -> Tensor:
     """Product of quantised rows (see `api.QuantizeFP8`) with the weight of each one's expert.
 
@@ -114,6 +115,7 @@ def grouped_linear(
         weight_ENK: see `can_take`.
         dtype: of the result.
         rows_of_expert: places of each expert; those that it does not fill are not computed.
+        block_t: rows of a tile; else by how many an expert has on average.
 
     Returns:
         [R, N]; places that are not filled hold any bits.
@@ -122,7 +124,7 @@ def grouped_linear(
     num_experts, num_rows = weight_ENK.shape[:2]
     y = torch.empty(num_places, num_rows, dtype=dtype, device=q_RK.device)
     expected = triton.next_power_of_2(max(1, triton.cdiv(num_places, num_experts)))
-    block_t = min(MAX_TOKENS, max(16, expected))
+    block_t = block_t or min(MAX_TOKENS, max(16, expected))
     num_programs = num_multiprocessors(q_RK.device)
     grouped_kernel[(num_programs,)](
         q_RK,

@@ -22,13 +22,19 @@ def linear_fp8_ue8m0(x_TK: Tensor, weight_NK: QuantTensor) -> Tensor:
     return _multiply(x_TK, weight_NK, "ue8m0")
 
 
+def is_whole(weight_NK: QuantTensor) -> bool:
+    """Whether blocks begin with the columns, and values lie side by side."""
+    adjacent = weight_NK.data.stride(-1) == weight_NK.scale.stride(-1) == 1
+    return adjacent and not weight_NK.col_offset
+
+
 def _multiply(x_TK: Tensor, weight_NK: QuantTensor, scale_format: str) -> Tensor:
     """The product in either format.
 
     A weight whose columns were cut inside of a block goes to the reference: the blocks of the
     activations and of the weight do not meet.
     """
-    if weight_NK.col_offset or weight_NK.data.stride(-1) != 1 or weight_NK.scale.stride(-1) != 1:
+    if not is_whole(weight_NK):
         return linear_fp8_1x128(x_TK, weight_NK, scale_format)
     x = rows_of(x_TK)
     if x.shape[0] == 0 or weight_NK.shape[0] == 0:

@@ -16,6 +16,7 @@ from leadline.kernels.types import QuantTensor
 BLOCK_N = 128  # weight rows of a tile
 MAX_TOKENS = 64  # of a tile; with more, sums and products fill the registers
 MIN_BLOCKS = 4  # blocks of K that a part has at least
+PROGRAMS = 128  # that an invariant product of one tile of tokens is dealt to
 REDUCED = 1024  # values of a program of the second kernel
 
 
@@ -80,15 +81,28 @@ def split(num_tiles: int, num_blocks: int, num_programs: int) -> tuple[int, int]
 
 
 def linear_small(
-    q_TK: Tensor, scales: Tensor, weight_NK: QuantTensor, dtype: torch.dtype
+    q_TK: Tensor,
+    scales: Tensor,
+    weight_NK: QuantTensor,
+    dtype: torch.dtype,
+    *,
+    is_invariant: bool = False,
 ) -> Tensor:
-    """Product of quantised activations (see `api.QuantizeFP8`) and a weight: [T, N] in `dtype`."""
+    """Product of quantised activations (see `api.QuantizeFP8`) and a weight: [T, N] in `dtype`.
+
+    An invariant one has one tile, and splits K as the weight's shape asks for, so that a row has
+    the same bits in every batch.
+    """
     num_tokens, num_columns = q_TK.shape
     num_rows, num_blocks = weight_NK.shape[0], scales.shape[1]
     device = q_TK.device
     block_t = min(MAX_TOKENS, max(16, triton.next_power_of_2(num_tokens)))
+    block_t = MAX_TOKENS if is_invariant else block_t
     tiles = triton.cdiv(num_tokens, block_t), triton.cdiv(num_rows, BLOCK_N)
-    num_parts, blocks_per_part = split(tiles[0] * tiles[1], num_blocks, num_multiprocessors(device))
+    num_tiles, num_programs = tiles[0] * tiles[1], num_multiprocessors(device)
+    if is_invariant:
+        num_tiles, num_programs = tiles[1], PROGRAMS
+    num_parts, blocks_per_part = split(num_tiles, num_blocks, num_programs)
     y = torch.empty(num_tokens, num_rows, dtype=dtype, device=device)
     parts = y
     if num_parts > 1:

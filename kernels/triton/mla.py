@@ -16,6 +16,38 @@ from leadline.kernels.triton.mla_prefill import (
 _DTYPES = (torch.bfloat16, torch.float32)
 
 
+def attend_absorbed(
+    q_nope_THN: Tensor,
+    q_rope_THR: Tensor,
+    cache: LatentCacheLayer,
+    projection: MLAProjection,
+    page_table: Tensor,
+    plan: DecodePlan,
+    *,
+    scale: float,
+    first_slot: int,
+) -> Tensor:
+    """Attention of the plan's rows: o_THV in the dtype of the query, zeros for other tokens.
+
+    Absorption and value-up are batched products of cuBLAS.
+    """
+    dtype = q_nope_THN.dtype
+    w_uk, w_uv = projection.w_uk_HNC.to(dtype), projection.w_uv_HVC.to(dtype)
+    q_latent = torch.einsum("thn,hnc->thc", q_nope_THN, w_uk).contiguous()
+    o_latent = torch.zeros_like(q_latent)
+    attend_decode(
+        q_latent,
+        q_rope_THR.contiguous(),
+        cache,
+        page_table,
+        plan,
+        scale=scale,
+        first_slot=first_slot,
+        o_THC=o_latent,
+    )
+    return torch.einsum("thc,hvc->thv", o_latent, w_uv)
+
+
 class TritonMLA:
     """`api.NewMLAAttention`.
 
@@ -86,18 +118,14 @@ class TritonMLA:
             o_THV = torch.zeros(shape, dtype=dtype, device=q_nope.device)
         if self._decode is None:
             return o_THV.to(dtype)
-        w_uk, w_uv = projection.w_uk_HNC.to(dtype), projection.w_uv_HVC.to(dtype)
-        q_latent = torch.einsum("thn,hnc->thc", q_nope, w_uk).contiguous()
-        o_latent = torch.zeros_like(q_latent)
-        attend_decode(
-            q_latent,
+        absorbed = attend_absorbed(
+            q_nope,
             q_rope,
             cache,
+            projection,
             meta.page_table,
             self._decode,
             scale=self._scale,
             first_slot=first_slot,
-            o_THC=o_latent,
         )
-        absorbed = torch.einsum("thc,hvc->thv", o_latent, w_uv)
         return (o_THV + absorbed).to(dtype) if self._prefill else absorbed

@@ -22,6 +22,7 @@ MIN_TILE, MAX_TILE = 16, 64  # rows; with more, the sums fill the registers
 LOG2_E = 1.4426950408889634
 KEYS = {torch.float32: 16, torch.bfloat16: 32}  # slots of a tile
 MIN_PAGES = 2  # pages that a part has at least
+INVARIANT_PAGES = 32  # pages of a part where a query's bits must not depend on the batch
 
 
 @dataclass(slots=True)
@@ -31,7 +32,8 @@ class DecodePlan:
     Attributes:
         items: int32 [W, 8], one program each: the flat index (token * heads + head) of its row's
             first query, the row's number of those, the first that the program takes, the row of the
-            page table, sequence length, new tokens, first key, end of the keys.
+            page table, sequence length, new tokens, first key, end of the keys. Zeros are an item
+            that does nothing.
         tiles: int32 [N, 4], one for each tile of queries: its first item, how many it has, its
             first flat query, its number of queries.
         is_split: some tile has more than one item.
@@ -43,19 +45,34 @@ class DecodePlan:
     is_split: bool
 
 
-def plan_decode(meta: AttentionMeta, rows: list[int], num_heads: int, page_size: int) -> DecodePlan:
-    """Deals the pages of `rows` of a batch evenly to the multiprocessors."""
+def plan_decode(
+    meta: AttentionMeta,
+    rows: list[int],
+    num_heads: int,
+    page_size: int,
+    *,
+    is_fixed: bool = False,
+    is_invariant: bool = False,
+) -> DecodePlan:
+    """Deals the pages of `rows` of a batch evenly to the multiprocessors.
+
+    An invariant plan has tiles and parts of one size, whatever the batch.
+
+    The size of a fixed plan depends on the rows' new tokens alone, not on how long they are: with
+    each tile's last part, there are never more items than multiprocessors and tiles together.
+    """
     device = meta.page_table.device
     begins = [0]
     for query_len in meta.query_lens:
         begins.append(begins[-1] + query_len)
     most = max(meta.query_lens[row] for row in rows) * num_heads
     # Between these, tensor cores take no tile of 32 rows by warp groups, and registers spill.
-    tile_size = MIN_TILE if most <= MIN_TILE else MAX_TILE
+    tile_size = MIN_TILE if most <= MIN_TILE and not is_invariant else MAX_TILE
     num_pages = {row: -(-meta.seq_lens[row] // page_size) for row in rows}
     num_tiles = {row: -(-meta.query_lens[row] * num_heads // tile_size) for row in rows}
     total = sum(num_pages[row] * num_tiles[row] for row in rows)
     pages_per_part = max(MIN_PAGES, -(-total // num_multiprocessors(device)))
+    pages_per_part = INVARIANT_PAGES if is_invariant else pages_per_part
     items: list[tuple[int, ...]] = []
     tiles: list[tuple[int, ...]] = []
     for row in rows:
@@ -69,11 +86,13 @@ def plan_decode(meta: AttentionMeta, rows: list[int], num_heads: int, page_size:
                 items.append((first, num_queries, offset, row, length, query_len, *keys))
             size = min(tile_size, num_queries - offset)
             tiles.append((first_item, len(items) - first_item, first + offset, size))
+    if is_fixed:
+        items += [(0,) * 8] * (num_multiprocessors(device) + len(tiles) - len(items))
     return DecodePlan(
         items=torch.tensor(items, dtype=torch.int32).to(device),
         tiles=torch.tensor(tiles, dtype=torch.int32).to(device),
         tile_size=tile_size,
-        is_split=len(items) > len(tiles),
+        is_split=is_fixed or is_invariant or len(items) > len(tiles),
     )
 
 
@@ -143,6 +162,8 @@ def decode_kernel(
     first, num_queries, offset = tl.load(items_ptr), tl.load(items_ptr + 1), tl.load(items_ptr + 2)
     row, length, query_len = tl.load(items_ptr + 3), tl.load(items_ptr + 4), tl.load(items_ptr + 5)
     begin, end = tl.load(items_ptr + 6), tl.load(items_ptr + 7)
+    if num_queries == 0:
+        return
     place = tl.arange(0, tile_size)
     query = offset + place
     is_query = query < num_queries

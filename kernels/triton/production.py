@@ -24,6 +24,9 @@ from leadline.kernels.triton.dense import linear, router_logits, vocab_logits
 from leadline.kernels.triton.drafts import count_accepted
 from leadline.kernels.triton.experts import grouped_mlp
 from leadline.kernels.triton.grouped_linear import grouped_linear
+from leadline.kernels.triton.heads import multiply_heads
+from leadline.kernels.triton.invariant import grouped_mlp as invariant_grouped_mlp
+from leadline.kernels.triton.invariant import linear_fp8 as invariant_linear_fp8
 from leadline.kernels.triton.linear import linear_fp8
 from leadline.kernels.triton.logits import process_logits
 from leadline.kernels.triton.logprobs import token_logprobs
@@ -124,6 +127,10 @@ def linear_launches(m: int) -> Launches:
     yield f"router_logits {m}", lambda: router_logits(empty(m, D), gate)
     yield f"vocab_logits {m}", lambda: vocab_logits(empty(m, D), empty(VOCAB, D))
     yield f"linear {m}", lambda: linear(empty(m, 2 * D), empty(D, 2 * D))
+    invariant = partial(invariant_linear_fp8, empty(m, D), weight(2112, D))
+    yield f"linear_fp8 invariant {m}x2112x{D}", invariant
+    yield f"heads {m} absorb", lambda: multiply_heads(empty(m, H, 192)[..., :128], empty(H, 128, C))
+    yield f"heads {m} up", lambda: multiply_heads(empty(m, H, C), empty(H, 128, C).mT)
     for n, k in ((2112, D), (D, H * 128)):
         yield f"linear_fp8 {m}x{n}x{k}", partial(linear_fp8, empty(m, k), weight(n, k))
 
@@ -133,6 +140,8 @@ def expert_launches(m: int) -> Launches:
     experts = weight(E, 2 * F, D), weight(E, D, F)
     counts = empty(E, dtype=INT64)
     yield f"grouped_mlp {m} tokens", lambda: grouped_mlp(empty(8 * m, D), counts, *experts)
+    invariant = partial(invariant_grouped_mlp, empty(8 * m, D), counts, *experts)
+    yield f"grouped_mlp invariant {m} tokens", invariant
     if m == 2048:
         rows = empty(32 * m, D, dtype=FP8), empty(32 * m, D // 128, dtype=torch.float32)
         local, some = weight(32, 2 * F, D), empty(32, dtype=INT64)

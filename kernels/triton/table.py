@@ -55,6 +55,16 @@ def ue8m0_kernels() -> dict[str, TritonKernel]:
     }
 
 
+def invariant_kernels() -> dict[str, TritonKernel]:
+    """By operation, those whose rows have the same bits in every batch; `triton`'s have not."""
+    name = "triton-invariant"
+    return {
+        "linear_fp8": TritonKernel(Deferred("invariant", "linear_fp8"), True, _FP8_FORMATS, name),
+        "grouped_mlp": TritonKernel(Deferred("invariant", "grouped_mlp"), True, _FP8_FORMATS, name),
+        "mla_attention": TritonKernel(Deferred("invariant", "InvariantMLA"), True, name=name),
+    }
+
+
 def triton_kernels() -> dict[str, TritonKernel]:
     """By operation, those that are preferred."""
     return {

@@ -26,6 +26,7 @@ def test_no_kernel_spills() -> None:
         "grouped_kernel",
         "decode_kernel",
         "dense_kernel",
+        "heads_kernel",
         "prefill_kernel",
     }
     assert [r for r in results if r["stack_bytes"]] == []
