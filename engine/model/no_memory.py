@@ -8,6 +8,8 @@ from leadline.kernels.attention import MLAProjection
 class NoMemory:
     """`attention.AttentionMemory` where nothing is written and nobody attends."""
 
+    paged = None
+
     def write(self, layer: int, latent_TC: Tensor, rope_TR: Tensor) -> None:
         """See `AttentionMemory.write`; there are no tokens."""
         assert len(latent_TC) == 0, "tokens without a place"
