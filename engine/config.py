@@ -15,11 +15,11 @@ from leadline.engine.executor.base import Capacity
 from leadline.engine.expert_device import check_expert_device
 from leadline.engine.memory_needs import needs_of
 from leadline.engine.parallel.layout import ParallelLayout
+from leadline.engine.parallel.settle_layout import settle_layout
 from leadline.engine.planning.memory import GIB
 from leadline.engine.platform_facts import PlatformFacts
+from leadline.engine.settle_num_drafts import DEFAULT_SPECULATIVE_TOKENS, settle_num_drafts
 from leadline.loader.model_config import ModelConfig
-
-DEFAULT_SPECULATIVE_TOKENS = 3
 
 
 def _option(default: Any, help_text: str, *, choices: tuple[str, ...] | None = None) -> Any:
@@ -102,6 +102,18 @@ class EngineConfig:
     dtype: str = _option(
         "auto", "number format of activations", choices=("auto", "float32", "bfloat16")
     )
+    tensor_parallel_size: int | None = _option(
+        None, "ranks that share heads, dense MLPs and vocabulary (default: 1)"
+    )
+    data_parallel_size: int | None = _option(
+        None, "groups of ranks with requests and a cache of their own (default: 1)"
+    )
+    enable_expert_parallel: bool | None = _option(
+        None, "place experts whole on all ranks (default: on with several data parallel ranks)"
+    )
+    fp8_dispatch: bool | None = _option(
+        None, "send tokens to other ranks' experts in FP8 (default: on a GPU)"
+    )
     kernels: Mapping[str, str] = field(
         default_factory=dict,
         metadata={"help": "implementation of an operation, as operation=name", "choices": None},
@@ -169,6 +181,13 @@ class ResolvedConfig(msgspec.Struct, frozen=True, kw_only=True):
     other_model_names: tuple[str, ...] = ()
 
     @property
+    def builder(self) -> str:
+        """The function that makes the engine, see `process.Builder`."""
+        if self.layout.num_ranks == 1:
+            return "leadline.engine.build:build_core"
+        return "leadline.engine.unit.build_unit:build_unit"
+
+    @property
     def layout(self) -> ParallelLayout:
         """The ranks of the unit."""
         return ParallelLayout(
@@ -209,6 +228,8 @@ def resolve(
     is_cpu = facts.device == "cpu"
     dtype = _either(config.dtype, "float32" if is_cpu else "bfloat16")
     kv_cache_dtype = _either(config.kv_cache_dtype, dtype)
+    layout, fp8_dispatch, layout_lines = settle_layout(config, model, is_cpu=is_cpu)
+    facts = facts.share(layout.num_ranks)
     num_batched = config.max_num_batched_tokens
     if num_batched is None:
         num_batched = max(512 if is_cpu else 8192, config.max_num_seqs)
@@ -225,7 +246,7 @@ def resolve(
         max_num_seqs=config.max_num_seqs,
         max_num_batched_tokens=num_batched,
         prefix_caching=config.prefix_caching,
-        speculative_tokens=_speculative_tokens(config, model),
+        speculative_tokens=settle_num_drafts(config.speculative_tokens, model),
         seed=secrets.randbits(64) if config.seed is None else config.seed,
         num_threads=config.num_threads or facts.num_cores,
         dtype=dtype,
@@ -242,6 +263,10 @@ def resolve(
         target_ttft_ms=config.target_ttft_ms,
         expert_device=config.expert_device,
         expert_gpu_count=config.expert_gpu_count,
+        tensor_parallel_size=layout.tp_size,
+        data_parallel_size=layout.dp_size,
+        enable_expert_parallel=layout.expert_parallel,
+        fp8_dispatch=fp8_dispatch,
     )
     check_expert_device(
         model,
@@ -269,20 +294,9 @@ def resolve(
     return resolved, [
         ConfigLine("max_model_len", str(size.max_model_len), len_reason),
         ConfigLine("kv_tokens", cache_text, size.cache_reason),
+        *layout_lines,
         *config_lines(config, resolved),
     ]
-
-
-def _speculative_tokens(config: EngineConfig, model: ModelConfig) -> int:
-    has_mtp = model.num_nextn_predict_layers > 0
-    if config.speculative_tokens is None:
-        return DEFAULT_SPECULATIVE_TOKENS if has_mtp else 0
-    if config.speculative_tokens > 0 and not has_mtp:
-        raise ConfigError(
-            f"speculative_tokens is {config.speculative_tokens}, but the model has no MTP layer; "
-            "leave it out or set it to 0"
-        )
-    return config.speculative_tokens
 
 
 def _either(asked: str, default: str) -> str:

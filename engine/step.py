@@ -10,6 +10,7 @@ import enum
 
 import msgspec
 
+from leadline.engine.parallel.dispatch_meter import DispatchCounts
 from leadline.engine.request import SamplingParams, TokenLogprobs
 
 FOLLOWS = -1
@@ -138,6 +139,7 @@ class ModelOutput(msgspec.Struct):
         num_context_tokens: tokens that the rows' new tokens attended to, counted once a row.
         failed_loads: host places whose content did not match its checksum; their pages are garbage.
         damaged_page_ids: checked pages whose content did not match their checksum.
+        dispatch: what the way of the tokens to their experts has cost; None if all are here.
     """
 
     step_id: int
@@ -149,3 +151,4 @@ class ModelOutput(msgspec.Struct):
     num_context_tokens: int = 0
     failed_loads: list[int] = msgspec.field(default_factory=list)
     damaged_page_ids: list[int] = msgspec.field(default_factory=list)
+    dispatch: DispatchCounts | None = None

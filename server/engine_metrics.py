@@ -46,6 +46,26 @@ _COUNTERS: tuple[_Reading, ...] = (
         lambda s: s.host_pages_lost,
         "Pages in host memory that were of no use because of a wrong checksum.",
     ),
+    (
+        "expert_dispatch_layers",
+        lambda s: s.dispatch.num_layers,
+        "Layers whose tokens may have experts on other ranks, passed by the ranks that report.",
+    ),
+    (
+        "expert_dispatch_tokens",
+        lambda s: s.dispatch.num_tokens,
+        "Tokens sent to their experts, counted once a layer.",
+    ),
+    (
+        "expert_dispatch_bytes",
+        lambda s: s.dispatch.num_bytes,
+        "Bytes sent to experts on other ranks and back.",
+    ),
+    (
+        "expert_dispatch_seconds",
+        lambda s: s.dispatch.seconds,
+        "Time in dispatch and combine, waiting for other ranks included.",
+    ),
     ("prompt_tokens", lambda s: s.prompt_tokens, "Prompt tokens of accepted requests."),
     ("generation_tokens", lambda s: s.generation_tokens, "Tokens generated."),
     ("num_preemptions", lambda s: s.num_preemptions, "Requests put back for want of cache pages."),

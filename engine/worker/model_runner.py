@@ -117,6 +117,7 @@ class ModelRunner:
             num_context_tokens=sum(row.start + row.num_tokens for row in rows),
             failed_loads=failed_loads,
             damaged_page_ids=damaged_page_ids,
+            dispatch=self._lockstep.take_counts(),
         )
 
     @property
