@@ -10,7 +10,6 @@ import msgspec
 from leadline.engine.cache_size import settle_cache_size
 from leadline.engine.config_lines import ConfigLine, config_lines
 from leadline.engine.config_ranges import MAX_PAGE_SIZE, MAX_SPECULATIVE_TOKENS, check_ranges
-from leadline.engine.errors import ConfigError
 from leadline.engine.executor.base import Capacity
 from leadline.engine.expert_device import check_expert_device
 from leadline.engine.memory_needs import needs_of

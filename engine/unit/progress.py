@@ -4,6 +4,7 @@ import threading
 
 from leadline.engine.unit.messages import RankReady
 
+READY = "ready"
 _SHOWN = 4  # ranks that are told of one by one
 
 
@@ -24,7 +25,7 @@ class LoadingProgress:
         """A rank has loaded."""
         with self._lock:
             self._ready[ready.rank] = ready
-            self._stages[ready.rank] = "ready"
+            self._stages[ready.rank] = READY
 
     @property
     def ready(self) -> list[RankReady]:
@@ -37,7 +38,7 @@ class LoadingProgress:
         """What the ranks are busy with, in a phrase: those that are behind one by one."""
         with self._lock:
             stages = list(self._stages)
-        busy = [rank for rank, stage in enumerate(stages) if stage != "ready"]
+        busy = [rank for rank, stage in enumerate(stages) if stage != READY]
         parts = [f"rank {rank}: {stages[rank]}" for rank in busy[:_SHOWN]]
         if len(busy) > _SHOWN:
             parts.append(f"{len(busy) - _SHOWN} more are loading")

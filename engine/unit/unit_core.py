@@ -152,7 +152,7 @@ class UnitCore:
     def activity(self) -> str:
         """See `EngineCore.activity`."""
         if self.is_waking:
-            return self._executor.progress.stage
+            return f"waking up: {self._executor.progress.stage}"
         return self._lanes[0].activity
 
     @property

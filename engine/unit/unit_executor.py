@@ -28,7 +28,7 @@ from leadline.engine.unit.messages import (
     ToRank,
     WakeRank,
 )
-from leadline.engine.unit.progress import LoadingProgress
+from leadline.engine.unit.progress import READY, LoadingProgress
 
 IDLE_STEP = -1  # step ids of plans that only take part
 
@@ -127,6 +127,7 @@ class UnitExecutor:
             case Answer():
                 if report.num_bytes:
                     self.num_bytes[report.rank] = report.num_bytes
+                    self.progress.take_stage(report.rank, READY)
                 if report.grammars.num_queries:
                     self.grammars[report.rank] = report.grammars
                 with self._lock:
