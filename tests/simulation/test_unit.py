@@ -151,15 +151,13 @@ def test_the_step_time_is_that_of_the_busiest_rank() -> None:
 
 
 def test_a_whole_run() -> None:
-    setting = Setting(
-        name="small", ranks=8, redundant=64, rate=0.5, duration_s=4.0, lost_rank=1, lost_at_s=2.0
-    )
+    setting = Setting(name="small", ranks=8, redundant=64, rate=0.5, duration_s=20.0, lost_rank=1)
     result, trial = simulate(setting)
     assert result.requests == trial.seen.num_requests > 0
     assert 0 < result.hit_rate < 1
     assert 0 < result.token_balance <= 1
     assert 0 < result.request_balance <= 1
-    assert result.simulated_s > 2.0
+    assert result.simulated_s > 20.0
     with pytest.raises(ConfigError, match="7 ranks of 32 experts cannot hold 256"):
         simulate(replace(setting, redundant=0))
 
