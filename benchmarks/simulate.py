@@ -57,7 +57,7 @@ class Setting:
     sigma: float = 0.6
     placed: bool = True
     num_drafts: int = 1
-    max_num_batched_tokens: int = 2048
+    max_num_batched_tokens: int = 512
     target_itl_ms: float | None = None
     lost_rank: int | None = None
     lost_at_s: float = 20.0
@@ -212,17 +212,8 @@ def print_table(results: list[Result]) -> None:
     """All results."""
     table = Table(title="Simulated units; seconds of TTFT, milliseconds of ITL")
     heads = ("run", "requests", "TTFT p50", "p99", "ITL p50", "p99", "tok/s/rank", "hits")
-    for name in (
-        *heads,
-        "tokens",
-        "requests",
-        "experts",
-        "step ms",
-        "resumed",
-        "sim s",
-        "wall s",
-        "req/s",
-    ):
+    more = ("tokens", "requests", "experts", "step ms", "resumed", "sim s", "wall s", "req/s")
+    for name in heads + more:
         table.add_column(name, justify="left" if name == "run" else "right")
     for r in results:
         table.add_row(
@@ -300,7 +291,7 @@ def main() -> None:
     trials = []
     for setting in settings:
         trials.append(simulate(setting))
-        print_table([trials[-1][0]])
+        print(f"{setting.name}: {trials[-1][0].wall_s:.0f} s", flush=True)
     results = [result for result, _ in trials]
     print_table(results)
     if arguments.out:
