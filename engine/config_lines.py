@@ -22,6 +22,7 @@ def config_lines(config: "EngineConfig", resolved: "ResolvedConfig") -> list[Con
     explained = (
         *("model", "max_model_len", "num_pages", "other_model_names"),
         *("tensor_parallel_size", "data_parallel_size", "enable_expert_parallel"),
+        *("num_redundant_experts", "expert_balance_steps"),
     )
     return [
         ConfigLine(name, _shown(getattr(resolved, name)), _reason(config, name))

@@ -4,6 +4,7 @@ from collections import Counter
 from copy import copy
 
 from leadline.engine.draft_policy import DraftCounts
+from leadline.engine.expert_balance.balance_counts import BalanceCounts
 from leadline.engine.histogram import STEP_TIME_BOUNDS_S, STEP_TOKENS_BOUNDS, Recorder
 from leadline.engine.kv_cache_manager import KVCacheManager
 from leadline.engine.messages import EngineStats
@@ -27,6 +28,7 @@ class Counters:
         step_tokens: tokens that steps computed, verified drafts included.
         step_times: seconds that the executor worked on steps.
         dispatch: of the executor's tokens to experts on other ranks.
+        balance: of those experts, as last told; the same for all that share them.
     """
 
     def __init__(self) -> None:
@@ -42,11 +44,14 @@ class Counters:
         self.step_tokens = Recorder(STEP_TOKENS_BOUNDS)
         self.step_times = Recorder(STEP_TIME_BOUNDS_S)
         self.dispatch = DispatchCounts()
+        self.balance = BalanceCounts()
 
     def count_step(self, output: ModelOutput) -> None:
         """Take in a step."""
         if output.dispatch is not None:
             self.dispatch.add(output.dispatch)
+        if output.balance is not None:
+            self.balance = output.balance
         if output.num_tokens:
             self.num_steps += 1
             self.step_tokens.observe(output.num_tokens)
@@ -101,6 +106,7 @@ def collect_stats(
         step_tokens=totals.step_tokens.read(),
         step_times=totals.step_times.read(),
         dispatch=copy(totals.dispatch),
+        balance=copy(totals.balance),
         draft_depths=drafts.depths.read(),
         page_lifetimes=times.lifetimes.read(),
         page_idle_times=times.idle_times.read(),

@@ -26,6 +26,16 @@ _GAUGES: tuple[_Reading, ...] = (
         lambda s: s.host_cache_usage,
         "Share of the pages in host memory that are in use, 0 to 1.",
     ),
+    (
+        "expert_balancedness",
+        lambda s: s.balance.balancedness,
+        "Mean over largest load of the ranks' experts in the last window, 0 to 1; 0 before.",
+    ),
+    (
+        "expert_balancedness_predicted",
+        lambda s: s.balance.predicted,
+        "What that would have been with the experts as they were placed then.",
+    ),
 )
 _COUNTERS: tuple[_Reading, ...] = (
     (
@@ -65,6 +75,31 @@ _COUNTERS: tuple[_Reading, ...] = (
         "expert_dispatch_seconds",
         lambda s: s.dispatch.seconds,
         "Time in dispatch and combine, waiting for other ranks included.",
+    ),
+    (
+        "expert_balance_windows",
+        lambda s: s.balance.num_windows,
+        "Windows of steps after which the experts' load was looked at.",
+    ),
+    (
+        "expert_balance_windows_skipped",
+        lambda s: s.balance.num_skipped,
+        "Of these, windows after which nothing was worth moving.",
+    ),
+    (
+        "expert_layers_moved",
+        lambda s: s.balance.num_switched_layers,
+        "Layers whose experts have been placed anew.",
+    ),
+    (
+        "expert_layers_refused",
+        lambda s: s.balance.num_refused_layers,
+        "Layers that stayed as they were because weights came with a wrong checksum.",
+    ),
+    (
+        "expert_moved_bytes",
+        lambda s: s.balance.num_moved_bytes,
+        "Bytes of experts' weights sent from rank to rank.",
     ),
     ("prompt_tokens", lambda s: s.prompt_tokens, "Prompt tokens of accepted requests."),
     ("generation_tokens", lambda s: s.generation_tokens, "Tokens generated."),

@@ -4,11 +4,11 @@ import msgspec
 
 
 class BalanceCounts(msgspec.Struct):
-    """What has come of it.
+    """Since start; a rank has the same as any other.
 
     Attributes:
-        balancedness: of the last whole window, achieved; None before.
-        predicted: when maps were last chosen, for the load that they were chosen for.
+        balancedness: of the last whole window, achieved; 0 before.
+        predicted: of the same load, with the maps that were chosen then; 0 before.
         num_windows: since start.
         num_skipped: windows after which nothing was worth moving.
         num_switched_layers: that took a new map.
@@ -16,8 +16,8 @@ class BalanceCounts(msgspec.Struct):
         num_moved_bytes: sent between ranks, of the whole unit.
     """
 
-    balancedness: float | None = None
-    predicted: float | None = None
+    balancedness: float = 0.0
+    predicted: float = 0.0
     num_windows: int = 0
     num_skipped: int = 0
     num_switched_layers: int = 0

@@ -5,6 +5,7 @@ from typing import Protocol
 from leadline.engine.config_lines import ConfigLine
 from leadline.engine.errors import ConfigError
 from leadline.engine.expert_balance.expert_map import slots_per_rank
+from leadline.engine.parallel.layout import ParallelLayout
 
 DEFAULT_BALANCE_STEPS = 1000
 
@@ -24,18 +25,19 @@ class AskedBalance(Protocol):
 
 
 def settle_balance(
-    asked: AskedBalance, num_experts: int, num_ranks: int
+    asked: AskedBalance, num_experts: int, layout: ParallelLayout
 ) -> tuple[int, list[ConfigLine]]:
     """After how many steps experts are placed anew, 0 for never, and lines that give the reasons.
 
     Args:
         asked: the settings.
         num_experts: of a layer; 0 for a model without any.
-        num_ranks: that share the experts by whole ones; 1 if none do.
+        layout: of the unit.
 
     Raises:
         ConfigError: a value out of range, or one without effect.
     """
+    num_ranks = layout.num_ranks if layout.expert_parallel else 1
     steps, redundant = asked.expert_balance_steps, asked.num_redundant_experts
     for name, value in (("expert_balance_steps", steps), ("num_redundant_experts", redundant)):
         if value is not None and value < 0:

@@ -33,6 +33,11 @@ class AskedLayout(Protocol):
         ...
 
     @property
+    def data_parallel_routing(self) -> str:
+        """How a data parallel rank is chosen for a request."""
+        ...
+
+    @property
     def kv_events_config(self) -> str | None:
         """Not to be had with several data parallel ranks."""
         ...
@@ -96,6 +101,11 @@ def _check_effects(asked: AskedLayout, layout: ParallelLayout) -> None:
                 )
     elif not layout.expert_parallel and layout.dp_size == 1 and asked.fp8_dispatch:
         raise ConfigError("fp8_dispatch has no effect where no token travels; leave it out")
+    if layout.dp_size == 1 and asked.data_parallel_routing != "prefix":
+        raise ConfigError(
+            "data_parallel_routing has no effect with a single data parallel rank; raise "
+            "data_parallel_size, or leave it out"
+        )
     if layout.dp_size > 1 and asked.kv_events_config is not None:
         raise ConfigError(
             f"kv_events_config is not to be had with data_parallel_size = {layout.dp_size}; "

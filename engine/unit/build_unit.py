@@ -12,10 +12,11 @@ from leadline.engine.core import EngineCore
 from leadline.engine.draft_policy import DraftPolicy
 from leadline.engine.make_scheduler import make_scheduler
 from leadline.engine.messages import GrammarCounts, Ready
+from leadline.engine.routing.policies import make_policy
+from leadline.engine.routing.router import Router
 from leadline.engine.unit.messages import RankLaunch, RankReady, StopRank
 from leadline.engine.unit.rank_children import RankChildren
 from leadline.engine.unit.rank_link import RankLink
-from leadline.engine.unit.router import FewestRequests
 from leadline.engine.unit.unit_core import UnitCore
 from leadline.engine.unit.unit_executor import UnitExecutor
 
@@ -112,7 +113,13 @@ def _make_core(
             return executor.grammars.get(leader, GrammarCounts())
 
         lanes.append(EngineCore(scheduler, lane, events=events, grammar_counts=grammars))
-    router = FewestRequests(len(lanes))
+    router = Router(
+        make_policy(config.data_parallel_routing),
+        len(lanes),
+        num_pages=config.num_pages,
+        page_size=config.page_size,
+        prefix_caching=config.prefix_caching,
+    )
     return UnitCore(lanes, executor, router, close=close)
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from leadline.engine.expert_balance.balance_counts import BalanceCounts
 from leadline.engine.histogram import Histogram
 from leadline.engine.messages import EngineStats, GrammarCounts
 from leadline.engine.parallel.dispatch_meter import DispatchCounts
@@ -50,6 +51,8 @@ def _merge(name: str, values: list[Any]) -> Any:
         return _add_histograms(values)
     if isinstance(first, GrammarCounts):
         return merge_grammars(values)
+    if isinstance(first, BalanceCounts):  # all lanes share the experts
+        return max(values, key=lambda value: (value.num_windows, value.num_moved_bytes))
     if isinstance(first, DispatchCounts):
         total = DispatchCounts()
         for value in values:

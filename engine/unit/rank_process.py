@@ -107,7 +107,12 @@ class Rank:
             ordered=config.batch_invariant,
             interface=launch.interface,
         )
-        rank = RankContext(config.layout, launch.rank, parallel)
+        rank = RankContext(
+            config.layout,
+            launch.rank,
+            parallel,
+            num_redundant_experts=config.num_redundant_experts,
+        )
         self._leads = config.layout.tp_rank(launch.rank) == 0
         loaded = load_model(config, self._tell_stage, rank=rank)
         self._tell_stage("allocating the latent cache")

@@ -77,7 +77,12 @@ class UnitCore:
             lane = self._lanes[0]
         if lane is None:
             known_ids = [*request.prompt_ids, *(resumption.token_ids if resumption else ())]
-            number = self._router.route(request_id, known_ids, cache_salt=request.cache_salt)
+            number = self._router.route(
+                request_id,
+                known_ids,
+                cache_salt=request.cache_salt,
+                session_id=request.session_id,
+            )
             lane = self._lanes[number]
             self._routed.add(request_id)
         self._owners[request_id] = lane

@@ -118,6 +118,7 @@ class ModelRunner:
             failed_loads=failed_loads,
             damaged_page_ids=damaged_page_ids,
             dispatch=self._lockstep.take_counts(),
+            balance=None if self._balancer is None else self._balancer.counts,
         )
 
     @property

@@ -6,12 +6,17 @@ import pytest
 
 from leadline.engine.errors import ConfigError
 from leadline.engine.expert_balance.settle_balance import settle_balance
+from leadline.engine.parallel.layout import ParallelLayout
 
 
 @dataclass
 class Asked:
     num_redundant_experts: int = 0
     expert_balance_steps: int | None = None
+
+
+def ranks(number: int) -> ParallelLayout:
+    return ParallelLayout(dp_size=number, expert_parallel=number > 1)
 
 
 @pytest.mark.parametrize(
@@ -26,13 +31,20 @@ class Asked:
     ],
 )
 def test_settled(asked: Asked, num_experts: int, num_ranks: int, steps: int) -> None:
-    settled, lines = settle_balance(asked, num_experts, num_ranks)
+    settled, lines = settle_balance(asked, num_experts, ranks(num_ranks))
     assert settled == steps
     assert bool(lines) == (num_ranks > 1 and num_experts > 0)
 
 
+def test_sliced_experts_stay_where_they_are() -> None:
+    layout = ParallelLayout(tp_size=4)
+    assert settle_balance(Asked(), 256, layout) == (0, [])
+    with pytest.raises(ConfigError, match="no effect"):
+        settle_balance(Asked(4), 256, layout)
+
+
 def test_the_reason_is_told() -> None:
-    _, lines = settle_balance(Asked(), 256, 72)
+    _, lines = settle_balance(Asked(), 256, ranks(72))
     assert lines[1].reason == "256 experts cannot be spread evenly over 72 ranks"
 
 
@@ -49,4 +61,4 @@ def test_the_reason_is_told() -> None:
 )
 def test_refused(asked: Asked, num_ranks: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        settle_balance(asked, 256, num_ranks)
+        settle_balance(asked, 256, ranks(num_ranks))
