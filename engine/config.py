@@ -240,9 +240,7 @@ def resolve(
     layout, fp8_dispatch, layout_lines = settle_layout(config, model, is_cpu=is_cpu)
     balance_steps, balance_lines = settle_balance(config, model.n_routed_experts, layout)
     facts = facts.share(layout.num_ranks)
-    num_batched = config.max_num_batched_tokens
-    if num_batched is None:
-        num_batched = max(512 if is_cpu else 8192, config.max_num_seqs)
+    default_batched = max(512 if is_cpu else 8192, config.max_num_seqs)
     names = config.served_model_name or (config.model,)
     unsettled = ResolvedConfig(
         model=model_path,
@@ -254,7 +252,7 @@ def resolve(
         num_pages=0,
         kv_cache_dtype=kv_cache_dtype,
         max_num_seqs=config.max_num_seqs,
-        max_num_batched_tokens=num_batched,
+        max_num_batched_tokens=config.max_num_batched_tokens or default_batched,
         prefix_caching=config.prefix_caching,
         speculative_tokens=settle_num_drafts(config.speculative_tokens, model),
         seed=secrets.randbits(64) if config.seed is None else config.seed,
