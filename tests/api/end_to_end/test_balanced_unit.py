@@ -34,7 +34,7 @@ def unit(
 ) -> Iterator[Any]:
     log = tmp_path_factory.mktemp("log") / "stderr"
     flags = ("--data-parallel-size", "2", "--kv-tokens", "1024", "--max-model-len", "1024")
-    balance = ("--expert-balance-steps", "8", "--num-redundant-experts", "2")
+    balance = ("--expert-balance-steps", "64", "--num-redundant-experts", "2")
     with start_service(log, model, *flags, *balance) as process:
         yield process
 
