@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -50,16 +51,16 @@ class Setting:
     model: str = "deepseek-v3"
     redundant: int = 32
     policy: str = "prefix"
-    rate: float = 1.0
-    duration_s: float = 60.0
+    rate: float = 3.0
+    duration_s: float = 40.0
     burstiness: float = 1.0
     sigma: float = 0.6
     placed: bool = True
     num_drafts: int = 1
-    max_num_batched_tokens: int = 2048
+    max_num_batched_tokens: int = 512
     target_itl_ms: float | None = None
     lost_rank: int | None = None
-    lost_at_s: float = 30.0
+    lost_at_s: float = 20.0
     recovery_s: float = 10.0
     trace: str | None = None
     seed: int = 0
@@ -71,7 +72,8 @@ class Result:
 
     Attributes:
         hit_rate: prompt tokens found in prefix caches.
-        balance: mean over largest number of tokens that ranks computed in a step.
+        token_balance: mean over largest number of tokens that ranks computed in a step.
+        request_balance: the same of the requests that they had.
         expert_balance: the same of the experts' work, in a step of the mean size.
         simulated_s: seconds of the unit.
         requests_per_wall_s: requests simulated in a second of this machine.
@@ -83,7 +85,8 @@ class Result:
     itl_s: dict[str, float]
     output_tokens_s_rank: float
     hit_rate: float
-    balance: float
+    token_balance: float
+    request_balance: float
     expert_balance: float
     step_s: float
     num_resumed: int
@@ -161,6 +164,7 @@ def simulate(setting: Setting) -> tuple[Result, Trial]:
     )
     loss = None
     if setting.lost_rank is not None:
+        msgspec.structs.replace(layout, dead_ranks=frozenset({setting.lost_rank})).check()
         loss = Loss(setting.lost_rank, setting.lost_at_s, setting.recovery_s, skew.lose)
     trial = Trial(unit, sessions_of(setting), loss)
     trial.run(setting.duration_s * 2)
@@ -179,7 +183,8 @@ def result_of(setting: Setting, skew: ExpertSkew, trial: Trial) -> Result:
         itl_s=trial.percentiles("itl_s"),
         output_tokens_s_rank=seen.num_output_tokens / elapsed_s / setting.ranks,
         hit_rate=seen.num_cached_tokens / max(1, seen.num_prompt_tokens),
-        balance=counts.num_rank_tokens / max(1, counts.num_peak_tokens),
+        token_balance=counts.num_rank_tokens / max(1, counts.num_peak_tokens),
+        request_balance=counts.num_rank_requests / max(1, counts.num_peak_requests),
         expert_balance=skew.balancedness(mean_tokens),
         step_s=elapsed_s / max(1, counts.num_steps),
         num_resumed=counts.num_resumed,
@@ -207,7 +212,8 @@ def print_table(results: list[Result]) -> None:
     """All results."""
     table = Table(title="Simulated units; seconds of TTFT, milliseconds of ITL")
     heads = ("run", "requests", "TTFT p50", "p99", "ITL p50", "p99", "tok/s/rank", "hits")
-    for name in (*heads, "balance", "experts", "step ms", "resumed", "sim s", "wall s", "req/s"):
+    more = ("tokens", "requests", "experts", "step ms", "resumed", "sim s", "wall s", "req/s")
+    for name in heads + more:
         table.add_column(name, justify="left" if name == "run" else "right")
     for r in results:
         table.add_row(
@@ -217,7 +223,8 @@ def print_table(results: list[Result]) -> None:
             *(f"{r.itl_s[key] * 1e3:.0f}" for key in ("p50", "p99")),
             f"{r.output_tokens_s_rank:.0f}",
             f"{r.hit_rate:.0%}",
-            f"{r.balance:.2f}",
+            f"{r.token_balance:.2f}",
+            f"{r.request_balance:.2f}",
             f"{r.expert_balance:.2f}",
             f"{r.step_s * 1e3:.0f}",
             str(r.num_resumed),
@@ -225,7 +232,7 @@ def print_table(results: list[Result]) -> None:
             f"{r.wall_s:.0f}",
             f"{r.requests_per_wall_s:.0f}",
         )
-    Console(width=150).print(table)
+    Console(width=160).print(table)
 
 
 def plot(trials: list[tuple[Result, Trial]], path: Path) -> None:
@@ -284,7 +291,7 @@ def main() -> None:
     trials = []
     for setting in settings:
         trials.append(simulate(setting))
-        print_table([trials[-1][0]])
+        print(f"{setting.name}: {trials[-1][0].wall_s:.0f} s", flush=True)
     results = [result for result, _ in trials]
     print_table(results)
     if arguments.out:

@@ -209,7 +209,7 @@ def make_runner(config: ResolvedConfig, loaded: LoadedModel, grammars: GrammarSt
     """What computes steps, with pages that hold nothing."""
     cache = make_cache(config, loaded)
     memory = PagedMemory(cache, loaded.kernels, scale=softmax_scale(loaded.config))
-    drafter = make_drafter(config, loaded, memory) if _num_drafts(config, loaded) else None
+    drafter = make_drafter(config, loaded, memory) if num_drafts_of(config, loaded) else None
     checksums = PageChecksums(cache, _page_hidden(drafter)) if config.verify_pages else None
     exchange = loaded.exchange
     return ModelRunner(
@@ -230,8 +230,31 @@ def make_runner(config: ResolvedConfig, loaded: LoadedModel, grammars: GrammarSt
     )
 
 
-def _num_drafts(config: ResolvedConfig, loaded: LoadedModel) -> int:
+def num_drafts_of(config: ResolvedConfig, loaded: LoadedModel) -> int:
+    """Most drafts a step; 0 without an MTP layer."""
     return config.speculative_tokens if loaded.has_mtp else 0
+
+
+def memory_lines(
+    config: ResolvedConfig, loaded: LoadedModel, runner: ModelRunner
+) -> list[tuple[str, str]]:
+    """What was loaded, and what all of it takes, for the start-up table."""
+    num_tokens = config.num_pages * config.page_size
+    pool = (
+        f"{config.num_pages} pages of {config.page_size}: {num_tokens} tokens, "
+        f"{config.kv_cache_dtype}, {runner.num_cache_bytes / 2**20:.0f} MiB"
+    )
+    lines = [*loaded.summary, ("latent cache", pool)]
+    if runner.num_hidden_bytes:
+        lines.append(("drafter", f"{runner.num_hidden_bytes / 2**20:.1f} MiB of states"))
+    needs = needs_of(config, loaded.config, held=loaded.held, has_mtp=loaded.has_mtp)
+    cache_bytes = runner.num_cache_bytes + runner.num_hidden_bytes
+    memory = planned_memory(config, needs, weight_bytes=loaded.num_bytes, cache_bytes=cache_bytes)
+    lines.append(("memory", memory))
+    if config.num_host_pages:
+        tier = f"{config.num_host_pages} pages, {runner.num_host_bytes / 2**20:.0f} MiB"
+        lines.append(("host tier", tier))
+    return lines
 
 
 def build_core(
@@ -263,32 +286,17 @@ def build_core(
         return make_runner(config, model, grammars)
 
     worker = Worker(loaded, runner, lambda: load_model(config, stages.append), make_runner_again)
-    num_drafts = _num_drafts(config, loaded)
+    num_drafts = num_drafts_of(config, loaded)
     executor = LocalExecutor(worker, config.capacity(), grammars)
     scheduler, events = make_scheduler(
         config, make_policy(num_drafts), vocab_size=loaded.config.vocab_size
     )
-    num_tokens = config.num_pages * config.page_size
-    pool = (
-        f"{config.num_pages} pages of {config.page_size}: {num_tokens} tokens, "
-        f"{config.kv_cache_dtype}, {runner.num_cache_bytes / 2**20:.0f} MiB"
-    )
-    summary = [*loaded.summary, ("latent cache", pool)]
-    if num_drafts:
-        summary.append(("drafter", f"{runner.num_hidden_bytes / 2**20:.1f} MiB of states"))
-    needs = needs_of(config, loaded.config, held=loaded.held, has_mtp=loaded.has_mtp)
-    cache_bytes = runner.num_cache_bytes + runner.num_hidden_bytes
-    memory = planned_memory(config, needs, weight_bytes=loaded.num_bytes, cache_bytes=cache_bytes)
-    summary.append(("memory", memory))
-    if config.num_host_pages:
-        tier = f"{config.num_host_pages} pages, {runner.num_host_bytes / 2**20:.0f} MiB"
-        summary.append(("host tier", tier))
     ready = Ready(
         max_model_len=config.max_model_len,
         num_pages=config.num_pages,
         page_size=config.page_size,
         summary=[
-            *summary,
+            *memory_lines(config, loaded, runner),
             ("speculation", f"up to {num_drafts} drafts a step" if num_drafts else "off"),
         ],
     )

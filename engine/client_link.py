@@ -6,8 +6,8 @@ from collections.abc import Iterable
 import msgspec
 import zmq
 
+from leadline.engine.any_core import AnyCore
 from leadline.engine.control import Done
-from leadline.engine.core import EngineCore
 from leadline.engine.errors import ConfigError
 from leadline.engine.messages import FromEngine, Hello, StepOutputs, ToEngine
 from leadline.engine.request import RequestOutput
@@ -63,7 +63,7 @@ class ClientLink:
         """Remember who waits for the engine to be awake."""
         self._waking.append((client, ticket))
 
-    def tell_paused(self, core: EngineCore) -> None:
+    def tell_paused(self, core: AnyCore) -> None:
         """Answer who waits for a pause, if the engine is paused or is not about to be any more."""
         is_paused = core.is_paused
         if not self._pausing or (core.is_holding and not is_paused):
@@ -75,13 +75,13 @@ class ClientLink:
             self.send(client, Done(ticket, is_paused, num_bytes=num_bytes))
         core.publish_events()
 
-    def tell_activity(self, core: EngineCore) -> None:
+    def tell_activity(self, core: AnyCore) -> None:
         """Tell every client what the engine is busy with, if that has changed."""
         if (activity := core.activity) != self._told_activity:
             self._told_activity = activity
             self.deliver((), core)
 
-    def _put_to_sleep(self, core: EngineCore, level: int) -> int:
+    def _put_to_sleep(self, core: AnyCore, level: int) -> int:
         """Announced first, since messages wait meanwhile; returns the bytes that are given up."""
         core.announce("giving up memory")
         self.tell_activity(core)
@@ -91,7 +91,7 @@ class ClientLink:
             core.announce("")
             self.tell_activity(core)
 
-    def tell_awake(self, core: EngineCore) -> None:
+    def tell_awake(self, core: AnyCore) -> None:
         """Answer who waits for the engine to be awake, if it is, or cannot be."""
         if not self._waking:
             return
@@ -115,7 +115,7 @@ class ClientLink:
         self._clients = [client for client in self._clients if client not in gone]
         return [request_id for request_id, owner in self._owners.items() if owner in gone]
 
-    def deliver(self, outputs: Iterable[RequestOutput], core: EngineCore) -> None:
+    def deliver(self, outputs: Iterable[RequestOutput], core: AnyCore) -> None:
         """Send outputs to their requests' clients, and to every client how the engine fares."""
         by_client: defaultdict[bytes, list[RequestOutput]] = defaultdict(list)
         for output in outputs:

@@ -10,16 +10,17 @@ import msgspec
 from leadline.engine.cache_size import settle_cache_size
 from leadline.engine.config_lines import ConfigLine, config_lines
 from leadline.engine.config_ranges import MAX_PAGE_SIZE, MAX_SPECULATIVE_TOKENS, check_ranges
-from leadline.engine.errors import ConfigError
 from leadline.engine.executor.base import Capacity
+from leadline.engine.expert_balance.settle_balance import settle_balance
 from leadline.engine.expert_device import check_expert_device
 from leadline.engine.memory_needs import needs_of
 from leadline.engine.parallel.layout import ParallelLayout
+from leadline.engine.parallel.settle_layout import settle_layout
 from leadline.engine.planning.memory import GIB
 from leadline.engine.platform_facts import PlatformFacts
+from leadline.engine.routing.policies import POLICIES
+from leadline.engine.settle_num_drafts import DEFAULT_SPECULATIVE_TOKENS, settle_num_drafts
 from leadline.loader.model_config import ModelConfig
-
-DEFAULT_SPECULATIVE_TOKENS = 3
 
 
 def _option(default: Any, help_text: str, *, choices: tuple[str, ...] | None = None) -> Any:
@@ -102,6 +103,25 @@ class EngineConfig:
     dtype: str = _option(
         "auto", "number format of activations", choices=("auto", "float32", "bfloat16")
     )
+    tensor_parallel_size: int | None = _option(
+        None, "ranks that share heads, dense MLPs and vocabulary (default: 1)"
+    )
+    data_parallel_size: int | None = _option(
+        None, "groups of ranks with requests and a cache of their own (default: 1)"
+    )
+    enable_expert_parallel: bool | None = _option(
+        None, "place experts whole on all ranks (default: on with several data parallel ranks)"
+    )
+    fp8_dispatch: bool | None = _option(
+        None, "send tokens to other ranks' experts in FP8 (default: on a GPU)"
+    )
+    num_redundant_experts: int = _option(0, "replicas of each layer's busiest experts")
+    expert_balance_steps: int | None = _option(
+        None, "place experts by the load of so many steps; 0: never (default: 1000 on many ranks)"
+    )
+    data_parallel_routing: str = _option(
+        "prefix", "how a data parallel rank is chosen for a request", choices=POLICIES
+    )
     kernels: Mapping[str, str] = field(
         default_factory=dict,
         metadata={"help": "implementation of an operation, as operation=name", "choices": None},
@@ -165,8 +185,16 @@ class ResolvedConfig(msgspec.Struct, frozen=True, kw_only=True):
     enable_expert_parallel: bool = False
     fp8_dispatch: bool = False
     num_redundant_experts: int = 0
-    expert_balance_steps: int = 1000
+    expert_balance_steps: int = 0
+    data_parallel_routing: str = "prefix"
     other_model_names: tuple[str, ...] = ()
+
+    @property
+    def builder(self) -> str:
+        """The function that makes the engine, see `process.Builder`."""
+        if self.layout.num_ranks == 1:
+            return "leadline.engine.build:build_core"
+        return "leadline.engine.unit.build_unit:build_unit"
 
     @property
     def layout(self) -> ParallelLayout:
@@ -207,11 +235,12 @@ def resolve(
     """
     check_ranges(config)
     is_cpu = facts.device == "cpu"
-    dtype = _either(config.dtype, "float32" if is_cpu else "bfloat16")
-    kv_cache_dtype = _either(config.kv_cache_dtype, dtype)
-    num_batched = config.max_num_batched_tokens
-    if num_batched is None:
-        num_batched = max(512 if is_cpu else 8192, config.max_num_seqs)
+    dtype = {"auto": "float32" if is_cpu else "bfloat16"}.get(config.dtype, config.dtype)
+    kv_cache_dtype = {"auto": dtype}.get(config.kv_cache_dtype, config.kv_cache_dtype)
+    layout, fp8_dispatch, layout_lines = settle_layout(config, model, is_cpu=is_cpu)
+    balance_steps, balance_lines = settle_balance(config, model.n_routed_experts, layout)
+    facts = facts.share(layout.num_ranks)
+    default_batched = max(512 if is_cpu else 8192, config.max_num_seqs)
     names = config.served_model_name or (config.model,)
     unsettled = ResolvedConfig(
         model=model_path,
@@ -223,9 +252,9 @@ def resolve(
         num_pages=0,
         kv_cache_dtype=kv_cache_dtype,
         max_num_seqs=config.max_num_seqs,
-        max_num_batched_tokens=num_batched,
+        max_num_batched_tokens=config.max_num_batched_tokens or default_batched,
         prefix_caching=config.prefix_caching,
-        speculative_tokens=_speculative_tokens(config, model),
+        speculative_tokens=settle_num_drafts(config.speculative_tokens, model),
         seed=secrets.randbits(64) if config.seed is None else config.seed,
         num_threads=config.num_threads or facts.num_cores,
         dtype=dtype,
@@ -242,6 +271,13 @@ def resolve(
         target_ttft_ms=config.target_ttft_ms,
         expert_device=config.expert_device,
         expert_gpu_count=config.expert_gpu_count,
+        tensor_parallel_size=layout.tp_size,
+        data_parallel_size=layout.dp_size,
+        enable_expert_parallel=layout.expert_parallel,
+        fp8_dispatch=fp8_dispatch,
+        num_redundant_experts=config.num_redundant_experts,
+        expert_balance_steps=balance_steps,
+        data_parallel_routing=config.data_parallel_routing,
     )
     check_expert_device(
         model,
@@ -265,25 +301,10 @@ def resolve(
     )
     num_tokens = size.num_pages * config.page_size
     cache_text = f"{num_tokens} ({num_tokens * needs.token_bytes / 2**20:.0f} MiB)"
-    len_reason = size.model_len_reason or "as given"
+    reason = size.model_len_reason or "as given"
     return resolved, [
-        ConfigLine("max_model_len", str(size.max_model_len), len_reason),
+        ConfigLine("max_model_len", str(size.max_model_len), reason),
         ConfigLine("kv_tokens", cache_text, size.cache_reason),
+        *(layout_lines + balance_lines),
         *config_lines(config, resolved),
     ]
-
-
-def _speculative_tokens(config: EngineConfig, model: ModelConfig) -> int:
-    has_mtp = model.num_nextn_predict_layers > 0
-    if config.speculative_tokens is None:
-        return DEFAULT_SPECULATIVE_TOKENS if has_mtp else 0
-    if config.speculative_tokens > 0 and not has_mtp:
-        raise ConfigError(
-            f"speculative_tokens is {config.speculative_tokens}, but the model has no MTP layer; "
-            "leave it out or set it to 0"
-        )
-    return config.speculative_tokens
-
-
-def _either(asked: str, default: str) -> str:
-    return default if asked == "auto" else asked

@@ -18,8 +18,12 @@ class ConfigLine(NamedTuple):
 
 
 def config_lines(config: "EngineConfig", resolved: "ResolvedConfig") -> list[ConfigLine]:
-    """A line for each value that `settle_cache_size` has not explained."""
-    explained = ("model", "max_model_len", "num_pages", "other_model_names")
+    """A line for each value that has not been explained where it was settled."""
+    explained = (
+        *("model", "max_model_len", "num_pages", "other_model_names"),
+        *("tensor_parallel_size", "data_parallel_size", "enable_expert_parallel"),
+        *("num_redundant_experts", "expert_balance_steps"),
+    )
     return [
         ConfigLine(name, _shown(getattr(resolved, name)), _reason(config, name))
         for name in resolved.__struct_fields__

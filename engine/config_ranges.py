@@ -42,7 +42,13 @@ def check_ranges(config: "EngineConfig") -> None:
         if value is not None and (value < low or (high is not None and value > high)):
             allowed = f"{low} to {high}" if high is not None else f"at least {low}"
             problems.append(f"{name} is {value}; allowed: {allowed}")
-    for name in ("kv_cache_dtype", "dtype", "logprobs_mode", "expert_device"):
+    for name in (
+        "kv_cache_dtype",
+        "dtype",
+        "logprobs_mode",
+        "expert_device",
+        "data_parallel_routing",
+    ):
         choices = config.__dataclass_fields__[name].metadata["choices"]
         if getattr(config, name) not in choices:
             problems.append(f"{name} is {getattr(config, name)!r}; allowed: {', '.join(choices)}")

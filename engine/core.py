@@ -228,15 +228,28 @@ class EngineCore:
         Requests may come and end while they run. There may be nothing to start: all requests wait
         for the step in flight, or to be prepared.
         """
-        while len(self._in_flight) < self._max_steps and self._scheduler.has_work():
-            plan = self._scheduler.schedule()
-            self._is_stalled = plan is None and not self._in_flight
-            if plan is None:
-                return
-            if self._trace is not None:
-                self._ids_in_flight.append(frozenset(row.request_id for row in plan.rows))
-                self._trace.run(frozenset().union(*self._ids_in_flight))
-            self._in_flight.append(self._executor.execute(plan))
+        while self.start_step() is not None:
+            pass
+
+    def start_step(self) -> frozenset[str] | None:
+        """Plan one more step and hand it over, if there may be one; the requests in it."""
+        if len(self._in_flight) == self._max_steps or not self._scheduler.has_work():
+            return None
+        plan = self._scheduler.schedule()
+        self._is_stalled = plan is None and not self._in_flight
+        if plan is None:
+            return None
+        request_ids = frozenset(row.request_id for row in plan.rows)
+        if self._trace is not None:
+            self._ids_in_flight.append(request_ids)
+            self._trace.run(frozenset().union(*self._ids_in_flight))
+        self._in_flight.append(self._executor.execute(plan))
+        return request_ids
+
+    @property
+    def has_suspect(self) -> bool:
+        """Whether there is a request that is to be computed alone."""
+        return self._scheduler.book.next_suspect() is not None
 
     def can_step(self) -> bool:
         """False where every request waits to be prepared."""

@@ -1,11 +1,14 @@
 """What the scheduler counts from start to end."""
 
 from collections import Counter
+from copy import copy
 
 from leadline.engine.draft_policy import DraftCounts
+from leadline.engine.expert_balance.balance_counts import BalanceCounts
 from leadline.engine.histogram import STEP_TIME_BOUNDS_S, STEP_TOKENS_BOUNDS, Recorder
 from leadline.engine.kv_cache_manager import KVCacheManager
 from leadline.engine.messages import EngineStats
+from leadline.engine.parallel.dispatch_meter import DispatchCounts
 from leadline.engine.request_book import RequestBook
 from leadline.engine.request_state import RequestState
 from leadline.engine.step import ModelOutput
@@ -24,6 +27,8 @@ class Counters:
         num_corrupted_pages: cached pages whose checksum was wrong, in the pool or the host tier.
         step_tokens: tokens that steps computed, verified drafts included.
         step_times: seconds that the executor worked on steps.
+        dispatch: of the executor's tokens to experts on other ranks.
+        balance: of those experts, as last told; the same for all that share them.
     """
 
     def __init__(self) -> None:
@@ -38,9 +43,15 @@ class Counters:
         self.rejections: Counter[str] = Counter()
         self.step_tokens = Recorder(STEP_TOKENS_BOUNDS)
         self.step_times = Recorder(STEP_TIME_BOUNDS_S)
+        self.dispatch = DispatchCounts()
+        self.balance = BalanceCounts()
 
     def count_step(self, output: ModelOutput) -> None:
         """Take in a step."""
+        if output.dispatch is not None:
+            self.dispatch.add(output.dispatch)
+        if output.balance is not None:
+            self.balance = output.balance
         if output.num_tokens:
             self.num_steps += 1
             self.step_tokens.observe(output.num_tokens)
@@ -94,6 +105,8 @@ def collect_stats(
         num_accepted_per_pos=list(drafts.num_accepted_per_pos),
         step_tokens=totals.step_tokens.read(),
         step_times=totals.step_times.read(),
+        dispatch=copy(totals.dispatch),
+        balance=copy(totals.balance),
         draft_depths=drafts.depths.read(),
         page_lifetimes=times.lifetimes.read(),
         page_idle_times=times.idle_times.read(),

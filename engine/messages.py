@@ -13,7 +13,9 @@ from leadline.engine.errors import (
     QueueFullError,
     RequestError,
 )
+from leadline.engine.expert_balance.balance_counts import BalanceCounts
 from leadline.engine.histogram import Histogram
+from leadline.engine.parallel.dispatch_meter import DispatchCounts
 from leadline.engine.request import EngineRequest, FinishReason, RequestOutput
 from leadline.engine.survey import EngineSurvey
 
@@ -144,6 +146,8 @@ class EngineStats(msgspec.Struct, kw_only=True):
             in `histogram`.
         step_times: seconds that steps took.
         draft_depths: chosen for steps.
+        dispatch: of tokens to experts on other ranks, by the ranks that report steps.
+        balance: of those experts.
         page_lifetimes: see `page_times.PageTimes`, as for the next two.
     """
 
@@ -183,6 +187,8 @@ class EngineStats(msgspec.Struct, kw_only=True):
     step_tokens: Histogram = msgspec.field(default_factory=Histogram)
     step_times: Histogram = msgspec.field(default_factory=Histogram)
     draft_depths: Histogram = msgspec.field(default_factory=Histogram)
+    dispatch: DispatchCounts = msgspec.field(default_factory=DispatchCounts)
+    balance: BalanceCounts = msgspec.field(default_factory=BalanceCounts)
     page_lifetimes: Histogram = msgspec.field(default_factory=Histogram)
     page_idle_times: Histogram = msgspec.field(default_factory=Histogram)
     page_reuse_gaps: Histogram = msgspec.field(default_factory=Histogram)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 
@@ -19,6 +19,13 @@ class PlatformFacts:
     device: str
     num_cores: int
     available_bytes: int
+
+    def share(self, num_ranks: int) -> "PlatformFacts":
+        """What one of so many equal ranks on the machine's CPU has of it."""
+        if num_ranks == 1 or self.device != "cpu":  # each has a GPU of its own
+            return self
+        cores, memory = max(1, self.num_cores // num_ranks), self.available_bytes // num_ranks
+        return replace(self, num_cores=cores, available_bytes=memory)
 
 
 def cpu_facts() -> PlatformFacts:

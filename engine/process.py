@@ -11,6 +11,7 @@ import math
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +19,10 @@ from pathlib import Path
 import msgspec
 import zmq
 
+from leadline.engine.any_core import AnyCore
 from leadline.engine.client_link import ClientLink
 from leadline.engine.control import AbortRequests, Done, Order, Pause, Resume, Sleep, WakeUp
-from leadline.engine.core import EngineCore
-from leadline.engine.errors import ConfigError, RequestError
+from leadline.engine.errors import ConfigError, EngineDeadError, RequestError
 from leadline.engine.logs import LogSettings
 from leadline.engine.messages import (
     Failed,
@@ -43,7 +44,7 @@ from leadline.loader.errors import LoaderError
 
 logger = logging.getLogger(__name__)
 
-Builder = Callable[[bytes, Callable[[str], None]], tuple[EngineCore, Ready]]
+Builder = Callable[[bytes, Callable[[str], None]], tuple[AnyCore, Ready]]
 """Makes the engine from its config (JSON), telling the callable what it is busy with."""
 
 _LINGER_MS = 1000
@@ -52,7 +53,7 @@ _WAKING_MS = 20  # how long to sleep until the memory may be back
 _STDIN = 0
 
 
-def serve(core: EngineCore, link: ClientLink, ready: Ready) -> None:
+def serve(core: AnyCore, link: ClientLink, ready: Ready) -> None:
     """Run the engine until somebody says `Shutdown`; every request has had its final output then.
 
     All messages that have arrived are handled before each step, so an abort never waits behind
@@ -75,7 +76,7 @@ def serve(core: EngineCore, link: ClientLink, ready: Ready) -> None:
     core.close()
 
 
-def _handle_messages(core: EngineCore, link: ClientLink, ready: Ready) -> bool:
+def _handle_messages(core: AnyCore, link: ClientLink, ready: Ready) -> bool:
     """Handle what has arrived; if there is nothing to do, wait for it. False after a `Shutdown`."""
     while True:
         link.tell_paused(core)
@@ -110,7 +111,7 @@ def _handle_messages(core: EngineCore, link: ClientLink, ready: Ready) -> bool:
                 return False
 
 
-def _obey(core: EngineCore, link: ClientLink, client: bytes, order: Order) -> None:
+def _obey(core: AnyCore, link: ClientLink, client: bytes, order: Order) -> None:
     """Carry out what an operator asks for."""
     match order:
         case Pause(ticket, mode):
@@ -138,7 +139,7 @@ def _obey(core: EngineCore, link: ClientLink, client: bytes, order: Order) -> No
             link.send(client, Done(ticket, core.is_paused, aborted))
 
 
-def _patience_ms(core: EngineCore) -> int | None:
+def _patience_ms(core: AnyCore) -> int | None:
     """How long to wait for a message before the next step."""
     if core.is_waking:
         return _WAKING_MS
@@ -181,6 +182,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     LogSettings.of_parent().set_up()
     launch = _read_launch()
+    tempfile.tempdir = str(Path(launch.trace_path).parent)  # which the parent removes
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     context = zmq.Context()
     socket = context.socket(zmq.ROUTER)
@@ -195,7 +197,7 @@ def main() -> int:
         core.leave_trace(Path(launch.trace_path))
         _tell_parent(ready)
         serve(core, link, ready)
-    except (ConfigError, LoaderError) as error:  # the user's fault: no traceback
+    except (ConfigError, LoaderError, EngineDeadError) as error:  # the user's fault: no traceback
         _tell_parent(Failed(message=str(error)))
         return 1
     except Exception as error:

@@ -10,6 +10,8 @@ import enum
 
 import msgspec
 
+from leadline.engine.expert_balance.balance_counts import BalanceCounts
+from leadline.engine.parallel.dispatch_meter import DispatchCounts
 from leadline.engine.request import SamplingParams, TokenLogprobs
 
 FOLLOWS = -1
@@ -138,6 +140,8 @@ class ModelOutput(msgspec.Struct):
         num_context_tokens: tokens that the rows' new tokens attended to, counted once a row.
         failed_loads: host places whose content did not match its checksum; their pages are garbage.
         damaged_page_ids: checked pages whose content did not match their checksum.
+        dispatch: what the way of the tokens to their experts has cost; None if all are here.
+        balance: what has come of moving experts; None if they stay where they are.
     """
 
     step_id: int
@@ -149,3 +153,5 @@ class ModelOutput(msgspec.Struct):
     num_context_tokens: int = 0
     failed_loads: list[int] = msgspec.field(default_factory=list)
     damaged_page_ids: list[int] = msgspec.field(default_factory=list)
+    dispatch: DispatchCounts | None = None
+    balance: BalanceCounts | None = None

@@ -26,6 +26,16 @@ _GAUGES: tuple[_Reading, ...] = (
         lambda s: s.host_cache_usage,
         "Share of the pages in host memory that are in use, 0 to 1.",
     ),
+    (
+        "expert_balancedness",
+        lambda s: s.balance.balancedness,
+        "Mean over largest load of the ranks' experts in the last window, 0 to 1; 0 before.",
+    ),
+    (
+        "expert_balancedness_predicted",
+        lambda s: s.balance.predicted,
+        "What that would have been with the experts as they were placed then.",
+    ),
 )
 _COUNTERS: tuple[_Reading, ...] = (
     (
@@ -45,6 +55,51 @@ _COUNTERS: tuple[_Reading, ...] = (
         "host_pages_lost",
         lambda s: s.host_pages_lost,
         "Pages in host memory that were of no use because of a wrong checksum.",
+    ),
+    (
+        "expert_dispatch_layers",
+        lambda s: s.dispatch.num_layers,
+        "Layers whose tokens may have experts on other ranks, passed by the ranks that report.",
+    ),
+    (
+        "expert_dispatch_tokens",
+        lambda s: s.dispatch.num_tokens,
+        "Tokens sent to their experts, counted once a layer.",
+    ),
+    (
+        "expert_dispatch_bytes",
+        lambda s: s.dispatch.num_bytes,
+        "Bytes sent to experts on other ranks and back.",
+    ),
+    (
+        "expert_dispatch_seconds",
+        lambda s: s.dispatch.seconds,
+        "Time in dispatch and combine, waiting for other ranks included.",
+    ),
+    (
+        "expert_balance_windows",
+        lambda s: s.balance.num_windows,
+        "Windows of steps after which the experts' load was looked at.",
+    ),
+    (
+        "expert_balance_windows_skipped",
+        lambda s: s.balance.num_skipped,
+        "Of these, windows after which nothing was worth moving.",
+    ),
+    (
+        "expert_layers_moved",
+        lambda s: s.balance.num_switched_layers,
+        "Layers whose experts have been placed anew.",
+    ),
+    (
+        "expert_layers_refused",
+        lambda s: s.balance.num_refused_layers,
+        "Layers that stayed as they were because weights came with a wrong checksum.",
+    ),
+    (
+        "expert_moved_bytes",
+        lambda s: s.balance.num_moved_bytes,
+        "Bytes of experts' weights sent from rank to rank.",
     ),
     ("prompt_tokens", lambda s: s.prompt_tokens, "Prompt tokens of accepted requests."),
     ("generation_tokens", lambda s: s.generation_tokens, "Tokens generated."),

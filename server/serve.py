@@ -39,14 +39,12 @@ from leadline.server.workers.front import WorkersFront
 
 logger = logging.getLogger(__name__)
 
-BUILDER = "leadline.engine.build:build_core"
-
 
 def serve(
     engine_config: EngineConfig,
     server_config: ServerConfig,
     *,
-    builder: str = BUILDER,
+    builder: str | None = None,
     begin_s: float | None = None,
     stall_limits: StallLimits | None = None,
 ) -> int:
@@ -58,7 +56,8 @@ def serve(
     Args:
         engine_config: what to load and how to run it.
         server_config: where to listen.
-        builder: `module:function` that makes the engine in its process.
+        builder: `module:function` that makes the engine in its process; None: what the config
+            calls for.
         begin_s: when start-up began (`time.monotonic()`); None for now.
         stall_limits: from when on the engine counts as stuck; None for the usual ones.
 
@@ -88,7 +87,7 @@ def serve(
             run.stall_limits = replace(
                 stall_limits or StallLimits(), activity_s=server_config.loading_timeout_s
             )
-            return uvloop.run(run.run(builder))
+            return uvloop.run(run.run(builder or resolved.builder))
     except (EngineError, LoaderError, OSError) as error:
         return _fail(str(error))
     except KeyboardInterrupt:  # before the loop took the signal over

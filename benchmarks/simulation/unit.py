@@ -58,12 +58,16 @@ class UnitCounts:
     Attributes:
         num_rank_tokens: sums over steps of what all ranks computed.
         num_peak_tokens: of what the ranks would have computed, had all done as much as the busiest.
+        num_rank_requests: sums over steps of the requests that all ranks had.
+        num_peak_requests: of what they would have had, had all had as many as the busiest.
         num_resumed: requests of dead ranks.
     """
 
     num_steps: int = 0
     num_rank_tokens: int = 0
     num_peak_tokens: int = 0
+    num_rank_requests: int = 0
+    num_peak_requests: int = 0
     num_resumed: int = 0
 
 
@@ -180,6 +184,9 @@ class SimulatedUnit:
         self.counts.num_steps += 1
         self.counts.num_rank_tokens += sum(tokens)
         self.counts.num_peak_tokens += max(tokens) * len(tokens)
+        requests = [load.num_requests for load in self.router.loads if load.is_alive]
+        self.counts.num_rank_requests += sum(requests)
+        self.counts.num_peak_requests += max(requests) * len(requests)
         for rank in ranks:
             rank.executor.complete(elapsed_s)
             if rank.core.num_steps_in_flight:

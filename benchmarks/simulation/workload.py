@@ -62,11 +62,11 @@ class ChatWorkload:
     requests_s: float
     duration_s: float
     burstiness: float = 1.0
-    mean_turns: float = 4.0
+    mean_turns: float = 3.0
     system_tokens: int = 1024
     input_tokens: int = 256
     output_tokens: int = 192
-    think_s: float = 4.0
+    think_s: float = 2.0
     seed: int = 0
 
     def sessions(self) -> Iterator[Session]:

@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
+from leadline.engine.expert_balance.balance_counts import BalanceCounts
 from leadline.engine.expert_balance.decision import Decision, decide
 from leadline.engine.expert_balance.expert_map import ExpertMap
 from leadline.engine.expert_balance.moves import Chunk, Transfer, rounds, transfers
@@ -66,29 +67,6 @@ class BalancedUnit(Protocol):
     def end_layer(self, new: ExpertMap | None) -> None:
         """Take the new weights and map; None to drop what has come."""
         ...
-
-
-@dataclass(slots=True)
-class BalanceCounts:
-    """What has come of it.
-
-    Attributes:
-        balancedness: of the last whole window, achieved; None before.
-        predicted: when maps were last chosen, for the load that they were chosen for.
-        num_windows: since start.
-        num_skipped: windows after which nothing was worth moving.
-        num_switched_layers: that took a new map.
-        num_refused_layers: whose new weights came damaged.
-        num_moved_bytes: sent between ranks, of the whole unit.
-    """
-
-    balancedness: float | None = None
-    predicted: float | None = None
-    num_windows: int = 0
-    num_skipped: int = 0
-    num_switched_layers: int = 0
-    num_refused_layers: int = 0
-    num_moved_bytes: int = 0
 
 
 @dataclass(slots=True)

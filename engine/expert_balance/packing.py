@@ -104,12 +104,12 @@ def improve(bins: Bins, shares: Loads) -> None:
         is_legal = ~held[:, own].T[:, :, None] & ~held[heavy][items][None]
         peak = np.where(is_legal, peak, np.inf)
         peak[:, heavy] = np.inf
-        i, other, j = np.unravel_index(int(peak.argmin()), peak.shape)
+        i, other, j = map(int, np.unravel_index(int(peak.argmin()), peak.shape))
         if not peak[i, other, j] < loads[heavy] - least_gain:
             break
         given, taken = int(own[i]), int(items[other, j])
         items[heavy, i], items[other, j] = taken, given
-        held[heavy, [given, taken]] = False, True
-        held[other, [given, taken]] = True, False
+        held[heavy, given] = held[other, taken] = False
+        held[heavy, taken] = held[other, given] = True
         loads[[heavy, other]] = shares[items[[heavy, other]]].sum(axis=1)
     bins[:] = items.tolist()

@@ -57,9 +57,10 @@ class ExpertMover:
     """
 
     def __init__(self, ep: Collectives, layers: Mapping[int, MovableLayer]) -> None:
-        """`layers`: those with experts, by their number, on every rank of `ep` the same."""
+        """`layers`: at least one, by their number, the same on every rank of `ep`."""
         self._ep = ep
         self._layers = dict(layers)
+        self._device = next(iter(layers.values())).moe.expert_bytes()[0].device
         self._arrivals: Arrivals | None = None
 
     @property
@@ -78,7 +79,8 @@ class ExpertMover:
 
     def sum(self, values: Sequence[int]) -> list[int]:
         """See `BalancedUnit.sum`."""
-        total = self._ep.all_reduce(torch.tensor(values, dtype=torch.int64))
+        own = torch.tensor(values, dtype=torch.int64, device=self._device)
+        total = self._ep.all_reduce(own)
         result: list[int] = total.tolist()
         return result
 

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 
 from leadline.engine.parallel.collectives import Collectives
+from leadline.engine.parallel.dispatch_meter import DispatchCounts
 from leadline.engine.parallel.exchange import ExpertExchange
 
 
@@ -39,6 +40,10 @@ class Lockstep(Protocol):
         """Before the passes of the MTP layer."""
         ...
 
+    def take_counts(self) -> DispatchCounts | None:
+        """What dispatching has cost since the last call; None if there is none."""
+        ...
+
 
 class AloneInStep:
     """No other rank has requests of its own."""
@@ -49,6 +54,10 @@ class AloneInStep:
 
     def begin_drafts(self, sizes: StepSizes) -> None:
         """Nothing to tell."""
+
+    def take_counts(self) -> DispatchCounts | None:
+        """See `Lockstep.take_counts`."""
+        return None
 
 
 class InStep:
@@ -71,3 +80,7 @@ class InStep:
     def begin_drafts(self, sizes: StepSizes) -> None:
         """See `Lockstep.begin_drafts`."""
         self._exchange.plan(sizes.num_draft_rows)
+
+    def take_counts(self) -> DispatchCounts | None:
+        """See `Lockstep.take_counts`."""
+        return self._exchange.meter.take()

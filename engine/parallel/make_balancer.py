@@ -32,6 +32,8 @@ def make_balancer(
         placement = dispatcher.placement
         assert isinstance(placement, ReplicaPlacement), "experts have slots that divide evenly"
         layers[number] = MovableLayer(moe, dispatcher, placement)
+    if not layers:
+        return None
     mover = ExpertMover(rank.parallel.ep, layers)
     return ExpertBalancer(
         mover, layout, mover.maps, window_steps=window_steps, round_bytes=ROUND_BYTES

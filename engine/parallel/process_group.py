@@ -2,20 +2,46 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any, Protocol, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore, Store  # where their types are declared
 
 from leadline.engine.parallel.collectives import Collectives, SoloCollectives
 from leadline.engine.parallel.context import ParallelContext
 from leadline.engine.parallel.layout import ParallelLayout
 
 
+class Group(Protocol):
+    """The backends' own interface, which needs no state of the process."""
+
+    def rank(self) -> int:
+        """Of this process."""
+        ...
+
+    def size(self) -> int:
+        """Number of ranks."""
+        ...
+
+    def allreduce(self, tensors: list[Tensor]) -> Any:
+        """In place."""
+        ...
+
+    def _allgather_base(self, output: Tensor, x: Tensor) -> Any: ...
+
+    def _reduce_scatter_base(self, output: Tensor, x: Tensor) -> Any: ...
+
+    def alltoall_base(self, output: Tensor, x: Tensor, receive: list[int], send: list[int]) -> Any:
+        """Rows by rank."""
+        ...
+
+
 class GroupCollectives:
     """`Collectives` over a process group; every rank of it makes one."""
 
-    def __init__(self, group: dist.ProcessGroup, *, ordered: bool) -> None:
+    def __init__(self, group: Group, *, ordered: bool) -> None:
         """Join a group.
 
         Args:
@@ -75,7 +101,7 @@ class GroupCollectives:
 def make_context(
     layout: ParallelLayout,
     rank: int,
-    store: dist.Store,
+    store: Store,
     *,
     device: str,
     ordered: bool,
@@ -98,19 +124,19 @@ def make_context(
         ranks = next(ranks for ranks in groups if rank in ranks)
         if len(ranks) == 1:
             return SoloCollectives()
-        own = dist.PrefixStore(f"{name}-{ranks[0]}", store)
+        own = PrefixStore(f"{name}-{ranks[0]}", store)
         index = ranks.index(rank)
         timeout = timedelta(seconds=timeout_s)
         if device == "cuda":
             options = dist.ProcessGroupNCCL.Options()
             options._timeout = timeout
             nccl = dist.ProcessGroupNCCL(own, index, len(ranks), options)
-            return GroupCollectives(nccl, ordered=ordered)
-        gloo_options = dist.ProcessGroupGloo._Options()
+            return GroupCollectives(cast(Group, nccl), ordered=ordered)
+        gloo_options: Any = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
         gloo_options._timeout = timeout
         gloo_options._devices = [dist.ProcessGroupGloo.create_device(interface=interface)]
         gloo = dist.ProcessGroupGloo(own, index, len(ranks), gloo_options)
-        return GroupCollectives(gloo, ordered=ordered)
+        return GroupCollectives(cast(Group, gloo), ordered=ordered)
 
     return ParallelContext(
         tp=join("tp", layout.tp_groups()),

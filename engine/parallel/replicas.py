@@ -22,15 +22,13 @@ class ReplicaPlacement:
         current: the map.
     """
 
-    def __init__(self, current: ExpertMap, device: torch.device | None = None) -> None:
+    def __init__(self, current: ExpertMap) -> None:
         """`current`: must hold every expert."""
         self.slots_per_rank = current.slots_per_rank
         self.current = current
         # As wide as it can become: the storage stays where it is.
-        self._table_ER = torch.zeros(
-            current.num_experts, current.num_ranks, dtype=torch.int64, device=device
-        )
-        self._counts_E = torch.zeros(current.num_experts, dtype=torch.int64, device=device)
+        self._table_ER = torch.zeros(current.num_experts, current.num_ranks, dtype=torch.int64)
+        self._counts_E = torch.zeros(current.num_experts, dtype=torch.int64)
         self.replace(current)
 
     def replace(self, new: ExpertMap) -> None:
@@ -47,6 +45,9 @@ class ReplicaPlacement:
 
     def choose(self, ids_TK: Tensor) -> Tensor:
         """A slot for each choice of an expert, int64 [T, K]."""
+        if self._counts_E.device != ids_TK.device:  # the first time only
+            self._table_ER = self._table_ER.to(ids_TK.device)
+            self._counts_E = self._counts_E.to(ids_TK.device)
         ids_TK = ids_TK.to(torch.int64)
         key_T1 = ((ids_TK + 1) * _FACTOR & _MASK).sum(-1, keepdim=True)
         mixed_TK = (key_T1 + ids_TK) * _FACTOR & _MASK

@@ -91,8 +91,14 @@ class PrefixAware:
 
 def make_policy(name: str) -> RoutingPolicy:
     """`prefix`, `least-loaded` or `round-robin`."""
-    policies = {"prefix": PrefixAware, "least-loaded": LeastLoaded, "round-robin": RoundRobin}
-    return policies[name]()
+    match name:
+        case "prefix":
+            return PrefixAware()
+        case "least-loaded":
+            return LeastLoaded()
+        case "round-robin":
+            return RoundRobin()
+    raise AssertionError(f"no such policy: {name}")
 
 
 POLICIES = ("prefix", "least-loaded", "round-robin")

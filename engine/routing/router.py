@@ -61,10 +61,26 @@ class Router:
     """
 
     def __init__(
-        self, policy: RoutingPolicy, num_ranks: int, *, num_pages: int, page_size: int
+        self,
+        policy: RoutingPolicy,
+        num_ranks: int,
+        *,
+        num_pages: int,
+        page_size: int,
+        prefix_caching: bool = True,
     ) -> None:
+        """No request has come.
+
+        Args:
+            policy: chooses.
+            num_ranks: data parallel ones.
+            num_pages: of each rank.
+            page_size: tokens a page.
+            prefix_caching: whether ranks keep the pages of requests that are over.
+        """
         self._policy = policy
         self._page_size = page_size
+        self._prefix_caching = prefix_caching
         self.loads = [RankLoad(num_pages * page_size) for _ in range(num_ranks)]
         self.counts = RoutingCounts([0] * num_ranks)
         self.index = PageIndex(num_ranks, num_pages)
@@ -152,6 +168,8 @@ class Router:
     def _hashes(self, known: Sequence[PageHash], token_ids: Sequence[int]) -> list[PageHash]:
         """Of all full pages; `known` are the root and the first of them."""
         hashes, size = list(known), self._page_size
+        if not self._prefix_caching:
+            return []
         for start in range((len(hashes) - 1) * size, len(token_ids) - size + 1, size):
             hashes.append(chain_hash(hashes[-1], token_ids[start : start + size]))
         return hashes[1:]

@@ -117,6 +117,8 @@ class ModelRunner:
             num_context_tokens=sum(row.start + row.num_tokens for row in rows),
             failed_loads=failed_loads,
             damaged_page_ids=damaged_page_ids,
+            dispatch=self._lockstep.take_counts(),
+            balance=None if self._balancer is None else self._balancer.counts,
         )
 
     @property

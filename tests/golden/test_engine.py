@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from leadline.engine import draft_policy
-from leadline.engine.build import build_core
 from leadline.engine.config import ResolvedConfig
 from leadline.engine.messages import EngineStats
+from leadline.engine.process import load_builder
 from leadline.engine.request import (
     EngineRequest,
     FinishReason,
@@ -114,7 +114,8 @@ def run(path: Path, *, together: int = NUM_REQUESTS, **changes: Any) -> Result:
         "batch_invariant": True,
     }
     config = ResolvedConfig(**(values | changes))
-    core, _ = build_core(msgspec.json.encode(config), lambda stage: None)
+    build = load_builder(config.builder)
+    core, _ = build(msgspec.json.encode(config), lambda stage: None)
     result = Result({}, {}, {}, 0, core.stats())
     for begin in range(0, NUM_REQUESTS, together):
         for request in REQUESTS[begin : begin + together]:
@@ -245,3 +246,25 @@ def test_drafts_never_change_a_token(
     if "page_size" in changes:  # attention is reduced page by page: other pages, other last bits
         alone = run(checkpoint_of("v3"), together=1, **changes)
     assert_same(result, alone)
+
+
+@pytest.mark.parametrize(("dp", "depth"), [(2, 3), (4, 0)])
+def test_a_unit_of_processes(
+    dp: int, depth: int, alone: Result, checkpoint_of: CheckpointOf
+) -> None:
+    """Requests are spread over ranks that share the experts, with few pages each."""
+    result = run(
+        checkpoint_of("v3"),
+        data_parallel_size=dp,
+        enable_expert_parallel=True,
+        prefix_caching=True,
+        speculative_tokens=depth,
+        num_pages=60,
+        max_num_seqs=12,
+        max_num_batched_tokens=40,
+    )
+    assert_same(result, alone)
+    assert result.stats.num_preemptions > 0
+    assert result.num_cached_tokens > 0
+    assert result.stats.dispatch.num_tokens > 0
+    assert (result.stats.num_drafts > 0) == (depth > 0)

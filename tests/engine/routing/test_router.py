@@ -138,6 +138,16 @@ def test_output_tokens_are_found_too_except_the_last() -> None:
     assert router.index.num_hits(rank, hashes) == 2
 
 
+def test_without_prefix_caching_nothing_is_found() -> None:
+    router = Router(PrefixAware(), NUM_RANKS, num_pages=1000, page_size=PAGE, prefix_caching=False)
+    for i in range(8):
+        router.route(str(i), list(range(400)))
+        router.take_tokens(str(i), [1])
+        router.end(str(i))
+    assert router.counts.num_requests == [2] * NUM_RANKS
+    assert router.counts.num_hit_tokens == 0
+
+
 def test_another_salt_shares_nothing() -> None:
     router = make_router(PrefixAware())
     text = list(range(400))

@@ -1,0 +1,1 @@
+"""Several ranks as one engine: started, kept in step, watched; imports no torch on the head."""
