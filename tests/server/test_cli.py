@@ -243,7 +243,7 @@ def test_the_help_of_serve_is_short(
 
 @pytest.mark.parametrize("command", ["serve", "config"])
 def test_help_all_shows_every_flag(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    text = help_of(capsys, command, "--help-all").replace("[no-]", "")
+    text = help_of(capsys, command, "--help-all").replace("[no-]", "").replace("\n", " \n")
     for _, field in FIELDS:
         assert field.name == "model" or f"  {flag_of(field.name)} " in text
     assert "--speculative-config JSON" in text
