@@ -112,6 +112,9 @@ class EngineConfig:
     enable_expert_parallel: bool | None = _option(
         None, "place experts whole on all ranks (default: on with several data parallel ranks)"
     )
+    prefill_schedule_interval: int = _option(
+        1, "while requests are answered, take prompts in every Nth step, on all ranks in the same"
+    )
     fp8_dispatch: bool | None = _option(
         None, "send tokens to other ranks' experts in FP8 (default: on a GPU)"
     )
@@ -184,6 +187,7 @@ class ResolvedConfig(msgspec.Struct, frozen=True, kw_only=True):
     data_parallel_size: int = 1
     enable_expert_parallel: bool = False
     fp8_dispatch: bool = False
+    prefill_schedule_interval: int = 1
     num_redundant_experts: int = 0
     expert_balance_steps: int = 0
     data_parallel_routing: str = "prefix"
@@ -278,6 +282,7 @@ def resolve(
         num_redundant_experts=config.num_redundant_experts,
         expert_balance_steps=balance_steps,
         data_parallel_routing=config.data_parallel_routing,
+        prefill_schedule_interval=config.prefill_schedule_interval,
     )
     check_expert_device(
         model,

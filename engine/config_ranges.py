@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 MAX_PAGE_SIZE = 1024
 MAX_SPECULATIVE_TOKENS = 8
 MIN_TARGET_MS = 0.1
+MAX_PREFILL_INTERVAL = 64
 
 
 def check_ranges(config: "EngineConfig") -> None:
@@ -29,6 +30,7 @@ def check_ranges(config: "EngineConfig") -> None:
         ("max_num_seqs", 1, None),
         ("max_num_batched_tokens", config.max_num_seqs, None),
         ("num_threads", 1, None),
+        ("prefill_schedule_interval", 1, MAX_PREFILL_INTERVAL),
         ("speculative_tokens", 0, MAX_SPECULATIVE_TOKENS),
         ("seed", 0, MAX_SEED),
         ("host_kv_tokens", 0, None),

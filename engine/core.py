@@ -231,11 +231,15 @@ class EngineCore:
         while self.start_step() is not None:
             pass
 
-    def start_step(self) -> frozenset[str] | None:
-        """Plan one more step and hand it over, if there may be one; the requests in it."""
+    def start_step(self, *, takes_prompts: bool = True) -> frozenset[str] | None:
+        """Plan one more step and hand it over, if there may be one; the requests in it.
+
+        Args:
+            takes_prompts: see `Scheduler.schedule`.
+        """
         if len(self._in_flight) == self._max_steps or not self._scheduler.has_work():
             return None
-        plan = self._scheduler.schedule()
+        plan = self._scheduler.schedule(takes_prompts=takes_prompts)
         self._is_stalled = plan is None and not self._in_flight
         if plan is None:
             return None

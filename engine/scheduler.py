@@ -140,8 +140,7 @@ class Scheduler:
 
         Returns its final output, or None if the request is unknown or has ended already.
         """
-        state = self.book.requests.get(request_id)
-        if state is None:
+        if (state := self.book.requests.get(request_id)) is None:
             return None
         self._retire(state)
         return final_output(state, reason, error, now_s=self._now())
@@ -182,11 +181,11 @@ class Scheduler:
         """Whether a step is worth taking: for requests, or to let the executor drop ended ones."""
         return self.book.has_work
 
-    def schedule(self) -> SchedulerOutput | None:
+    def schedule(self, *, takes_prompts: bool = True) -> SchedulerOutput | None:
         """Plan the next step; its output goes to `update`, in order.
 
         Returns None if there is nothing to plan until the step in flight is over or, where none is,
-        until a request has been prepared.
+        until a request has been prepared. Unless it `takes_prompts`, these wait for a later step.
         """
         is_ahead = bool(self._in_flight)
         assert len(self._in_flight) < MAX_STEPS_IN_FLIGHT, "too many steps in flight"
@@ -195,10 +194,11 @@ class Scheduler:
         only = self.book.next_suspect()
         if only is not None and any(s is not only for p in self._in_flight for s in p.states):
             return None
-        plan = self._planner.plan(is_ahead=is_ahead, only=only)
+        plan = self._planner.plan(is_ahead=is_ahead, only=only, takes_prompts=takes_prompts)
         if plan.rows or plan.loading or (self.book.has_released and not is_ahead):
             return self._emit(plan)
-        assert is_ahead or only or not self.book.running, "the pool is too small for the first one"
+        may_wait = is_ahead or only or not takes_prompts or not self.book.running
+        assert may_wait, "the pool is too small for the first one"
         return None
 
     def update(self, output: ModelOutput) -> list[RequestOutput]:

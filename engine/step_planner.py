@@ -41,12 +41,15 @@ class StepPlanner:
         self._max_num_batched_tokens = max_num_batched_tokens
         self._now = now
 
-    def plan(self, *, is_ahead: bool, only: RequestState | None = None) -> StepPlan:
+    def plan(
+        self, *, is_ahead: bool, only: RequestState | None = None, takes_prompts: bool = True
+    ) -> StepPlan:
         """The next step.
 
         Args:
             is_ahead: another one is in flight.
             only: the one request that it is to compute; None for all.
+            takes_prompts: whether it has prompts, unless it is `only` for one request.
         """
         self.needs_room = False
         running = [s for s in self._book.running if only is None or s is only]
@@ -57,6 +60,8 @@ class StepPlanner:
         plan = StepPlan(self._max_num_batched_tokens, self._max_num_batched_tokens)
         num_preemptions = self.num_preemptions
         self._plan_decodes(plan, decoding, is_ahead=is_ahead)
+        if not takes_prompts and only is None:
+            return plan
         if self._share.is_limited:
             prompts = self._prompts(prefilling)
             plan.num_prefill_tokens_left = self._share.num_tokens(plan.size(), prompts)

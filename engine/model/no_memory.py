@@ -3,10 +3,17 @@
 from torch import Tensor
 
 from leadline.kernels.attention import MLAProjection
+from leadline.kernels.decoder import PagedStep
 
 
 class NoMemory:
-    """`attention.AttentionMemory` where nothing is written and nobody attends."""
+    """`attention.AttentionMemory` where nothing is written and nobody attends.
+
+    Attributes:
+        paged: None: there are no pages.
+    """
+
+    paged: PagedStep | None = None
 
     paged = None
 

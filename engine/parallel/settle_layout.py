@@ -38,6 +38,11 @@ class AskedLayout(Protocol):
         ...
 
     @property
+    def prefill_schedule_interval(self) -> int:
+        """1 for prompts in every step."""
+        ...
+
+    @property
     def kv_events_config(self) -> str | None:
         """Not to be had with several data parallel ranks."""
         ...
@@ -105,6 +110,11 @@ def _check_effects(asked: AskedLayout, layout: ParallelLayout) -> None:
         raise ConfigError(
             "data_parallel_routing has no effect with a single data parallel rank; raise "
             "data_parallel_size, or leave it out"
+        )
+    if layout.dp_size == 1 and asked.prefill_schedule_interval > 1:
+        raise ConfigError(
+            f"prefill_schedule_interval is {asked.prefill_schedule_interval}, which has no effect "
+            "with one data parallel group; leave it out"
         )
     if layout.dp_size > 1 and asked.kv_events_config is not None:
         raise ConfigError(

@@ -120,7 +120,9 @@ def _make_core(
         page_size=config.page_size,
         prefix_caching=config.prefix_caching,
     )
-    return UnitCore(lanes, executor, router, close=close)
+    return UnitCore(
+        lanes, executor, router, close=close, prefill_interval=config.prefill_schedule_interval
+    )
 
 
 def _summary(config: ResolvedConfig, ready: Sequence[RankReady]) -> list[tuple[str, str]]:

@@ -25,7 +25,8 @@ class RankChildren:
             with theirs:
                 # -P: the working directory must not hide installed packages.
                 self._children[launch.rank] = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "leadline.engine.unit.rank_process"], stdin=theirs
+                    [sys.executable, "-P", "-m", "leadline.engine.unit.rank_process"],
+                    stdin=theirs.fileno(),
                 )
             ours.sendall(msgspec.json.encode(launch) + b"\n")
             self._links.append(ours)

@@ -17,7 +17,7 @@ import msgspec
 import torch
 import torch.distributed as dist
 import zmq
-from torch._C._distributed_c10d import Store
+from torch._C._distributed_c10d import FileStore, Store, TCPStore  # where their types are
 
 from leadline.engine.build import load_model, make_runner, memory_lines, num_drafts_of
 from leadline.engine.config import ResolvedConfig
@@ -182,9 +182,9 @@ class Rank:
 def _open_store(address: str, rank: int, num_ranks: int) -> Store:
     kind, _, place = address.partition(":")
     if kind == "file":
-        return dist.FileStore(place, num_ranks)
+        return FileStore(place, num_ranks)
     host, _, port = place.rpartition(":")
-    return dist.TCPStore(host, int(port), num_ranks, is_master=rank == 0, wait_for_workers=False)
+    return TCPStore(host, int(port), num_ranks, is_master=rank == 0, wait_for_workers=False)
 
 
 def _read_launch() -> RankLaunch:

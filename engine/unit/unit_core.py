@@ -35,6 +35,7 @@ class UnitCore:
         router: RequestRouter,
         *,
         close: Callable[[], None],
+        prefill_interval: int = 1,
         max_steps: int = MAX_STEPS_IN_FLIGHT,
     ) -> None:
         """A unit at rest.
@@ -44,12 +45,17 @@ class UnitCore:
             executor: the ranks.
             router: which lane a request goes to.
             close: ends the ranks.
+            prefill_interval: prompts have a part of each step whose number is a multiple of this,
+                in all lanes alike, since all wait for the longest step; of every step while there
+                is nothing else to compute.
             max_steps: steps in flight at most.
         """
         self._lanes = lanes
         self._executor = executor
         self._router = router
         self._close = close
+        self._prefill_interval = prefill_interval
+        self._num_started = 0
         self._max_steps = max_steps
         self._owners: dict[str, EngineCore] = {}
         self._routed: set[str] = set()
@@ -201,15 +207,16 @@ class UnitCore:
                 lanes = self._lanes[:1]
                 if any(lane is not lanes[0] for started in self._in_flight for lane in started):
                     return
-            ids = [(lane, lane.start_step()) for lane in lanes]
-            started = {
-                id(lane): request_ids for lane, request_ids in ids if request_ids is not None
-            }
+            takes_prompts = self._num_started % self._prefill_interval == 0
+            started = _start(lanes, takes_prompts=takes_prompts)
+            if not started and not takes_prompts:
+                started = _start(lanes, takes_prompts=True)
             if not started:
                 return
+            self._num_started += 1
             self._executor.even_out()
-            self._in_flight.append([lane for lane in lanes if id(lane) in started])
-            self._ids_in_flight.append(frozenset().union(*started.values()))
+            self._in_flight.append([lane for lane, _ in started])
+            self._ids_in_flight.append(frozenset().union(*(ids for _, ids in started)))
             if self._trace is not None:
                 self._trace.run(frozenset().union(*self._ids_in_flight))
 
@@ -274,3 +281,11 @@ class UnitCore:
         if request_id in self._routed:
             self._routed.remove(request_id)
             self._router.end(request_id)
+
+
+def _start(
+    lanes: Sequence[EngineCore], *, takes_prompts: bool
+) -> list[tuple[EngineCore, frozenset[str]]]:
+    """Lanes that have started a step, and the requests in it."""
+    started = [(lane, lane.start_step(takes_prompts=takes_prompts)) for lane in lanes]
+    return [(lane, ids) for lane, ids in started if ids is not None]

@@ -43,6 +43,8 @@ def settled(**fields: Any) -> Any:
             {"tensor_parallel_size": 32, "data_parallel_size": 32},
             "tensor_parallel_size x data_parallel_size is 1024; allowed: up to 512",
         ),
+        ({"prefill_schedule_interval": 2}, "prefill_schedule_interval is 2, which has no effect"),
+        ({"prefill_schedule_interval": 65}, "prefill_schedule_interval is 65; allowed: 1 to 64"),
         ({"fp8_dispatch": True}, "fp8_dispatch has no effect on a single rank"),
         ({"enable_expert_parallel": True}, "enable_expert_parallel has no effect"),
         (

@@ -79,7 +79,7 @@ class SimulatedRanks:
 class Unit:
     """A unit and all that it said."""
 
-    def __init__(self, dp: int, tp: int = 1) -> None:
+    def __init__(self, dp: int, tp: int = 1, prefill_interval: int = 1) -> None:
         layout = ParallelLayout(tp_size=tp, dp_size=dp, expert_parallel=True)
         self.ranks = SimulatedRanks(layout)
         self.executor = self.ranks.executor = UnitExecutor(self.ranks, layout, CAPACITY)
@@ -91,7 +91,13 @@ class Unit:
             EngineCore(scheduler, lane)
             for scheduler, lane in zip(self.schedulers, self.executor.lanes, strict=True)
         ]
-        self.core = UnitCore(lanes, self.executor, FewestRequests(dp), close=lambda: None)
+        self.core = UnitCore(
+            lanes,
+            self.executor,
+            FewestRequests(dp),
+            close=lambda: None,
+            prefill_interval=prefill_interval,
+        )
         self.texts: dict[str, list[int]] = {}
         self.reasons: dict[str, FinishReason] = {}
 
@@ -150,7 +156,7 @@ def test_no_step_is_wasted_where_lanes_begin_at_different_times() -> None:
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_each_request_ends_once_with_the_text_it_has_alone(data: st.DataObject) -> None:
-    unit = Unit(dp=data.draw(st.integers(1, 3)))
+    unit = Unit(data.draw(st.integers(1, 3)), 1, data.draw(st.sampled_from([1, 1, 2, 5])))
     sizes = st.tuples(st.integers(1, 20), st.integers(1, 20), st.integers(0, 3))
     plan = data.draw(st.lists(sizes, min_size=1, max_size=12))
     aborted = set()
@@ -173,6 +179,23 @@ def test_each_request_ends_once_with_the_text_it_has_alone(data: st.DataObject) 
             assert unit.texts[f"r{number}"] == alone.texts[f"r{number}"]
     assert len({len(plans) for plans in unit.ranks.plans}) == 1
     assert unit.core.stats().num_running == 0
+
+
+def test_prompts_come_in_the_same_steps_of_all_lanes() -> None:
+    unit = Unit(dp=2, prefill_interval=4)
+    for name in "abcdefgh":
+        unit.core.submit(request(name, length=20, max_tokens=12))
+        unit.step()
+    unit.run()
+    assert set(unit.reasons.values()) == {FinishReason.LENGTH}
+    numbers = set()
+    for number, plans in enumerate(zip(*unit.ranks.plans, strict=True)):
+        rows = [row for plan in plans for row in plan.rows]
+        if any(row.num_tokens > 1 for row in rows) and any(
+            row.num_tokens == 1 and row.samples for row in rows
+        ):
+            numbers.add(number % 4)
+    assert len(numbers) == 1, "beside answers, prompts are computed in every fourth step"
 
 
 def test_choices_of_one_prompt_share_a_lane() -> None:
