@@ -33,6 +33,27 @@ class KVEventsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         """Whether anything is published."""
         return self.enable_kv_cache_events and self.publisher == "zmq"
 
+    def of_rank(self, rank: int) -> "KVEventsConfig":
+        """As a data parallel rank publishes: its port is `rank` above the given one, as in vLLM.
+
+        Addresses without ports get the rank as a suffix.
+        """
+        replay = self.replay_endpoint
+        return msgspec.structs.replace(
+            self,
+            endpoint=_offset(self.endpoint, rank),
+            replay_endpoint=None if replay is None else _offset(replay, rank),
+        )
+
+
+def _offset(address: str, rank: int) -> str:
+    if rank == 0:
+        return address
+    place, colon, port = address.rpartition(":")
+    if address.startswith("tcp:") and port.isdecimal():
+        return f"{place}{colon}{int(port) + rank}"
+    return f"{address}-dp{rank}"
+
 
 def parse_kv_events_config(text: str) -> KVEventsConfig:
     """The config written as JSON.

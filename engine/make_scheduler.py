@@ -13,9 +13,15 @@ from leadline.engine.scheduler import Scheduler
 
 
 def make_scheduler(
-    config: ResolvedConfig, draft_policy: DraftPolicy, *, vocab_size: int = 0
+    config: ResolvedConfig,
+    draft_policy: DraftPolicy,
+    *,
+    vocab_size: int = 0,
+    data_parallel_rank: int = 0,
 ) -> tuple[Scheduler, KVEventPublisher | None]:
     """The scheduler of a config, and what publishes its cache events, if anything does.
+
+    Each data parallel rank has one, with its part of the queue.
 
     Raises:
         ConfigError: an address for events cannot be bound.
@@ -23,16 +29,19 @@ def make_scheduler(
     log = publisher = None
     if config.kv_events_config is not None:
         events_config = parse_kv_events_config(config.kv_events_config)
+        events_config = events_config.of_rank(data_parallel_rank)
         if events_config.is_on:
             log = KVEventLog(config.page_size)
-            publisher = KVEventPublisher(events_config, log)
+            publisher = KVEventPublisher(events_config, log, data_parallel_rank=data_parallel_rank)
     share = PrefillShare(
         config.max_num_batched_tokens,
         target_itl_s=_seconds(config.target_itl_ms),
         target_ttft_s=_seconds(config.target_ttft_ms),
     )
+    num_ranks = config.data_parallel_size
     limits = QueueLimits(
-        max_requests=config.max_queued_requests, max_tokens=config.max_queued_tokens
+        max_requests=_part(config.max_queued_requests, num_ranks),
+        max_tokens=_part(config.max_queued_tokens, num_ranks),
     )
     scheduler = Scheduler(
         msgspec.structs.replace(config.capacity(), vocab_size=vocab_size),
@@ -45,6 +54,10 @@ def make_scheduler(
         verify_pages=config.verify_pages,
     )
     return scheduler, publisher
+
+
+def _part(limit: int | None, num_ranks: int) -> int | None:
+    return None if limit is None else -(-limit // num_ranks)
 
 
 def _seconds(milliseconds: float | None) -> float | None:

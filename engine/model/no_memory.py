@@ -3,17 +3,10 @@
 from torch import Tensor
 
 from leadline.kernels.attention import MLAProjection
-from leadline.kernels.decoder import PagedStep
 
 
 class NoMemory:
-    """`attention.AttentionMemory` where nothing is written and nobody attends.
-
-    Attributes:
-        paged: None: there are no pages.
-    """
-
-    paged: PagedStep | None = None
+    """`attention.AttentionMemory` where nothing is written and nobody attends."""
 
     paged = None
 

@@ -42,11 +42,6 @@ class AskedLayout(Protocol):
         """1 for prompts in every step."""
         ...
 
-    @property
-    def kv_events_config(self) -> str | None:
-        """Not to be had with several data parallel ranks."""
-        ...
-
 
 def settle_layout(
     asked: AskedLayout, model: CutSizes, *, is_cpu: bool
@@ -115,11 +110,6 @@ def _check_effects(asked: AskedLayout, layout: ParallelLayout) -> None:
         raise ConfigError(
             f"prefill_schedule_interval is {asked.prefill_schedule_interval}, which has no effect "
             "with one data parallel group; leave it out"
-        )
-    if layout.dp_size > 1 and asked.kv_events_config is not None:
-        raise ConfigError(
-            f"kv_events_config is not to be had with data_parallel_size = {layout.dp_size}; "
-            "leave one out"
         )
 
 

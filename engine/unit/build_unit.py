@@ -104,9 +104,12 @@ def _make_core(
     num_drafts = min(rank.num_drafts for rank in ready)
     leaders = [ranks[0] for ranks in config.layout.tp_groups()]
     lanes = []
-    for lane, leader in zip(executor.lanes, leaders, strict=True):
+    for number, (lane, leader) in enumerate(zip(executor.lanes, leaders, strict=True)):
         scheduler, events = make_scheduler(
-            config, DraftPolicy(num_drafts), vocab_size=ready[0].vocab_size
+            config,
+            DraftPolicy(num_drafts),
+            vocab_size=ready[0].vocab_size,
+            data_parallel_rank=number,
         )
 
         def grammars(leader: int = leader) -> GrammarCounts:

@@ -201,6 +201,14 @@ def test_bad_configs_say_what_is_wrong(text: str, word: str) -> None:
         parse_kv_events_config(text)
 
 
+def test_each_data_parallel_rank_has_addresses_of_its_own() -> None:
+    config = KVEventsConfig(endpoint="tcp://*:5557", replay_endpoint="ipc:///tmp/replay")
+    assert config.of_rank(0) == config
+    third = config.of_rank(3)
+    assert (third.endpoint, third.replay_endpoint) == ("tcp://*:5560", "ipc:///tmp/replay-dp3")
+    assert KVEventsConfig().of_rank(1).replay_endpoint is None
+
+
 def test_an_address_in_use_is_an_error(published: Any) -> None:
     log = published[0]
     taken = KVEventsConfig(endpoint="tcp://203.0.113.1:1", enable_kv_cache_events=True)

@@ -51,10 +51,6 @@ def settled(**fields: Any) -> Any:
             {"tensor_parallel_size": 2, "fp8_dispatch": True},
             "fp8_dispatch has no effect where no token travels",
         ),
-        (
-            {"data_parallel_size": 2, "kv_events_config": '{"enable_kv_cache_events": true}'},
-            "kv_events_config is not to be had with data_parallel_size = 2",
-        ),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_numbers(fields: dict[str, Any], message: str) -> None:
@@ -97,11 +93,11 @@ def test_ranks_are_numbered_as_elsewhere() -> None:
 
 
 def test_ranks_of_one_machine_share_its_memory() -> None:
-    small = PlatformFacts(device="cpu", num_cores=2, available_bytes=2**31)
+    small = PlatformFacts(device="cpu", num_cores=2, available_bytes=5 * 2**28)
     pages = [
         resolve(EngineConfig(data_parallel_size=dp, max_num_seqs=4096), V3, small, model_path="/m")[
             0
         ].num_pages
         for dp in (1, 2)
     ]
-    assert pages[1] < 0.6 * pages[0]
+    assert 0 < pages[1] < pages[0] / 2
