@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from leadline.engine.errors import InvalidRequestError
-from leadline.engine.grammar.compilation import check_size
+from leadline.engine.grammar.source import check_size
 from leadline.engine.request import Grammar, GrammarKind
 from leadline.server.errors import BadRequestError, unsupported
 

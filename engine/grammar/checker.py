@@ -10,8 +10,8 @@ import msgspec
 
 from leadline.engine.child_pool import MAX_START_S, Child, ChildPool, PoolBusyError
 from leadline.engine.errors import EngineError, InvalidRequestError, QueueFullError
-from leadline.engine.grammar.compilation import check_size
 from leadline.engine.grammar.limits import CheckLimits
+from leadline.engine.grammar.source import check_size
 from leadline.engine.grammar.verdict import Launch, Verdict
 from leadline.engine.request import Grammar
 

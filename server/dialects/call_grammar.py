@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from leadline.engine.errors import InvalidRequestError
-from leadline.engine.grammar.compilation import check_size, read_schema
+from leadline.engine.grammar.source import check_size, read_schema
 from leadline.engine.request import Grammar, GrammarKind
 from leadline.server.dialects.dialect import Dialect, Mark
 from leadline.server.dialects.tool_types import Function, ToolUse

@@ -258,8 +258,10 @@ def test_a_shell_completes_every_flag(capsys: pytest.CaptureFixture[str]) -> Non
     assert help_of(capsys, "completion", "zsh").startswith("#compdef leadline")
 
 
-def test_serving_needs_no_torch() -> None:
-    program = "import sys, leadline.server.serve; sys.exit('torch' in sys.modules)"
+@pytest.mark.parametrize("module", ["serve", "workers.worker"])
+def test_serving_needs_no_torch(module: str) -> None:
+    program = f"import sys, leadline.server.{module}; sys.exit(bool(HEAVY & set(sys.modules)))"
+    program = f"HEAVY = {{'torch', 'numpy'}}; {program}"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
