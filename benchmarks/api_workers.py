@@ -27,7 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import frontend_server
-from benchmarks.frontend import load
+from benchmarks.frontend import WAYS, load
+from benchmarks.processes import children_of, command_of
 from leadline.loader.synthetic import tiny_v3
 
 ROOT = Path(__file__).parent.parent
@@ -99,17 +100,6 @@ def processes_of(server: int, num_workers: int) -> list[int]:
     return [pid for pid in children_of(server) if "workers.worker" in command_of(pid)]
 
 
-def children_of(pid: int) -> list[int]:
-    """The processes that a process has started, from any of its threads."""
-    files = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for file in files for child in file.read_text().split()]
-
-
-def command_of(pid: int) -> str:
-    """Its command line."""
-    return Path(f"/proc/{pid}/cmdline").read_text()
-
-
 def memory_bytes(pid: int) -> int:
     """Of a process and those that it has started, without an engine.
 
@@ -146,7 +136,7 @@ def measure(num_workers: int, num_streams: int, offered_per_s: float, seconds: f
         line = next(line for line in server.stdout if " listens on " in line)
         port = int(line.partition("127.0.0.1:")[2].split()[0])
         to_load, for_load = spawn.Pipe()
-        arguments = (port, num_streams, 1, times_path, for_load)
+        arguments = (WAYS["chat"], port, num_streams, 1, times_path, for_load)
         clients = spawn.Process(target=load, args=arguments, daemon=True)
         clients.start()
         assert to_load.recv() == "all run"

@@ -8,19 +8,12 @@ from typing import Any
 
 import pytest
 
+from benchmarks.processes import tree_of
+
 if not Path("/proc/net/tcp").exists():
     pytest.skip("reads /proc", allow_module_level=True)
 
 LISTENING, UNCONNECTED = "0A", "07"
-
-
-def tree_of(pid: int) -> list[int]:
-    """A process and all below it."""
-    found = [pid]
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        for child in (thread / "children").read_text().split():
-            found += tree_of(int(child))
-    return found
 
 
 def inodes_of(pids: list[int]) -> set[str]:

@@ -22,6 +22,7 @@ import httpx
 import pytest
 import trustme
 
+from benchmarks.processes import children_of, command_of
 from leadline.engine.config import EngineConfig
 from leadline.server.config import ServerConfig
 from leadline.server.serve import serve
@@ -71,15 +72,6 @@ class Server:
         """Wait for the end; returns the status and what was said on standard error."""
         errors = self.process.communicate(timeout=20)[1]
         return self.process.returncode, errors
-
-
-def children_of(pid: int) -> list[int]:
-    try:
-        return [
-            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        ]
-    except FileNotFoundError:
-        return []
 
 
 @contextlib.contextmanager
@@ -243,8 +235,7 @@ def test_an_engine_that_dies_again_and_again_is_given_up(model: Path) -> None:
 def engine_id(server: Server) -> int:
     """The process id of the engine."""
     children = children_of(server.process.pid)
-    lines = {child: Path(f"/proc/{child}/cmdline").read_text() for child in children}
-    [engine] = [child for child, line in lines.items() if "engine.process" in line]
+    [engine] = [child for child in children if "engine.process" in command_of(child)]
     return engine
 
 

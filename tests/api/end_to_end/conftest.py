@@ -16,6 +16,7 @@ import httpx
 import openai
 import pytest
 
+from benchmarks.processes import children_of, command_of
 from leadline.loader.hub import resolve_model
 from leadline.loader.model_config import read_model_config
 
@@ -65,22 +66,13 @@ class Process:
     def engine_pid(self) -> int:
         if not Path("/proc").exists():
             pytest.skip("finds the engine through /proc")
-        pid = self.popen.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        [engine] = [int(child) for child in children if "engine.process" in command_line(child)]
+        children = children_of(self.popen.pid)
+        [engine] = [child for child in children if "engine.process" in command_of(child)]
         return engine
 
     @staticmethod
     def is_gone(pid: int) -> bool:
-        return command_line(pid) == ""
-
-
-def command_line(pid: int | str) -> str:
-    """Empty of a process that is gone, or that its parent has yet to bury."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
+        return command_of(pid) == ""
 
 
 def eventually(condition: Callable[[], bool], what: str) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
+from benchmarks.processes import children_of, command_of, tree_of
+
 WAIT_S = 30.0  # generous: a starved machine is no failure
 PROGRAM = """
 import json
@@ -31,27 +33,6 @@ limits = StallLimits(min_s=1.0)
 sys.exit(serve(engine, ServerConfig(**options), builder=builder, stall_limits=limits))
 """
 _LISTENS = re.compile(r"listens on (https?://\S+)")
-
-
-def children_of(pid: int) -> list[int]:
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    except FileNotFoundError:
-        return []
-    return [int(child) for child in children.split()]
-
-
-def tree_of(pid: int) -> list[int]:
-    """A process and all below it."""
-    return [pid, *(found for child in children_of(pid) for found in tree_of(child))]
-
-
-def command_of(pid: int) -> str:
-    """Empty if there is no such process any more."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
 
 
 class Server:
@@ -190,13 +171,3 @@ def launch(
 ) -> Callable[..., contextlib.AbstractContextManager[Server]]:
     """Starts a server that the test may end."""
     return lambda model=model, **options: launched(model, tmp_path / "stderr", **options)
-
-
-@pytest.fixture(name="tree_of")
-def _tree_of() -> Callable[[int], list[int]]:
-    return tree_of
-
-
-@pytest.fixture(name="command_of")
-def _command_of() -> Callable[[int], str]:
-    return command_of

@@ -14,6 +14,8 @@ import httpx
 import pytest
 import trustme
 
+from benchmarks.processes import command_of, tree_of
+
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
 
 BACKGROUND = {"model": "m", "input": "Hi", "max_output_tokens": 390, "background": True}
@@ -94,7 +96,7 @@ def test_a_worker_that_dies(start: Any) -> None:
         assert server.end() == 0
 
 
-def test_a_signal_drains_all(start: Any, tree_of: Any, command_of: Any) -> None:
+def test_a_signal_drains_all(start: Any) -> None:
     with start() as server:
         tree = tree_of(server.process.pid)
         assert len(tree) >= 8, "the server, its engine, two workers, and what checks requests"
@@ -126,7 +128,7 @@ def test_requests_that_outlast_the_drain_are_aborted(start: Any) -> None:
         assert "requests that did not finish in time: 2" in server.errors
 
 
-def test_a_second_signal_ends_at_once(start: Any, tree_of: Any, command_of: Any) -> None:
+def test_a_second_signal_ends_at_once(start: Any) -> None:
     with start() as server:
         tree = tree_of(server.process.pid)
         with two_streams(server, 390) as streams:
@@ -141,7 +143,7 @@ def test_a_second_signal_ends_at_once(start: Any, tree_of: Any, command_of: Any)
         assert "Traceback" not in server.errors, server.errors
 
 
-def test_nothing_outlives_the_parent(start: Any, tree_of: Any, command_of: Any) -> None:
+def test_nothing_outlives_the_parent(start: Any) -> None:
     with start() as server:
         tree = tree_of(server.process.pid)
         with two_streams(server, 390):

@@ -9,6 +9,8 @@ import httpx
 import openai
 import pytest
 
+from benchmarks.processes import tree_of
+
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
 KEY = {"x-api-key": "sk-secret-1"}
 
@@ -184,7 +186,7 @@ def test_an_operator_reaches_all(server: Any) -> None:
         server.wait_until(lambda: other.get("/readyz").status_code == 200, "the end of the pause")
 
 
-def test_keys_are_shown_to_nobody(server: Any, tree_of: Any) -> None:
+def test_keys_are_shown_to_nobody(server: Any) -> None:
     with server.client() as client:
         assert client.get("/metrics").status_code == 401
         assert client.get("/metrics", headers=KEY).status_code == 200
