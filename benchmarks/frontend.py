@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 import uvloop
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -257,12 +256,13 @@ def _row(point: Point) -> list[str]:
     server, floor = point.server, point.floor
     return [
         point.way,
-        f"{point.streams:,} x {point.tokens_per_step}",
+        f"{point.streams:,}",
+        str(point.tokens_per_step),
         f"{server.tokens_per_s:,.0f}",
         *(f"{cost:.1f}" for cost in (server.cpu_us, server.user_us, server.system_us)),
         "" if floor is None else f"{floor.cpu_us:.1f}",
         "" if point.ratio is None else f"{point.ratio:.2f}",
-        f"{server.delay_ms_p50:.1f} / {server.delay_ms_p99:.1f}",
+        f"{server.delay_ms_p50:.0f}/{server.delay_ms_p99:.0f}",
     ]
 
 
@@ -284,11 +284,10 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console()
     table = Table(
-        *("asked", "streams x tokens a step", "tokens /s", "us a token", "user", "sys"),
-        *("writes alone", "ratio", "delay p50 / p99 (ms)"),
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        width=80,
+        *("asked", "streams", "a step", "tokens/s", "us/token", "user", "sys", "floor"),
+        *("ratio", "delay ms"),
+        box=None,
+        padding=(0, 2, 0, 0),
     )
     points = []
     loads = [("chat", num_streams, 1) for num_streams in arguments.streams]
@@ -300,6 +299,7 @@ def main() -> None:
         points.append(point)
         table.add_row(*_row(point))
     console.print(table)
+    console.print("floor: writes alone; delay: p50/p99 from the engine to the client")
     report = {
         "command": f"python -m benchmarks.frontend --seconds {arguments.seconds:g}",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",

@@ -1,13 +1,17 @@
-"""Collects a generation that is not streamed."""
+"""Answers that are not streamed: a generation is collected, and its body sent as a whole."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+
+from starlette.requests import Request
+from starlette.responses import Response
 
 from leadline.engine.request import FinishReason as EngineFinishReason
 from leadline.server.choice_text import Delta, TokenInText
 from leadline.server.dialects.events import CallArguments, CallBegin, ReasoningText
+from leadline.server.disconnect import run_until_disconnect
 from leadline.server.generation import Generation
 from leadline.server.response_types import FinishReason, ToolCall, ToolCallFunction
 
@@ -82,15 +86,24 @@ async def collect(generation: Generation) -> list[Answer]:
     return answers
 
 
-async def whole_body(
-    generation: Generation, body: Callable[[Generation, list[Answer]], bytes]
-) -> bytes:
-    """The body of an answer that is not streamed, written off the event loop where it is long.
+async def whole_answer(
+    request: Request,
+    generation: Generation,
+    body: Callable[[Generation, list[Answer]], bytes],
+    headers: Mapping[str, str],
+) -> Response:
+    """An answer that is not streamed; its body is written off the event loop where it is long.
 
     Raises:
         ApiError: as `collect`.
+        ClientDisconnectedError: the client has left.
     """
-    answers = await collect(generation)
-    if generation.prompt_logprobs:  # as many as the prompts are long
-        return await asyncio.to_thread(body, generation, answers)
-    return body(generation, answers)
+
+    async def made() -> bytes:
+        answers = await collect(generation)
+        if generation.prompt_logprobs:  # as many as the prompts are long
+            return await asyncio.to_thread(body, generation, answers)
+        return body(generation, answers)
+
+    content = await run_until_disconnect(request.receive, made())
+    return Response(content, headers=headers, media_type="application/json")

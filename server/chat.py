@@ -5,27 +5,24 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from leadline.engine.errors import InvalidRequestError
 from leadline.engine.request import Grammar
 from leadline.loader.errors import TemplateError
-from leadline.server.answers import Answer, whole_body
+from leadline.server.answers import Answer, whole_answer
 from leadline.server.caller import Caller, caller_of
 from leadline.server.chat_types import ChatRequest
-from leadline.server.chunk_frames import CHAT_FORMAT, ChunkFrames
+from leadline.server.chunk_frames import CHAT_FORMAT, chunk_stream
 from leadline.server.dialects.call_grammar import call_grammar
 from leadline.server.dialects.dialect import Dialect, tools_text
 from leadline.server.dialects.reading import reading_of
-from leadline.server.disconnect import run_until_disconnect
 from leadline.server.errors import BadRequestError, unsupported
 from leadline.server.generation import Generation
 from leadline.server.make_generation import make_generation
 from leadline.server.prompts import encode_text, truncated
 from leadline.server.requests import read_fields
 from leadline.server.response_types import ChatChoice, ChatCompletion, ChatMessage
-from leadline.server.sse import EventStream
 from leadline.server.state import ServerState
 from leadline.server.structured_output import grammar_refusal
 from leadline.server.template_messages import Rendering
@@ -82,15 +79,8 @@ async def chat_completions(request: Request) -> ASGIApp:
     prompt_ids = truncated(state, fields, prompt_ids)
     generation = await generation_of(state, fields, prompt_ids, caller, id_prefix="chatcmpl-")
     if fields.stream:
-        frames = ChunkFrames(generation, CHAT_FORMAT, fields.stream_options)
-        return EventStream(
-            frames.frames(),
-            headers=headers,
-            keep_alive_s=state.keep_alive_s,
-            offer_writer=frames.take_writer,
-        )
-    body = await run_until_disconnect(request.receive, whole_body(generation, _body))
-    return Response(body, headers=headers, media_type="application/json")
+        return chunk_stream(generation, CHAT_FORMAT, fields.stream_options, headers)
+    return await whole_answer(request, generation, _body, headers)
 
 
 async def generation_of(

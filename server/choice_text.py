@@ -198,11 +198,23 @@ class ChoiceText:
     def plain_kind(self) -> TextKind | None:
         """What the next token becomes if it is whole characters and no mark; None for no one knows.
 
-        Such tokens may be left out of `push`, as long as `skip_plain` is told of them.
+        Such tokens may be left out of `push`, as long as `skip_plain` is told of them, and they
+        have none of the `watched_characters`. Places in the text are wrong afterwards.
         """
-        if self._is_watched or self._detokenizer.is_within_character:
+        if (
+            (self._thinking is not None and self._reader is None)
+            or self._detokenizer.is_within_character
+            or not self._matcher.is_idle
+            or self._held
+            or self._undecided
+        ):
             return None
         return ContentText if self._reader is None else self._reader.kind_of_text
+
+    @property
+    def watched_characters(self) -> frozenset[str]:
+        """With which a stop string may begin."""
+        return self._matcher.first_characters
 
     def skip_plain(self, num_tokens: int) -> None:
         """Count tokens that were left out."""

@@ -1,9 +1,8 @@
 """Frames of a streamed completion: everything but the text is rendered once."""
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 
@@ -19,10 +18,10 @@ from leadline.server.dialects.events import (
 )
 from leadline.server.generation import Generation
 from leadline.server.json_line import encode_line
-from leadline.server.logprobs import LogprobWriter
-from leadline.server.plain_stream import cut_at_text
+from leadline.server.logprobs import LogprobWriter, rows_of
+from leadline.server.plain_stream import PlainFrame, around_text, cut_at_text
 from leadline.server.sampling_types import StreamOptions
-from leadline.server.sse import DONE
+from leadline.server.sse import DONE, EventStream
 
 _encode = msgspec.json.Encoder().encode
 
@@ -36,7 +35,7 @@ class ChunkFormat:
         role: the choice's part in its first chunk; empty if there is no such chunk.
         before_text, after_text: around the text in the choice's part.
         end: the choice's part in its last chunk.
-        logprobs: tokens to the choice's `logprobs`.
+        logprobs: tokens to the choice's `logprobs`, as JSON.
     """
 
     object: str
@@ -44,7 +43,7 @@ class ChunkFormat:
     before_text: bytes
     after_text: bytes
     end: bytes
-    logprobs: Callable[[LogprobWriter, Sequence[TokenInText]], dict[str, Any]]
+    logprobs: Callable[[LogprobWriter, Sequence[TokenInText]], bytes]
 
 
 CHAT_FORMAT = ChunkFormat(
@@ -53,7 +52,7 @@ CHAT_FORMAT = ChunkFormat(
     before_text=b'"delta":{"content":',
     after_text=b"}",
     end=b'"delta":{}',
-    logprobs=LogprobWriter.chat,
+    logprobs=lambda writer, tokens: writer.chat_line(rows_of(tokens)),
 )
 TEXT_FORMAT = ChunkFormat(
     object="text_completion",
@@ -61,7 +60,7 @@ TEXT_FORMAT = ChunkFormat(
     before_text=b'"text":',
     after_text=b"",
     end=b'"text":""',
-    logprobs=LogprobWriter.text,
+    logprobs=lambda writer, tokens: encode_line(writer.text(tokens)),
 )
 
 
@@ -101,19 +100,34 @@ class ChunkFrames:
         num_choices = len(generation.requests)
         self._choices = [_ChoiceStream() for _ in range(num_choices)]
         self._num_open = num_choices
-        self._around: dict[TextKind, tuple[bytes, ...]] = {}
+        self._plain_frames: dict[TextKind, PlainFrame] = {}
 
     def take_writer(self, writer: BodyWriter) -> None:
         """Let frames of plain text be written to it; to be called before `frames` begins."""
-        if self._is_plain:
+        parts = self._generation.parts
+        has_more = self._is_continuous or parts.has_token_ids or parts.has_draft_flags
+        has_places = parts.has_logprobs and self._format is not CHAT_FORMAT
+        if not has_more and not has_places:
             self._generation.plain_way = (self, writer)
 
-    def around_text(self, kind: TextKind) -> tuple[bytes, ...]:
+    def plain_frame(self, kind: TextKind) -> PlainFrame | None:
         """See `PlainFrames`."""
-        if (around := self._around.get(kind)) is None:
-            head, tail = self._choice_heads[0], self._plain_tail
-            around = self._around[kind] = cut_at_text(head, self._part_of(kind("")), tail)
-        return around
+        if self._choices[0].tokens:  # that are told with the next text
+            return None
+        if (frame := self._plain_frames.get(kind)) is None:
+            head, part = self._choice_heads[0], self._part_of(kind(""))
+            if self._generation.parts.has_logprobs:
+                frame = self._frame_with_logprobs(head, part)
+            else:
+                frame = around_text(head, part, self._plain_tail)
+            self._plain_frames[kind] = frame
+        return frame
+
+    def _frame_with_logprobs(self, head: bytes, part: bytes) -> PlainFrame:
+        around = cut_at_text(head, part, b',"logprobs":')
+        tail = b',"finish_reason":null}]' + self._null_usage + b"}\n\n"
+        write = self._generation.writer.chat_line
+        return lambda text, output: text.join(around) + write(output.logprobs or ()) + tail
 
     def role(self, index: int) -> bytes:
         """A choice's first chunk; the very first has the prompt's tokens, if they are asked for."""
@@ -214,10 +228,10 @@ class ChunkFrames:
     ) -> bytes:
         """The choice's fields about tokens; those of the prompt are told once."""
         parts, choice = self._generation.parts, self._choices[index]
-        logprobs = None
+        logprobs = b"null"
         if parts.has_logprobs and tokens:
             logprobs = self._format.logprobs(self._generation.writer, tokens)
-        details = b',"logprobs":' + encode_line(logprobs)
+        details = b',"logprobs":' + logprobs
         if parts.has_draft_flags:
             details += b',"is_draft":true' if choice.is_draft else b',"is_draft":false'
         if parts.has_token_ids:
@@ -237,6 +251,22 @@ class ChunkFrames:
         if is_shown:
             return b',"usage":' + _encode(self._generation.usage.to_json())
         return self._null_usage
+
+
+def chunk_stream(
+    generation: Generation,
+    chunk_format: ChunkFormat,
+    options: StreamOptions | None,
+    headers: Mapping[str, str],
+) -> EventStream:
+    """A generation as it comes; `options`: the request's."""
+    frames = ChunkFrames(generation, chunk_format, options)
+    return EventStream(
+        frames.frames(),
+        headers=headers,
+        keep_alive_s=generation.state.keep_alive_s,
+        offer_writer=frames.take_writer,
+    )
 
 
 def _delta_of(event: ReasoningText | CallBegin | CallArguments) -> bytes:

@@ -3,21 +3,18 @@
 import msgspec
 from msgspec import UNSET
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from leadline.server.answers import Answer, whole_body
+from leadline.server.answers import Answer, whole_answer
 from leadline.server.caller import caller_of
 from leadline.server.choice_text import moved
-from leadline.server.chunk_frames import TEXT_FORMAT, ChunkFrames
+from leadline.server.chunk_frames import TEXT_FORMAT, chunk_stream
 from leadline.server.completion_types import CompletionRequest
-from leadline.server.disconnect import run_until_disconnect
 from leadline.server.generation import Generation
 from leadline.server.make_generation import make_generation
 from leadline.server.prompts import encode_text, truncated
 from leadline.server.requests import read_fields
 from leadline.server.response_types import TextChoice, TextCompletion
-from leadline.server.sse import EventStream
 from leadline.server.state import ServerState
 
 DEFAULT_MAX_TOKENS = 16
@@ -46,15 +43,8 @@ async def completions(request: Request) -> ASGIApp:
         prefix_lens=prefix_lens,
     )
     if fields.stream:
-        frames = ChunkFrames(generation, TEXT_FORMAT, fields.stream_options)
-        return EventStream(
-            frames.frames(),
-            headers=headers,
-            keep_alive_s=state.keep_alive_s,
-            offer_writer=frames.take_writer,
-        )
-    body = await run_until_disconnect(request.receive, whole_body(generation, _body))
-    return Response(body, headers=headers, media_type="application/json")
+        return chunk_stream(generation, TEXT_FORMAT, fields.stream_options, headers)
+    return await whole_answer(request, generation, _body, headers)
 
 
 def _body(generation: Generation, answers: list[Answer]) -> bytes:

@@ -7,13 +7,11 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from leadline.server.answers import Answer, whole_body
+from leadline.server.answers import Answer, whole_answer
 from leadline.server.caller import caller_of
 from leadline.server.choice_text import Delta
-from leadline.server.disconnect import run_until_disconnect
 from leadline.server.generate_types import GenerateRequest
 from leadline.server.generation import Generation
 from leadline.server.json_line import encode_line
@@ -76,8 +74,7 @@ async def generate(request: Request) -> ASGIApp:
     if fields.stream:
         frames = _frames(generation, fields.stream_options or StreamOptions())
         return EventStream(frames, headers=headers, keep_alive_s=state.keep_alive_s)
-    answer = await run_until_disconnect(request.receive, whole_body(generation, _body))
-    return Response(answer, headers=headers, media_type="application/json")
+    return await whole_answer(request, generation, _body, headers)
 
 
 def _body(generation: Generation, answers: list[Answer]) -> bytes:

@@ -8,6 +8,7 @@ from leadline.engine.request import TokenLogprobs
 from leadline.loader.tokenizer import Tokenizer
 from leadline.server.choice_text import TokenInText
 from leadline.server.detokenizer import Detokenizer
+from leadline.server.json_line import encode_line
 
 MIN_LOGPROB = -9999.0
 """What is written for minus infinity, which JSON does not have."""
@@ -39,13 +40,67 @@ class EchoedPrompt:
         ]
 
 
+def rows_of(tokens: Sequence[TokenInText]) -> list[TokenLogprobs]:
+    """The log-probabilities of tokens; the engine was asked for them."""
+    rows = [token.logprobs for token in tokens]
+    assert None not in rows, "the engine was asked for them"
+    return [row for row in rows if row is not None]
+
+
+class EntryTexts(dict[int, tuple[bytes, bytes]]):
+    """By token id: what stands around its log-probability in an entry, as JSON that is not closed.
+
+    Entries are made when they are first asked for.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self._tokenizer = tokenizer
+
+    def __missing__(self, token_id: int) -> tuple[bytes, bytes]:
+        data = bytes_of(self._tokenizer, token_id)
+        self[token_id] = texts = _entry_texts(data.decode("utf-8", "replace"), data)
+        return texts
+
+
+def _entry_texts(name: str, data: bytes) -> tuple[bytes, bytes]:
+    before = b'{"token":' + encode_line(name) + b',"logprob":'
+    return before, b',"bytes":' + encode_line(list(data))
+
+
 class LogprobWriter:
     """Writes log-probabilities as JSON objects."""
 
-    def __init__(self, tokenizer: Tokenizer, *, as_token_ids: bool) -> None:
-        """`as_token_ids`: tokens are called `token_id:5`."""
+    def __init__(self, texts: EntryTexts, tokenizer: Tokenizer, *, as_token_ids: bool) -> None:
+        """Write those of one request.
+
+        Args:
+            texts: for all requests.
+            tokenizer: the same as theirs.
+            as_token_ids: tokens are called `token_id:5`.
+        """
+        self._texts = texts
         self._tokenizer = tokenizer
         self._as_token_ids = as_token_ids
+
+    def chat_line(self, rows: Sequence[TokenLogprobs]) -> bytes:
+        """As `chat`, of tokens with these, as JSON that is one line: many times as fast."""
+        entries = b",".join([self._entry_line(row) for row in rows])
+        return b'{"content":[' + entries + b'],"refusal":null}'
+
+    def _entry_line(self, row: TokenLogprobs) -> bytes:
+        before, after = self._texts_of(row.token_id)
+        tops = []
+        for top_id, logprob in zip(row.top_ids, row.top_logprobs, strict=True):
+            top_before, top_after = self._texts_of(top_id)
+            tops.append(top_before + encode_line(finite(logprob)) + top_after)
+        line = before + encode_line(finite(row.logprob)) + after + b',"top_logprobs":['
+        return line + b"},".join(tops) + (b"}]}" if tops else b"]}")
+
+    def _texts_of(self, token_id: int) -> tuple[bytes, bytes]:
+        if self._as_token_ids:
+            return _entry_texts(self._name(token_id), bytes_of(self._tokenizer, token_id))
+        return self._texts[token_id]
 
     def chat(self, tokens: Sequence[TokenInText]) -> dict[str, Any]:
         """A choice's `logprobs` in `/v1/chat/completions`."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import msgspec
 
 from leadline.engine.errors import EngineError, InvalidRequestError
-from leadline.engine.grammar.compilation import check_size
+from leadline.engine.grammar.source import check_size
 from leadline.engine.request import EngineRequest, Grammar, SamplingParams
 from leadline.server.answer_parts import AnswerParts
 from leadline.server.caller import Caller
@@ -116,7 +116,9 @@ async def make_generation(
         requests=requests,
         rules=_rules(fields, all_params[0]),
         parts=_parts(fields, has_text=has_text),
-        writer=LogprobWriter(state.tokenizer, as_token_ids=bool(fields.return_tokens_as_token_ids)),
+        writer=LogprobWriter(
+            state.entry_texts, state.tokenizer, as_token_ids=bool(fields.return_tokens_as_token_ids)
+        ),
         echoes=_echoes(state, fields, prompts, prefix_lens, echo),
         choices_per_prompt=num_choices,
         usage=Usage(

@@ -1,7 +1,7 @@
 """The short way of most tokens: from the engine's output to the connection in one call."""
 
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Protocol
 
@@ -10,18 +10,19 @@ from leadline.server.body_writer import BodyWriter
 from leadline.server.choice_text import ChoiceText
 from leadline.server.dialects.events import TextKind
 from leadline.server.engine_protocol import Engine
+from leadline.server.json_line import encode_line
 from leadline.server.request_metrics import RequestMetrics
 from leadline.server.request_record import ChoiceRecord
 
+PlainFrame = Callable[[bytes, RequestOutput], bytes]
+"""The next frame, from an output and its text as JSON has it; each frame that it makes is sent."""
+
 
 class PlainFrames(Protocol):
-    """Knows the frames of text that has nothing with it."""
+    """Knows the frames of text without its neighbours."""
 
-    def around_text(self, kind: TextKind) -> tuple[bytes, ...] | None:
-        """The pieces of the frames that come next, between which their text stands.
-
-        None if a frame of such text is more than that.
-        """
+    def plain_frame(self, kind: TextKind) -> PlainFrame | None:
+        """Renders the frames of text that come next; None if such text may bring more."""
         ...
 
 
@@ -31,6 +32,12 @@ def cut_at_text(before: bytes, part: bytes, after: bytes) -> tuple[bytes, ...]:
     return tuple((before + marked + after).split(b"\0"))
 
 
+def around_text(before: bytes, part: bytes, after: bytes) -> PlainFrame:
+    """A frame that is the same but for its text; as `cut_at_text`."""
+    around = cut_at_text(before, part, after)
+    return lambda text, output: text.join(around)
+
+
 class PlainStream:
     """Follows one choice while its reader waits for outputs that bring more than text.
 
@@ -38,8 +45,8 @@ class PlainStream:
     """
 
     __slots__ = (
-        *("_around", "_choice", "_frames", "_last_s", "_metrics", "_num_tokens"),
-        *("_text", "_texts", "_writer"),
+        *("_choice", "_frame", "_frames", "_last_s", "_metrics", "_num_tokens"),
+        *("_text", "_texts", "_watched", "_writer"),
     )
 
     def __init__(
@@ -58,7 +65,8 @@ class PlainStream:
         self._texts = texts
         self._metrics = metrics
         self._writer = writer
-        self._around: tuple[bytes, ...] | None = None
+        self._frame: PlainFrame | None = None
+        self._watched = [encode_line(first)[1:-1] for first in text.watched_characters]
         self._num_tokens = 0
         self._last_s = 0.0
 
@@ -84,14 +92,14 @@ class PlainStream:
 
         None of them while the client has much left to read.
         """
-        around = self._around
-        if around is None or not self._writer.is_free:
+        frame = self._frame
+        if frame is None or not self._writer.is_free:
             return 0
         frames, num_tokens = [], 0
         for output in outputs:
             if (text := self._text_of(output)) is None:
                 break
-            frames.append(text.join(around))
+            frames.append(frame(text, output))
             num_tokens += len(output.token_ids)
         if frames:
             self._writer.write_now(frames[0] if len(frames) == 1 else b"".join(frames))
@@ -110,11 +118,14 @@ class PlainStream:
             if (plain := texts[token_id]) is None:
                 return None
             text += plain
+        for watched in self._watched:
+            if watched in text:
+                return None
         return text or None
 
     def _settle(self) -> None:
         """Let the choice's text and record know what has been sent; the next output is theirs."""
-        self._around = None
+        self._frame = None
         if self._num_tokens:
             self._text.skip_plain(self._num_tokens)
             self._choice.num_tokens += self._num_tokens
@@ -126,4 +137,4 @@ class PlainStream:
         kind = self._text.plain_kind
         if kind is not None and self._choice.last_token_s is not None:
             self._last_s = self._choice.last_token_s
-            self._around = self._frames.around_text(kind)
+            self._frame = self._frames.plain_frame(kind)

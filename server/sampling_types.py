@@ -27,6 +27,28 @@ TokenId = Annotated[int, Field(ge=0, le=_TOKEN_ID_MAX)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 NumLogprobs = Annotated[int, Field(ge=0, le=_TOKEN_ID_MAX)]
+Temperature = Annotated[float, Field(ge=0, le=2)]
+TopP = Annotated[float, Field(gt=0, le=1)]
+TopK = Annotated[int, Field(ge=-1, le=_TOKEN_ID_MAX)]
+
+FURTHER_FIELDS = (
+    "seed",
+    "min_p",
+    "frequency_penalty",
+    "presence_penalty",
+    "repetition_penalty",
+    "logit_bias",
+    "bad_words",
+    "allowed_token_ids",
+    "min_tokens",
+    "stop_token_ids",
+    "ignore_eos",
+    "priority",
+    "deadline_s",
+    "speculative_tokens",
+    "cache_salt",
+)
+"""What responses and messages take beyond their APIs; chat completions validate it."""
 
 
 class StreamOptions(BaseModel):
@@ -57,9 +79,9 @@ class SamplingFields(BaseModel):
 
     model: str
     # How tokens are chosen
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1, le=_TOKEN_ID_MAX)] | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: TopK | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), le=INT64_MAX)] | None = None
     frequency_penalty: Penalty | None = None

@@ -17,6 +17,7 @@ from leadline.server.dialects.dialect import Dialect, find_dialect
 from leadline.server.dialects.reading import mark_ids
 from leadline.server.engine_protocol import Engine
 from leadline.server.limits import Limits
+from leadline.server.logprobs import EntryTexts
 from leadline.server.metrics import Metrics
 from leadline.server.plain_texts import PlainTexts
 from leadline.server.request_record import RequestRecord
@@ -81,6 +82,7 @@ class ServerState:
         responses: those of /v1/responses that can be asked for again.
         cache_info: what metrics tell of the engine's cache, by label.
         plain_texts: of tokens that are no more than text.
+        entry_texts: of tokens, as log-probabilities are told.
         reporters: are told of each request whose answer has ended.
         info: what was settled at the start.
         fingerprint: stands for model and version in answers.
@@ -116,6 +118,7 @@ class ServerState:
     thinking: ThinkingLimit | None = field(init=False)
     dialect: Dialect | None = field(init=False)
     plain_texts: PlainTexts = field(init=False)
+    entry_texts: EntryTexts = field(init=False)
 
     def __post_init__(self) -> None:
         served = f"{version()} {self.model_names} {self.max_model_len}"
@@ -131,6 +134,7 @@ class ServerState:
         self.dialect = find_dialect(self.tokenizer, template_source)
         marks = frozenset(mark_ids(self.thinking, self.dialect).values())
         self.plain_texts = PlainTexts(self.tokenizer, marks)
+        self.entry_texts = EntryTexts(self.tokenizer)
         self.metrics = Metrics(
             self.model_names[0],
             lambda: self.engine.stats,

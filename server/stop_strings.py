@@ -39,6 +39,16 @@ class StopStringMatcher:
         self._lengths = [0] * len(stops)  # characters of each stop string that the text ends with
         self._held = ""
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether the text ends with the beginning of no stop string."""
+        return not any(self._lengths)
+
+    @property
+    def first_characters(self) -> frozenset[str]:
+        """While it is idle, a piece without any of them changes nothing, and is passed on whole."""
+        return frozenset(stop[0] for stop in self._stops)
+
     def push(self, piece: str) -> str:
         """The text that can be passed on now.
 

@@ -11,7 +11,7 @@ from leadline.server.generation import Generation
 from leadline.server.json_line import encode_line
 from leadline.server.messages.answer_blocks import BlockBegin, BlockDelta, BlockEvent, BlockWriter
 from leadline.server.messages.message import MessageAnswer, stop_of, usage_json
-from leadline.server.plain_stream import cut_at_text
+from leadline.server.plain_stream import PlainFrame, around_text
 
 _FIELDS = {
     "text_delta": "text",
@@ -46,11 +46,11 @@ class MessageFrames:
         """Let frames of plain text be written to it; to be called before `frames` begins."""
         self._generation.plain_way = (self, writer)
 
-    def around_text(self, kind: TextKind) -> tuple[bytes, ...] | None:
+    def plain_frame(self, kind: TextKind) -> PlainFrame | None:
         """See `PlainFrames`; of thinking, its block has to know."""
         if kind is not ContentText or not self._writer.is_in_text:
             return None
-        return cut_at_text(b"", self._block_frame(BlockDelta("text_delta", "")), b"")
+        return around_text(b"", self._block_frame(BlockDelta("text_delta", "")), b"")
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
         """The whole stream; its first frame comes with the first delta.

@@ -21,27 +21,15 @@ from leadline.server.messages.tools import Tool, ToolChoice, check_tools
 from leadline.server.messages.tools import chat_fields as tool_fields
 from leadline.server.not_honoured import ANY_VALUE, IsHarmless, only, refuse_not_honoured
 from leadline.server.requests import PlainFields
-from leadline.server.sampling_types import INT64_MAX, StopString
-from leadline.server.unknown_fields import further_fields_of, unknown_fields
-
-# What chat completions take beyond Anthropic's API, and this API too; they validate it.
-CHAT_FIELDS = (
-    "seed",
-    "min_p",
-    "frequency_penalty",
-    "presence_penalty",
-    "repetition_penalty",
-    "logit_bias",
-    "bad_words",
-    "allowed_token_ids",
-    "min_tokens",
-    "stop_token_ids",
-    "ignore_eos",
-    "priority",
-    "deadline_s",
-    "speculative_tokens",
-    "cache_salt",
+from leadline.server.sampling_types import (
+    FURTHER_FIELDS,
+    INT64_MAX,
+    StopString,
+    Temperature,
+    TopK,
+    TopP,
 )
+from leadline.server.unknown_fields import further_fields_of, unknown_fields
 
 
 class JsonFormat(BaseModel):
@@ -105,7 +93,7 @@ class CountTokensRequest(PlainFields):
         "speed": only("standard"),
         "user_profile_id": ANY_VALUE,
     }
-    further_fields: ClassVar[frozenset[str]] = frozenset(CHAT_FIELDS)
+    further_fields: ClassVar[frozenset[str]] = frozenset(FURTHER_FIELDS)
 
     model: str
     messages: Annotated[list[Message], Field(min_length=1)]
@@ -207,9 +195,9 @@ class MessagesRequest(CountTokensRequest):
     max_tokens: Annotated[int, Field(ge=0, le=INT64_MAX)]
     stop_sequences: list[StopString] | None = None
     stream: bool | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_k: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    temperature: Temperature | None = None
+    top_k: TopK | None = None
+    top_p: TopP | None = None
     metadata: Metadata | None = None
 
     def check(self) -> list[str]:

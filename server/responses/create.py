@@ -61,6 +61,7 @@ async def create_response(request: Request) -> ASGIApp:
             headers=headers,
             keep_alive_s=state.keep_alive_s,
             on_error=run.failure,
+            offer_writer=run.take_writer,
         )
     return _json(await run_until_disconnect(request.receive, run.whole()), headers)
 

@@ -14,6 +14,7 @@ from leadline.server.dialects.events import (
     ContentText,
     Event,
     ReasoningText,
+    TextKind,
 )
 from leadline.server.logprobs import LogprobWriter
 
@@ -111,6 +112,22 @@ class OutputWriter:
             yield from self._on_event(event)
         if delta.finish_reason is not None:
             yield from self._end(delta.finish_reason)
+
+    def plain_event(self, kind: TextKind) -> OutputEvent | None:
+        """The event of more text of a kind, empty here; None if such text may bring more.
+
+        Log-probabilities are not told. The texts are to be given to `add_plain`.
+        """
+        item_type = MessageOutput if kind is ContentText else ReasoningOutput
+        if not self._continues(item_type) or self._logprob_writer is not None:
+            return None
+        event = self._more("")
+        self._pieces.pop()
+        return event
+
+    def add_plain(self, text: str) -> None:
+        """Take in the text of an event as `plain_event` has it."""
+        self._pieces.append(text)
 
     def close(self) -> None:
         """End the open item where the answer breaks off; no event tells of it."""

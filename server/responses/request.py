@@ -14,33 +14,19 @@ from leadline.server.responses.conversation import chat_messages
 from leadline.server.responses.items import Item, MessageItem
 from leadline.server.responses.text_format import TextConfig
 from leadline.server.responses.tools import ResponseTool, chat_fields
-from leadline.server.sampling_types import INT64_MAX, NumLogprobs
+from leadline.server.sampling_types import FURTHER_FIELDS, INT64_MAX, NumLogprobs, Temperature, TopP
 from leadline.server.thinking import Effort
 from leadline.server.unknown_fields import further_fields_of, unknown_fields
 
 # What chat completions take beyond this API, as vLLM does; they validate it.
 CHAT_FIELDS = (
+    *FURTHER_FIELDS,
     "top_k",
-    "min_p",
-    "seed",
-    "frequency_penalty",
-    "presence_penalty",
-    "repetition_penalty",
-    "logit_bias",
-    "bad_words",
-    "allowed_token_ids",
     "structured_outputs",
     "thinking_token_budget",
-    "min_tokens",
     "stop",
-    "stop_token_ids",
     "include_stop_str_in_output",
-    "ignore_eos",
     "skip_special_tokens",
-    "priority",
-    "deadline_s",
-    "speculative_tokens",
-    "cache_salt",
     "user_id",
     "chat_template_kwargs",
 )
@@ -218,8 +204,8 @@ class ResponseRequest(InputTokensRequest):
     model: str
     max_output_tokens: Annotated[int, Field(ge=1, le=INT64_MAX)] | None = None
     max_tool_calls: Annotated[int, Field(ge=0, le=INT64_MAX)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
     include: list[str] | None = None
     top_logprobs: NumLogprobs | None = None
     background: bool | None = None

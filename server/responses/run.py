@@ -4,8 +4,14 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
+import msgspec
+
+from leadline.engine.request import RequestOutput
+from leadline.server.body_writer import BodyWriter
+from leadline.server.dialects.events import TextKind
 from leadline.server.errors import ApiError
 from leadline.server.generation import Generation
+from leadline.server.plain_stream import PlainFrame
 from leadline.server.responses import response as responses
 from leadline.server.responses.event_log import error_fields, event_frame
 from leadline.server.responses.field_names import renamed
@@ -54,6 +60,29 @@ class ResponseRun:
         async with aclosing(self.events()) as events:
             async for event, fields in events:
                 yield self.frame(event, fields)
+
+    def take_writer(self, writer: BodyWriter) -> None:
+        """Let frames of plain text be written to it; to be called before `frames` begins."""
+        self._generation.plain_way = (self, writer)
+
+    def plain_frame(self, kind: TextKind) -> PlainFrame | None:
+        """See `PlainFrames`; the frames have numbers."""
+        if (event := self._writer.plain_event(kind)) is None:
+            return None
+        name, fields = event
+        whole = event_frame(name, 0, fields)
+        before, _, rest = whole.partition(b'"sequence_number":0,')
+        before += b'"sequence_number":'
+        middle, _, after = rest.rpartition(b'"delta":""')
+        middle, after = b"," + middle + b'"delta":"', b'"' + after
+
+        def frame(text: bytes, output: RequestOutput) -> bytes:
+            self._writer.add_plain(msgspec.json.decode(b'"%b"' % text))
+            number = self._number
+            self._number += 1
+            return b"%b%d%b%b%b" % (before, number, middle, text, after)
+
+        return frame
 
     def cancel(self) -> None:
         """Say that no more is wanted of the answer, unless it has ended."""

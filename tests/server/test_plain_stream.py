@@ -1,6 +1,7 @@
 """The short way says what the long one says, byte for byte, however the two are mixed."""
 
 import json
+import re
 from collections.abc import AsyncGenerator
 from itertools import chain
 from typing import Any
@@ -14,7 +15,7 @@ from tokenizers import Tokenizer as Backend
 
 from leadline.engine.delivery import Push
 from leadline.engine.messages import EngineStats
-from leadline.engine.request import EngineRequest, FinishReason, RequestOutput
+from leadline.engine.request import EngineRequest, FinishReason, RequestOutput, TokenLogprobs
 from leadline.loader.chat_template import ChatTemplate
 from leadline.loader.tokenizer import Tokenizer
 from leadline.server.caller import Caller
@@ -26,6 +27,9 @@ from leadline.server.dialects.reading import reading_of
 from leadline.server.generation import Generation
 from leadline.server.make_generation import make_generation
 from leadline.server.messages.frames import MessageFrames
+from leadline.server.responses.request import ResponseRequest
+from leadline.server.responses.response import begin
+from leadline.server.responses.run import ResponseRun
 from leadline.server.sampling_types import StreamOptions
 from leadline.server.state import ServerState
 
@@ -87,12 +91,19 @@ class MixedEngine:
 
 def output_of(request: EngineRequest, token_ids: list[int]) -> RequestOutput:
     is_last = token_ids == [END_ID]
+    num_tops = request.params.num_logprobs
     return RequestOutput(
         request_id=request.request_id,
         token_ids=token_ids,
         finish_reason=FinishReason.STOP if is_last else None,
         stop_token_id=END_ID if is_last else None,
+        logprobs=None if num_tops is None else [logprobs_of(i, num_tops) for i in token_ids],
     )
+
+
+def logprobs_of(token_id: int, num_tops: int) -> TokenLogprobs:
+    tops = [(token_id + place) % END_ID for place in range(num_tops)]
+    return TokenLogprobs(token_id, -1 / 3, 1, tops, [-float("inf"), -0.5, -1e-7][:num_tops])
 
 
 class Writer:
@@ -141,6 +152,9 @@ async def generation_of(fields: Any, *, prompt: str, is_read: bool) -> Generatio
 
 
 def frames_for(api: str, generation: Generation, options: dict[str, Any] | None) -> Any:
+    if api == "responses":
+        response = begin(ResponseRequest(model="m", input="x"), generation, is_stored=False)
+        return ResponseRun(response, generation)
     if api == "messages":
         return MessageFrames(generation, shows_thinking=True, fills_context=False)
     chunk_format = CHAT_FORMAT if api == "chat" else TEXT_FORMAT
@@ -156,7 +170,8 @@ async def frames_of(generation: Generation, frames: Any, writer: Writer) -> list
     told = (record.num_tokens, generation.usage.to_json())
     assert record.first_token_s is not None
     assert record.last_token_s is not None
-    return [b"".join(writer.frames), json.dumps(told).encode()]
+    frames_told = re.sub(rb'"completed_at":\d+', b"", b"".join(writer.frames))
+    return [frames_told, json.dumps(told).encode()]
 
 
 PLAIN = st.sampled_from([TOKENIZER.encode(piece) for piece in [*PIECES, "a", "b"]])
@@ -173,12 +188,17 @@ MOSTLY = st.sampled_from([True, True, True, False])
     groups=st.lists(st.lists(PLAIN | PLAIN | ANY, max_size=2), min_size=3, max_size=14),
     bursts=st.lists(st.integers(1, 4), max_size=14),
     free=st.lists(MOSTLY, max_size=20),
-    api=st.sampled_from(["chat", "text", "messages"]),
+    api=st.sampled_from(["chat", "text", "messages", "responses"]),
     prompt=st.sampled_from(["x", "<think>"]),
     extra=st.sampled_from(
         [
             {},
             {"stop": ["lo w"]},
+            {"stop": ["\n\n", "wor", "\u4f60\u597d"], "include_stop_str_in_output": True},
+            {"stop": ["\u2028a", '"\\\\'], "min_tokens": 3},
+            {"logprobs": True},
+            {"logprobs": True, "top_logprobs": 3, "stop": ["d a", "ab"]},
+            {"logprobs": True, "top_logprobs": 2, "return_tokens_as_token_ids": True},
             {"include_reasoning": False},
             {"return_token_ids": True},
             {"skip_special_tokens": False},
@@ -206,6 +226,8 @@ async def test_both_ways_give_the_same_frames(
     else:
         body = {"model": "m", "prompt": "x", **extra}
         body.pop("include_reasoning", None)  # which is the chat's
+        if body.pop("logprobs", False):
+            body["logprobs"] = body.pop("top_logprobs", 0)
         fields = CompletionRequest.model_validate(body)
     told = []
     for is_mixed in (False, True):
@@ -217,11 +239,19 @@ async def test_both_ways_give_the_same_frames(
     assert told[0] == told[1]
 
 
-@pytest.mark.parametrize("api", ["chat", "messages"])
-async def test_plain_text_goes_the_short_way(api: str) -> None:
+@pytest.mark.parametrize(
+    ("api", "extra"),
+    [
+        ("chat", {}),
+        ("chat", {"stop": ["Xy", "\n"], "logprobs": True}),
+        ("messages", {}),
+        ("responses", {"stop": ["\nUser:"]}),
+    ],
+)
+async def test_plain_text_goes_the_short_way(api: str, extra: dict[str, Any]) -> None:
     ids = TOKENIZER.encode("Hello world\u4f60\u597d")
     ENGINE.groups, ENGINE.bursts, ENGINE.num_pushed = [[i] for i in ids], [1, 4, 1, 1, 1, 1], 0
-    body = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], **extra}
     generation = await generation_of(ChatRequest.model_validate(body), prompt="x", is_read=True)
     frames, writer = frames_for(api, generation, None), Writer([])
     frames.take_writer(writer)
