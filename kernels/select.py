@@ -11,6 +11,7 @@ from leadline.kernels.native import library
 from leadline.kernels.native import linear as native_linear
 from leadline.kernels.native import mla as native_mla
 from leadline.kernels.native import moe as native_moe
+from leadline.kernels.native import mtp as native_mtp
 from leadline.kernels.native import norm as native_norm
 from leadline.kernels.native import rope as native_rope
 from leadline.kernels.native import routing as native_routing
@@ -46,6 +47,7 @@ _PARTS_OF_A_LAYER = (
     *("router_logits", "route", "permute", "grouped_mlp", "unpermute"),
     *("write_latent", "mla_attention"),
 )
+_PARTS_OF_A_DRAFT = ("vocab_logits", "sample")
 
 
 class KernelError(Exception):
@@ -220,6 +222,10 @@ def _for_any_device() -> dict[str, list[Implementation]]:
         "token_logprobs": [_reference(logprobs.token_logprobs)],
         "fuse_layers": [
             replace(_native(native_decoder.NativeLayers), parts=_PARTS_OF_A_LAYER),
+            _reference(one_by_one),
+        ],
+        "fuse_mtp": [
+            replace(_native(native_mtp.NativeMTP), parts=(*_PARTS_OF_A_LAYER, *_PARTS_OF_A_DRAFT)),
             _reference(one_by_one),
         ],
     }
