@@ -42,13 +42,6 @@ from leadline.kernels.triton.table import (
 from leadline.kernels.vendor.cublas import vocab_logits
 from leadline.kernels.vendor.table import VendorKernel, rejection, vendor_kernels
 
-_PARTS_OF_A_LAYER = (
-    *("rms_norm", "add_rms_norm", "apply_rope", "linear", "linear_fp8", "swiglu"),
-    *("router_logits", "route", "permute", "grouped_mlp", "unpermute"),
-    *("write_latent", "mla_attention"),
-)
-_PARTS_OF_A_DRAFT = ("vocab_logits", "sample")
-
 
 class KernelError(Exception):
     """An override that cannot be honoured, or an operation that no implementation can do."""
@@ -221,11 +214,11 @@ def _for_any_device() -> dict[str, list[Implementation]]:
         "count_accepted": [_reference(drafts.count_accepted)],
         "token_logprobs": [_reference(logprobs.token_logprobs)],
         "fuse_layers": [
-            replace(_native(native_decoder.NativeLayers), parts=_PARTS_OF_A_LAYER),
+            replace(_native(native_decoder.NativeLayers), parts=native_decoder.PARTS),
             _reference(one_by_one),
         ],
         "fuse_mtp": [
-            replace(_native(native_mtp.NativeMTP), parts=(*_PARTS_OF_A_LAYER, *_PARTS_OF_A_DRAFT)),
+            replace(_native(native_mtp.NativeMTP), parts=native_mtp.PARTS),
             _reference(one_by_one),
         ],
     }

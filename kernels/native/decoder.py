@@ -32,6 +32,12 @@ pack_gain = struct.Struct("=Qq").pack
 _pack_head = struct.Struct("=Qqqq").pack
 _pack_stack = struct.Struct("=Qq Qq qqqqqqq qq ddd QQ").pack
 _pack_step = struct.Struct("=qq QQ QQ Qq Q qqqqq").pack
+PARTS = (
+    *("rms_norm", "add_rms_norm", "apply_rope", "linear", "linear_fp8", "swiglu"),
+    *("router_logits", "route", "permute", "grouped_mlp", "unpermute"),
+    *("write_latent", "mla_attention"),
+)
+"""The operations that a layer is made of."""
 UNKNOWN_TOKEN = 2
 _NO_WEIGHT, _NO_EXPERTS = bytes(64), bytes(312)
 

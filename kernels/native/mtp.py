@@ -10,6 +10,7 @@ from torch import Tensor
 
 from leadline.kernels.decoder import ChainStart, DecoderStack, PagedStep, PairingWeights
 from leadline.kernels.latent_cache import LatentCache
+from leadline.kernels.native.decoder import PARTS as LAYER_PARTS
 from leadline.kernels.native.decoder import (
     NativeLayers,
     gain,
@@ -23,6 +24,9 @@ from leadline.kernels.native.library import check_rows, library
 
 _pack_embedding = struct.Struct("=Qq").pack
 _pack_chain = struct.Struct("=q QQQ Q QQ QQQQQ q d qq QQQ").pack
+
+PARTS = (*LAYER_PARTS, "vocab_logits", "sample")
+"""The operations that a chain of drafts is made of."""
 
 
 class NativeMTP:
