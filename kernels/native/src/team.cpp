@@ -54,13 +54,13 @@ class Team {
   bool rests() const { return resting_until_ != Clock::time_point() && Clock::now() < resting_until_; }
 
  private:
-  // Until the helpers are done. If that takes longer than all of the caller's own work, the system has given
+  // Until the helpers are done. If that takes twice as long as all of the caller's own work, the system has given
   // a helper's core to somebody else: the team rests, and longer each time that it is held up soon again.
   void wait(Clock::time_point started) {
     const Clock::time_point waiting = Clock::now();
     while (inside_.load() > 0) std::this_thread::yield();
     const Clock::time_point ended = Clock::now();
-    if (ended - waiting < kStall || ended - waiting < waiting - started) return;
+    if (ended - waiting < kStall || ended - waiting < 2 * (waiting - started)) return;
     const bool is_soon = ended < resting_until_ + 2 * rest_;
     rest_ = !is_soon ? kShortestRest : rest_ < kLongestRest ? 2 * rest_ : kLongestRest;
     resting_until_ = ended + rest_;
