@@ -109,6 +109,11 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     thinking: ThinkingLimit | None = None
     speculative_tokens: int | None = None
 
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Tokens that end the text."""
+        return self.stop_token_ids + (() if self.ignore_eos else self.eos_token_ids)
+
     def ends_text(self, token_id: int) -> bool:
         """Whether this token ends the text."""
         if token_id in self.stop_token_ids:

@@ -13,7 +13,7 @@ from typing import Protocol
 from torch import Tensor
 
 from leadline.kernels.attention import MLAAttention
-from leadline.kernels.decoder import DecoderStack, FusedLayers
+from leadline.kernels.decoder import DecoderStack, FusedLayers, FusedMTP, PairingWeights
 from leadline.kernels.latent_cache import LatentCacheLayer
 from leadline.kernels.sampling_api import (
     CountAccepted,
@@ -221,6 +221,14 @@ class FuseLayers(Protocol):
         ...
 
 
+class FuseMTP(Protocol):
+    """Makes an MTP layer ready to run and to draft in one call; as `FuseLayers`."""
+
+    def __call__(self, stack: DecoderStack, pairing: PairingWeights) -> FusedMTP | None:
+        """`stack`: its transformer layer and `shared_head.norm`."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class KernelSet:
     """One implementation of each operation, chosen once at start by `select.select_kernels`."""
@@ -249,3 +257,4 @@ class KernelSet:
     count_accepted: CountAccepted
     token_logprobs: TokenLogprobs
     fuse_layers: FuseLayers
+    fuse_mtp: FuseMTP

@@ -11,6 +11,7 @@ from leadline.kernels.native import library
 from leadline.kernels.native import linear as native_linear
 from leadline.kernels.native import mla as native_mla
 from leadline.kernels.native import moe as native_moe
+from leadline.kernels.native import mtp as native_mtp
 from leadline.kernels.native import norm as native_norm
 from leadline.kernels.native import rope as native_rope
 from leadline.kernels.native import routing as native_routing
@@ -40,12 +41,6 @@ from leadline.kernels.triton.table import (
 )
 from leadline.kernels.vendor.cublas import vocab_logits
 from leadline.kernels.vendor.table import VendorKernel, rejection, vendor_kernels
-
-_PARTS_OF_A_LAYER = (
-    *("rms_norm", "add_rms_norm", "apply_rope", "linear", "linear_fp8", "swiglu"),
-    *("router_logits", "route", "permute", "grouped_mlp", "unpermute"),
-    *("write_latent", "mla_attention"),
-)
 
 
 class KernelError(Exception):
@@ -219,7 +214,11 @@ def _for_any_device() -> dict[str, list[Implementation]]:
         "count_accepted": [_reference(drafts.count_accepted)],
         "token_logprobs": [_reference(logprobs.token_logprobs)],
         "fuse_layers": [
-            replace(_native(native_decoder.NativeLayers), parts=_PARTS_OF_A_LAYER),
+            replace(_native(native_decoder.NativeLayers), parts=native_decoder.PARTS),
+            _reference(one_by_one),
+        ],
+        "fuse_mtp": [
+            replace(_native(native_mtp.NativeMTP), parts=native_mtp.PARTS),
             _reference(one_by_one),
         ],
     }

@@ -6,7 +6,7 @@ from leadline.engine.model.attention import AttentionMemory, StepContext
 from leadline.engine.model.dispatch import MakeDispatcher, local_dispatchers
 from leadline.engine.model.embedding import make_embed
 from leadline.engine.model.experts import MakeExperts, local_experts
-from leadline.engine.model.fused import fuse
+from leadline.engine.model.fused import fuse_layers
 from leadline.engine.model.layer import DecoderLayer
 from leadline.engine.model.mlp import MoE
 from leadline.engine.model.mtp import MTPLayer
@@ -59,7 +59,7 @@ class DeepseekModel:
             DecoderLayer(config, layer, kernels, parallel, make_dispatcher, make_experts, layer=i)
             for i, layer in enumerate(weights.layers)
         ]
-        self._fused = fuse(config, self._layers, weights.norm, kernels, parallel, self._rope)
+        self._fused = fuse_layers(config, self._layers, weights.norm, kernels, parallel, self._rope)
         self.mtp = None
         if weights.mtp is not None:
             self.mtp = MTPLayer(

@@ -7,7 +7,7 @@ from leadline.engine.model.attention import StepContext
 from leadline.engine.model.dispatch import MakeDispatcher
 from leadline.engine.model.embedding import make_embed
 from leadline.engine.model.experts import MakeExperts
-from leadline.engine.model.fused import fuse
+from leadline.engine.model.fused import fuse_mtp
 from leadline.engine.model.layer import DecoderLayer
 from leadline.engine.model.linear import make_linear
 from leadline.engine.model.rope import RopeTable
@@ -24,6 +24,7 @@ class MTPLayer:
 
     Attributes:
         layer: its transformer layer.
+        fused: all of it as one operation, for kernels that have it.
     """
 
     def __init__(
@@ -52,15 +53,8 @@ class MTPLayer:
             layer=config.num_hidden_layers,
             first_slot=FIRST_SLOT,
         )
-        self._fused = fuse(
-            config,
-            [self.layer],
-            weights.norm,
-            kernels,
-            parallel,
-            rope,
-            first_layer=config.num_hidden_layers,
-            first_slot=FIRST_SLOT,
+        self.fused = fuse_mtp(
+            config, self.layer, weights, kernels, parallel, rope, first_slot=FIRST_SLOT
         )
 
     def forward(
@@ -74,19 +68,18 @@ class MTPLayer:
             token_ids_T: int64.
             step: what the layers share; its positions are those of these tokens.
         """
+        if self.fused is not None and step.memory.paged is not None:
+            return self.fused.run(hidden_TD, token_ids_T, step.memory.paged)
         x_TD = self._combine(hidden_TD, token_ids_T)
-        if self._fused is not None and step.memory.paged is not None:
-            return self._fused.run(x_TD, step.memory.paged)
         x_TD, residual_TD = self.layer(x_TD, None, step)
         return self._kernels.add_rms_norm(x_TD, residual_TD, self._weights.norm, self._eps)
 
     def write_latent(self, hidden_TD: Tensor, token_ids_T: Tensor, step: StepContext) -> None:
         """Only write the cache entries of these pairs; arguments as in `forward`."""
-        x_TD = self._combine(hidden_TD, token_ids_T)
-        if self._fused is not None and step.memory.paged is not None:
-            self._fused.write(x_TD, step.memory.paged)
+        if self.fused is not None and step.memory.paged is not None:
+            self.fused.write(hidden_TD, token_ids_T, step.memory.paged)
         else:
-            self.layer.write_latent(x_TD, step)
+            self.layer.write_latent(self._combine(hidden_TD, token_ids_T), step)
 
     def compute_logits(self, hidden_TD: Tensor) -> Tensor:
         """Vocabulary logits, float32 [T, vocab_size], of hidden states after the norm."""

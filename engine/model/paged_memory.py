@@ -12,11 +12,12 @@ class PagedMemory:
     """`attention.AttentionMemory` over paged latents; `plan` comes before a step's layers.
 
     Attributes:
+        cache: the pages.
         paged: the step that was planned last.
     """
 
     def __init__(self, cache: LatentCache, kernels: KernelSet, *, scale: float) -> None:
-        self._cache = cache
+        self.cache = cache
         self._kernels = kernels
         self._attention: MLAAttention = kernels.mla_attention(
             scale=scale, page_size=cache.page_size
@@ -26,18 +27,18 @@ class PagedMemory:
     @property
     def num_bytes(self) -> int:
         """Memory that the latents take."""
-        return self._cache.num_bytes
+        return self.cache.num_bytes
 
     def plan(self, meta: AttentionMeta) -> None:
         """Prepare the attention of one step."""
-        self.paged = PagedStep(meta, self._cache)
+        self.paged = PagedStep(meta, self.cache)
         self._attention.plan(meta)
 
     def write(self, layer: int, latent_TC: Tensor, rope_TR: Tensor) -> None:
         """See `AttentionMemory.write`."""
         assert self.paged is not None, "plan() comes before write()"
         slots_T = self.paged.meta.slots_T
-        self._kernels.write_latent(self._cache.layers[layer], latent_TC, rope_TR, slots_T)
+        self._kernels.write_latent(self.cache.layers[layer], latent_TC, rope_TR, slots_T)
 
     def attend(
         self,
@@ -48,5 +49,5 @@ class PagedMemory:
         first_slot: int,
     ) -> Tensor:
         """See `AttentionMemory.attend`."""
-        cache = self._cache.layers[layer]
+        cache = self.cache.layers[layer]
         return self._attention.run(q_nope_THN, q_rope_THR, cache, projection, first_slot)

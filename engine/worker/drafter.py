@@ -16,9 +16,11 @@ from leadline.engine.model.deepseek import DeepseekModel
 from leadline.engine.model.mtp import MTPLayer
 from leadline.engine.model.no_memory import NoMemory
 from leadline.engine.model.paged_memory import PagedMemory
-from leadline.engine.worker.input_batch import ForwardBatch, Span, make_meta
+from leadline.engine.worker.input_batch import ForwardBatch, Span, make_meta, make_page_table
 from leadline.engine.worker.requests import HeldRequest
 from leadline.engine.worker.sampler import Sampler, SampleSpan
+from leadline.kernels.attention import AttentionMeta
+from leadline.kernels.decoder import ChainStart, FusedMTP
 
 MIN_DRAFT_PROBABILITY = 0.25  # a draft less likely than this ends its chain
 CHAIN_AFTER_NORM = True
@@ -91,9 +93,10 @@ class Drafter:
                 previous_TD[begin] = self._hidden_before(request, start)
             begin += num_tokens
         self._mtp.write_latent(previous_TD, batch.token_ids_T, step)
-        ends_page = (batch.meta.positions_T + 1) % self._page_size == 0
-        pages = batch.meta.slots_T[ends_page] // self._page_size
-        self.page_hidden_PD[pages] = hidden_TD[ends_page]
+        last_ones = _page_ends(batch.meta, self._page_size)
+        if last_ones:
+            pages = batch.meta.slots_T[last_ones] // self._page_size
+            self.page_hidden_PD[pages] = hidden_TD[last_ones]
 
     def _hidden_before(self, request: HeldRequest, start: int) -> Tensor:
         """The hidden state of the token before position `start`, which is at least 1."""
@@ -124,6 +127,8 @@ class Drafter:
             position = len(row.request.token_ids) - 1
             row.num_drafts = min(row.num_drafts, capacity - position)
         live = [row for row in rows if row.num_drafts > 0]
+        if self._mtp.fused is not None and all(row.request.rules is None for row in live):
+            return self._propose_at_once(live, sampler, self._mtp.fused)
         hidden_BD = _stack_hidden(live)
         num_rows = num_passes = 0
         while live:
@@ -134,6 +139,27 @@ class Drafter:
             live = [live[i] for i in going_on]
         for _ in range(num_passes, least_passes):
             self._pass_without_rows()
+        return num_rows
+
+    def _propose_at_once(self, rows: list[DraftRow], sampler: Sampler, mtp: FusedMTP) -> int:
+        """`propose` in one call: no draft needs more of its request than a table has."""
+        if not rows:
+            return 0
+        requests = [row.request for row in rows]
+        start = ChainStart(
+            token_ids=[request.token_ids[-1] for request in requests],
+            positions=[len(request.token_ids) - 1 for request in requests],
+            nums_drafts=[row.num_drafts for row in rows],
+            hidden_BD=_stack_hidden(rows),
+            page_table=make_page_table([request.page_ids for request in requests]),
+            end_ids=[request.params.end_ids for request in requests],
+            sampling=sampler.make_batch([SampleSpan(request, ()) for request in requests]),
+            least_probability=MIN_DRAFT_PROBABILITY,
+            after_norm=CHAIN_AFTER_NORM,
+        )
+        drafts, num_rows = mtp.draft(start, self._memory.cache)
+        for request, ids in zip(requests, drafts, strict=True):
+            request.draft_ids = ids
         return num_rows
 
     def _pass_without_rows(self) -> None:
@@ -170,6 +196,17 @@ class Drafter:
             if len(row.request.draft_ids) < row.num_drafts and not is_last:
                 going_on.append(i)
         return normed_BD if CHAIN_AFTER_NORM else raw_BD, going_on
+
+
+def _page_ends(meta: AttentionMeta, page_size: int) -> list[int]:
+    """The tokens of a batch that are the last of their page."""
+    places: list[int] = []
+    begin = 0
+    for num_tokens, seq_len in zip(meta.query_lens, meta.seq_lens, strict=True):
+        first = page_size - 1 - (seq_len - num_tokens) % page_size
+        places += range(begin + first, begin + num_tokens, page_size)
+        begin += num_tokens
+    return places
 
 
 def _stack_hidden(rows: list[DraftRow]) -> Tensor:

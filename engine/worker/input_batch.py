@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from leadline.engine.worker.requests import LiveRow
 from leadline.kernels.attention import AttentionMeta
+
+Places = npt.NDArray[np.int64]
 
 
 @dataclass(slots=True)
@@ -58,21 +62,30 @@ def make_batch(rows: list[LiveRow], page_size: int) -> ForwardBatch:
 
 def make_meta(spans: Sequence[Span], page_size: int) -> AttentionMeta:
     """The attention's metadata of rows of new tokens; at least one row."""
-    positions: list[int] = []
-    slots: list[int] = []
-    for span in spans:
-        for position in range(span.start, span.start + span.num_tokens):
-            positions.append(position)
-            slots.append(span.page_ids[position // page_size] * page_size + position % page_size)
+    query_lens = [span.num_tokens for span in spans]
+    seq_lens = [span.start + span.num_tokens for span in spans]
+    page_table = make_page_table([span.page_ids for span in spans])
+    rows_T, positions_T = _places(query_lens, seq_lens)
+    pages_T = page_table.numpy()[rows_T, positions_T // page_size]
     return AttentionMeta(
-        query_lens=[span.num_tokens for span in spans],
-        seq_lens=[span.start + span.num_tokens for span in spans],
-        page_table=_page_table([span.page_ids for span in spans]),
-        slots_T=torch.tensor(slots),
-        positions_T=torch.tensor(positions),
+        query_lens=query_lens,
+        seq_lens=seq_lens,
+        page_table=page_table,
+        slots_T=torch.from_numpy(pages_T * page_size + positions_T % page_size),
+        positions_T=torch.from_numpy(positions_T),
     )
 
 
-def _page_table(tables: Sequence[Sequence[int]]) -> Tensor:
-    width = max(len(table) for table in tables)
-    return torch.tensor([[*table, *[0] * (width - len(table))] for table in tables])
+def _places(query_lens: list[int], seq_lens: list[int]) -> tuple[Places, Places]:
+    """Row and position of each new token."""
+    ends = np.cumsum(query_lens)
+    rows_T = np.repeat(np.arange(len(query_lens)), query_lens)
+    return rows_T, np.arange(ends[-1]) + (np.asarray(seq_lens) - ends)[rows_T]
+
+
+def make_page_table(tables: Sequence[Sequence[int]]) -> Tensor:
+    """int64 [B, max_pages] of at least one row, padded with 0."""
+    table_BP = np.zeros((len(tables), max(map(len, tables))), np.int64)
+    for row, page_ids in zip(table_BP, tables, strict=True):
+        row[: len(page_ids)] = page_ids
+    return torch.from_numpy(table_BP)

@@ -149,13 +149,14 @@ class ModelRunner:
         begin = 0
         for row in rows:
             results[row.index] = RowOutput(token_ids=[], num_verified=len(row.draft_ids))
-            results[row.index].prompt_logprobs = prompt_logprobs(
-                self._model,
-                self._kernels,
-                row,
-                hidden_TD[begin : begin + row.num_tokens],
-                self._vocab_size,
-            )
+            if row.request.params.num_prompt_logprobs is not None:
+                results[row.index].prompt_logprobs = prompt_logprobs(
+                    self._model,
+                    self._kernels,
+                    row,
+                    hidden_TD[begin : begin + row.num_tokens],
+                    self._vocab_size,
+                )
             begin += row.num_tokens
         self._sample(batch, hidden_TD, results)
         if self._drafter is not None:

@@ -15,7 +15,8 @@ _PARAMETERS = np.dtype(
         ("top_k", np.int64),
         ("top_p", np.float32),
         ("min_p", np.float32),
-        ("seed", np.uint64),
+        ("seed", np.int64),
+        ("cuts", np.bool_),
     ]
 )
 
@@ -34,13 +35,10 @@ class SamplingTable:
             self._rows = np.concatenate((self._rows, np.zeros(size, _PARAMETERS)))
             self._free = list(range(2 * size - 1, size - 1, -1))
         slot = self._free.pop()
-        self._rows[slot] = (
-            params.temperature,
-            params.top_k,
-            params.top_p,
-            params.min_p,
-            params.seed,
-        )
+        seed = params.seed - 2**64 if params.seed >= 2**63 else params.seed  # the same bits
+        cuts = params.top_k > 0 or params.top_p < 1 or params.min_p > 0
+        values = (params.temperature, params.top_k, params.top_p, params.min_p, seed, cuts)
+        self._rows[slot] = values
         return slot
 
     def release(self, slot: int) -> None:
@@ -50,15 +48,14 @@ class SamplingTable:
     def batch(self, slots: Sequence[int], positions: Sequence[int]) -> SamplingBatch:
         """Parameters of samples: for each its request's slot, and its position."""
         rows = self._rows[np.asarray(slots, np.int64)]
-        columns = {name: rows[name].copy() for name in _PARAMETERS.names or ()}
-        cuts = (columns["top_k"] > 0) | (columns["top_p"] < 1) | (columns["min_p"] > 0)
+        temperature = rows["temperature"].copy()
         return SamplingBatch(
-            temperature_B=torch.from_numpy(columns["temperature"]),
-            top_k_B=torch.from_numpy(columns["top_k"]),
-            top_p_B=torch.from_numpy(columns["top_p"]),
-            min_p_B=torch.from_numpy(columns["min_p"]),
-            seeds_B=torch.from_numpy(columns["seed"].view(np.int64)),
+            temperature_B=torch.from_numpy(temperature),
+            top_k_B=torch.from_numpy(rows["top_k"].copy()),
+            top_p_B=torch.from_numpy(rows["top_p"].copy()),
+            min_p_B=torch.from_numpy(rows["min_p"].copy()),
+            seeds_B=torch.from_numpy(rows["seed"].copy()),
             positions_B=torch.tensor(positions, dtype=torch.int64),
-            all_greedy=not columns["temperature"].any(),
-            no_cuts=not cuts.any(),
+            all_greedy=not temperature.any(),
+            no_cuts=not rows["cuts"].any(),
         )

@@ -6,8 +6,8 @@ import struct
 import torch
 from torch import Tensor
 
-from leadline.kernels.attention import AttentionMeta
 from leadline.kernels.decoder import DecoderStack, PagedStep
+from leadline.kernels.latent_cache import LatentCache
 from leadline.kernels.native.library import (
     FORMATS,
     FP8_FORMAT,
@@ -28,10 +28,17 @@ from leadline.kernels.parameters import (
 from leadline.kernels.types import RouterConfig
 
 _pack_whole = struct.Struct("=q").pack
-_pack_gain = struct.Struct("=Qq").pack
+pack_gain = struct.Struct("=Qq").pack
 _pack_head = struct.Struct("=Qqqq").pack
 _pack_stack = struct.Struct("=Qq Qq qqqqqqq qq ddd QQ").pack
 _pack_step = struct.Struct("=qq QQ QQ Qq Q qqqqq").pack
+PARTS = (
+    *("rms_norm", "add_rms_norm", "apply_rope", "linear", "linear_fp8", "swiglu"),
+    *("router_logits", "route", "permute", "grouped_mlp", "unpermute"),
+    *("write_latent", "mla_attention"),
+)
+"""The operations that a layer is made of."""
+UNKNOWN_TOKEN = 2
 _NO_WEIGHT, _NO_EXPERTS = bytes(64), bytes(312)
 
 
@@ -54,35 +61,28 @@ class NativeLayers:
 
     def run(self, x_TD: Tensor, step: PagedStep) -> tuple[Tensor, Tensor]:
         """See `FusedLayers.run`."""
-        packed_step, _kept = self._check(x_TD, step)
+        self.check(x_TD, step)
+        packed_step, _kept = pack_step(step)
         normed_TD, raw_TD = torch.empty((2, *x_TD.shape), dtype=x_TD.dtype)
         failed = library().run_stack(
-            self._pack(x_TD.dtype),
+            self.pack(x_TD.dtype),
             packed_step,
             x_TD.data_ptr(),
             normed_TD.data_ptr(),
             raw_TD.data_ptr(),
             torch.get_num_threads(),
         )
-        _raise_if(failed, step)
+        raise_if(failed, step)
         return normed_TD, raw_TD
 
-    def write(self, x_TD: Tensor, step: PagedStep) -> None:
-        """See `FusedLayers.write`."""
-        packed_step, _kept = self._check(x_TD, step)
-        failed = library().write_stack(
-            self._pack(x_TD.dtype), packed_step, x_TD.data_ptr(), torch.get_num_threads()
-        )
-        _raise_if(failed, step)
-
-    def _pack(self, dtype: torch.dtype) -> bytes:
+    def pack(self, dtype: torch.dtype) -> bytes:
         """The C struct `Stack` for hidden states of a dtype."""
         if dtype not in self._packed:
             stack = self._stack
             self._packed[dtype] = _pack_stack(
                 ctypes.addressof(self._layer_buffer),
                 len(stack.layers),
-                *_gain(stack.norm),
+                *gain(stack.norm),
                 FORMATS[dtype],
                 *self._sizes,
                 stack.first_layer,
@@ -95,24 +95,22 @@ class NativeLayers:
             )
         return self._packed[dtype]
 
-    def _check(self, x_TD: Tensor, step: PagedStep) -> tuple[bytes, tuple[Tensor, ...]]:
-        """The C struct `Step`, and the tensors that it points to."""
+    def check(self, x_TD: Tensor, step: PagedStep) -> None:
+        """Raises ValueError unless x has a row for each token of the step."""
         check_rows(x_TD)
-        meta, layers = step.meta, step.cache.layers
-        num_tokens = len(meta.positions_T)
+        num_tokens = len(step.meta.positions_T)
         if x_TD.shape != (num_tokens, self._hidden) or not x_TD.is_contiguous():
             raise ValueError(
                 f"x is {tuple(x_TD.shape)} with strides {x_TD.stride()}; planned were {num_tokens} "
                 f"tokens of {self._hidden} values"
             )
-        if self._stack.first_layer + len(self._stack.layers) > len(layers):
-            raise ValueError(f"a cache of {len(layers)} layers is too small")
-        return _pack_meta(meta, step)
+        if self._stack.first_layer + len(self._stack.layers) > len(step.cache.layers):
+            raise ValueError(f"a cache of {len(step.cache.layers)} layers is too small")
 
 
-def _pack_meta(meta: AttentionMeta, step: PagedStep) -> tuple[bytes, tuple[Tensor, ...]]:
-    first = step.cache.layers[0]
-    pages, page_size = first.pages, step.cache.page_size
+def pack_step(step: PagedStep) -> tuple[bytes, tuple[Tensor, ...]]:
+    """The C struct `Step`, and the tensors that it points to."""
+    meta, page_size = step.meta, step.cache.page_size
     table = meta.page_table.contiguous()
     width = table.shape[1] if table.ndim == 2 else 0
     longest = max(meta.seq_lens, default=0)
@@ -129,17 +127,34 @@ def _pack_meta(meta: AttentionMeta, step: PagedStep) -> tuple[bytes, tuple[Tenso
         lens.data_ptr() + lens.element_size() * len(meta.query_lens),
         table.data_ptr(),
         width,
-        pages.data_ptr(),
-        pages.nbytes,
-        step.cache.num_pages * page_size,
-        FORMATS.get(pages.dtype, FP8_FORMAT),
-        page_size,
-        first.layout.width,
+        *_pool(step.cache),
     )
     return packed, (table, lens, positions, slots)
 
 
-def _raise_if(failed: int, step: PagedStep) -> None:
+def pack_pool(cache: LatentCache, page_table: Tensor) -> bytes:
+    """The C struct `Step` of no tokens: pages, and the tables that say whose they are."""
+    return _pack_step(
+        *(0, 0, 0, 0, 0, 0), page_table.data_ptr(), page_table.shape[1], *_pool(cache)
+    )
+
+
+def _pool(cache: LatentCache) -> tuple[int, ...]:
+    first = cache.layers[0]
+    return (
+        first.pages.data_ptr(),
+        first.pages.nbytes,
+        cache.num_pages * cache.page_size,
+        FORMATS.get(first.pages.dtype, FP8_FORMAT),
+        cache.page_size,
+        first.layout.width,
+    )
+
+
+def raise_if(failed: int, step: PagedStep) -> None:
+    """Raises ValueError with what the library could not take."""
+    if failed == UNKNOWN_TOKEN:
+        raise ValueError("there is an id that is no token")
     if failed:
         slot = int(step.meta.slots_T.max())
         raise ValueError(f"slot {slot} is beyond the {step.cache.num_pages} pages")
@@ -153,9 +168,9 @@ def _pack_layer(weights: LayerWeights, router: RouterConfig, counts: Tensor | No
     else:
         experts, dense = _NO_EXPERTS, mlp
     return (
-        _pack_gain(*_gain(weights.input_layernorm))
+        pack_gain(*gain(weights.input_layernorm))
         + _pack_attention(weights.self_attn)
-        + _pack_gain(*_gain(weights.post_attention_layernorm))
+        + pack_gain(*gain(weights.post_attention_layernorm))
         + _pack_dense(dense)
         + experts
     )
@@ -163,21 +178,21 @@ def _pack_layer(weights: LayerWeights, router: RouterConfig, counts: Tensor | No
 
 def _pack_attention(weights: AttentionWeights) -> bytes:
     return (
-        _pack_projection(weights.q_a_proj)
-        + _pack_gain(*_gain(weights.q_a_layernorm))
-        + _pack_projection(weights.q_b_proj)
-        + _pack_projection(weights.kv_a_proj_with_mqa)
-        + _pack_gain(*_gain(weights.kv_a_layernorm))
+        pack_projection(weights.q_a_proj)
+        + pack_gain(*gain(weights.q_a_layernorm))
+        + pack_projection(weights.q_b_proj)
+        + pack_projection(weights.kv_a_proj_with_mqa)
+        + pack_gain(*gain(weights.kv_a_layernorm))
         + _pack_heads(weights.kv_b.w_uk_HNC)
         + _pack_heads(weights.kv_b.w_uv_HVC)
-        + _pack_projection(weights.o_proj)
+        + pack_projection(weights.o_proj)
     )
 
 
 def _pack_dense(weights: DenseWeights | None) -> bytes:
     if weights is None:
-        return _pack_projection(None) * 2
-    return _pack_projection(weights.gate_up) + _pack_projection(weights.down)
+        return pack_projection(None) * 2
+    return pack_projection(weights.gate_up) + pack_projection(weights.down)
 
 
 def _pack_experts(weights: MoEWeights, router: RouterConfig, counts: Tensor) -> bytes:
@@ -186,7 +201,7 @@ def _pack_experts(weights: MoEWeights, router: RouterConfig, counts: Tensor) -> 
         raise ValueError(f"bias is {tuple(bias.shape)} of {bias.dtype}, not of float32")
     gate_up, down = weights.gate_up_E2FD, weights.down_EDF
     return (
-        _pack_projection(weights.gate)
+        pack_projection(weights.gate)
         + _pack_whole(0 if bias is None else bias.data_ptr())
         + pack_router(router)
         + pack_stack(gate_up)
@@ -200,7 +215,8 @@ def _pack_experts(weights: MoEWeights, router: RouterConfig, counts: Tensor) -> 
     )
 
 
-def _pack_projection(weight: Weight | None) -> bytes:
+def pack_projection(weight: Weight | None) -> bytes:
+    """The C struct `Projection`."""
     if weight is None:
         return _NO_WEIGHT + _pack_whole(0)
     return pack_weight(weight) + _pack_whole(weight.shape[0])
@@ -212,7 +228,8 @@ def _pack_heads(weight_HXC: Tensor) -> bytes:
     return _pack_head(weight_HXC.data_ptr(), FORMATS[weight_HXC.dtype], head, row)
 
 
-def _gain(weight: Tensor | None) -> tuple[int, int]:
+def gain(weight: Tensor | None) -> tuple[int, int]:
+    """Place and format of a norm's weight, nothing for None."""
     if weight is None:
         return 0, 0
     check_columns(weight, "norm")

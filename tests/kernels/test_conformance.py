@@ -18,7 +18,7 @@ from leadline.kernels.testing import (
 
 TABLE = implementations()
 # These have tests of their own: below, test_attention.py, test_latent_cache.py, test_fused.py.
-WITH_A_CACHE = {"mla_attention", "read_latent", "write_latent", "fuse_layers"}
+WITH_A_CACHE = {"mla_attention", "read_latent", "write_latent", "fuse_layers", "fuse_mtp"}
 OTHERS = [
     pytest.param(operation, candidate, id=f"{operation}-{candidate.name}")
     for operation, candidates in TABLE.items()

@@ -104,7 +104,7 @@ OTHERS = (
 
 
 def test_every_operation_is_covered() -> None:
-    composed = {"fuse_layers"}  # of the others; see tests/engine/model/test_fused.py
+    composed = {"fuse_layers", "fuse_mtp"}  # of the others; see tests/engine/model/test_fused.py
     assert set(ROWWISE) | set(TOGETHER) | set(OTHERS) | composed == set(TABLE)
     assert all(TABLE.values()), "batch-invariant mode needs an implementation of each"
 

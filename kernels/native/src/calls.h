@@ -34,6 +34,14 @@ struct Attention {
   void* out;  // [T, H, V] in the query's format
 };
 
+// Python packs these pointers, eight bytes each; one value for each row.
+struct SamplingParameters {
+  const float* temperature;
+  const int64_t* top_k;
+  const float *top_p, *min_p;
+  const int64_t *seeds, *positions;
+};
+
 }  // namespace leadline
 
 LEADLINE_API int leadline_linear(const void* x, int32_t x_format, int64_t rows, int64_t x_stride,
@@ -65,3 +73,5 @@ LEADLINE_API int leadline_write_latent(const void* latents, int32_t format, int6
                                        int64_t rope_stride, int64_t rope, const int64_t* slots, int64_t num_slots,
                                        void* pages, int32_t page_format, int64_t width);
 LEADLINE_API int leadline_mla(const void* packed, int num_threads);
+LEADLINE_API int leadline_sample(const float* logits, const float* adjusted, int64_t rows, int64_t stride,
+                                 int64_t vocab, const void* packed, int32_t cuts, int64_t* ids, int num_threads);

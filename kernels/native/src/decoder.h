@@ -78,4 +78,37 @@ struct Step {
   int64_t layer_bytes, num_slots, page_format, page_size, width;
 };
 
+// What the multi-token prediction layer has beside its transformer layer (DeepSeek-V3, section 2.2).
+struct Pairing {
+  const void* embedding;  // [vocabulary, hidden], of the hidden states' format
+  int64_t vocabulary;
+  Gain enorm, hnorm;
+  Projection eh, head;
+};
+
+// Requests whose next tokens are to be drafted, B of them; each pass of the layer drafts one for all that go on.
+struct Chain {
+  int64_t num_rows;
+  const int64_t *tokens, *positions;  // [B] of the last known token
+  const int64_t* num_drafts;          // [B] at most
+  const void* hidden;                 // [B, hidden] of the token before
+  const int64_t *end_ids, *end_counts;  // tokens that end a request's text, request after request; [B]
+  const float* temperature;
+  const int64_t* top_k;
+  const float *top_p, *min_p;
+  const int64_t* seeds;
+  int64_t cuts;
+  double least_probability;  // a draft less likely than this ends its chain and is dropped
+  int64_t after_norm;        // whether a pass takes the last one's hidden state after the norm
+  int64_t most_drafts;
+  int64_t* drafts;  // out [B, most_drafts]
+  int64_t* counts;  // out [B]
+  int64_t* passes;  // out: rows of all passes together
+};
+
 }  // namespace leadline
+
+LEADLINE_API int leadline_run_stack(const leadline::Stack* stack, const leadline::Step* step, const void* x,
+                                    void* normed, void* raw, int num_threads);
+LEADLINE_API int leadline_write_stack(const leadline::Stack* stack, const leadline::Step* step, const void* x,
+                                      int num_threads);

@@ -3,18 +3,10 @@
 #include <cmath>
 #include <vector>
 
-#include "common.h"
+#include "calls.h"
 
 namespace leadline {
 namespace {
-
-// Python packs these pointers, eight bytes each; one value for each row.
-struct Parameters {
-  const float* temperature;
-  const int64_t* top_k;
-  const float *top_p, *min_p;
-  const int64_t *seeds, *positions;
-};
 
 constexpr int64_t kNanLogits = -1, kNoToken = -2;  // see kernels/sampling.py
 
@@ -61,7 +53,7 @@ void cut_top_p(std::vector<float>& values, float top_p) {
 }
 
 // One row, which has no NaN.
-int64_t sample_row(const float* logits, int64_t vocab, const Parameters& p, int64_t row, bool cuts) {
+int64_t sample_row(const float* logits, int64_t vocab, const SamplingParameters& p, int64_t row, bool cuts) {
   const float temperature = p.temperature[row];
   if (temperature == 0.0f) return best_of(logits, vocab);
   std::vector<float> values(vocab);
@@ -95,7 +87,7 @@ using namespace leadline;
 // ids[row] from `adjusted`, which is `logits` itself where nobody has rules.
 LEADLINE_API int leadline_sample(const float* logits, const float* adjusted, int64_t rows, int64_t stride,
                                  int64_t vocab, const void* packed, int32_t cuts, int64_t* ids, int num_threads) {
-  const Parameters parameters = *static_cast<const Parameters*>(packed);
+  const SamplingParameters parameters = *static_cast<const SamplingParameters*>(packed);
   share(rows, threads_for(rows * vocab * 40, num_threads), [&](int64_t row) {
     const float* values = adjusted + row * stride;
     if (has_nan(logits + row * stride, vocab)) {

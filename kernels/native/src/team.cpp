@@ -14,7 +14,10 @@ namespace leadline {
 namespace {
 
 constexpr int kMaxThreads = 256;
+using Clock = std::chrono::steady_clock;
 constexpr std::chrono::microseconds kPatience(20);  // before a thread without work sleeps
+constexpr std::chrono::microseconds kStall(300);  // more than this is no item's length but a neighbour's turn
+constexpr std::chrono::milliseconds kShortestRest(20), kLongestRest(320);  // of a team that was held up
 
 void pause() {
 #if defined(__x86_64__)
@@ -40,15 +43,29 @@ class Team {
       std::lock_guard<std::mutex> guard(mutex_);
       wake_.notify_all();
     }
+    const Clock::time_point started = Clock::now();
     work_on();
     open_.store(false);
-    for (int spins = 0; inside_.load() > 0; ++spins) {
-      if (spins < 1000) pause();
-      else std::this_thread::yield();
-    }
+    for (int spins = 0; spins < 1000 && inside_.load() > 0; ++spins) pause();
+    if (inside_.load() > 0) wait(started);
   }
 
+  // Whether the caller does better alone: a core is taken by somebody else, who holds up all that is shared.
+  bool rests() const { return resting_until_ != Clock::time_point() && Clock::now() < resting_until_; }
+
  private:
+  // Until the helpers are done. If that takes twice as long as all of the caller's own work, the system has given
+  // a helper's core to somebody else: the team rests, and longer each time that it is held up soon again.
+  void wait(Clock::time_point started) {
+    const Clock::time_point waiting = Clock::now();
+    while (inside_.load() > 0) std::this_thread::yield();
+    const Clock::time_point ended = Clock::now();
+    if (ended - waiting < kStall || ended - waiting < 2 * (waiting - started)) return;
+    const bool is_soon = ended < resting_until_ + 2 * rest_;
+    rest_ = !is_soon ? kShortestRest : rest_ < kLongestRest ? 2 * rest_ : kLongestRest;
+    resting_until_ = ended + rest_;
+  }
+
   // Starts threads until there are `wanted`, if the system lets us; returns how many there are to use.
   int hire(int wanted) {
     while (num_helpers_ < wanted && num_helpers_ < kMaxThreads) {
@@ -83,13 +100,13 @@ class Team {
   }
 
   uint64_t next_round(uint64_t seen) {
-    const auto until = std::chrono::steady_clock::now() + kPatience;
+    const auto until = Clock::now() + kPatience;
     do {
       for (int spins = 0; spins < 32; ++spins) {
         if (round_.load() != seen) return round_.load();
         pause();
       }
-    } while (std::chrono::steady_clock::now() < until);
+    } while (Clock::now() < until);
     std::unique_lock<std::mutex> lock(mutex_);
     sleeping_.fetch_add(1);
     wake_.wait(lock, [&] { return round_.load() != seen; });
@@ -101,6 +118,8 @@ class Team {
   void* context_ = nullptr;
   int64_t num_items_ = 0;
   int num_helpers_ = 0;
+  std::chrono::milliseconds rest_ = kShortestRest;
+  Clock::time_point resting_until_;
   std::atomic<int64_t> next_{0};
   std::atomic<int> places_{0}, inside_{0}, sleeping_{0};
   std::atomic<bool> open_{false};
@@ -131,7 +150,11 @@ void share(int64_t num_items, int num_threads, void (*work)(void*, int64_t), voi
     (void)registered;
     team = new Team;
   }
-  team->run(num_items, num_threads, work, context);
+  if (team->rests()) {
+    for (int64_t item = 0; item < num_items; ++item) work(context, item);
+  } else {
+    team->run(num_items, num_threads, work, context);
+  }
   busy.clear();
 }
 

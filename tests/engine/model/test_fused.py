@@ -51,7 +51,7 @@ class Twin:
     """One of two models with the same weights, and its pages."""
 
     def __init__(self, config: ModelConfig, tree: Any, cache_dtype: str, *, is_fused: bool) -> None:
-        overrides = {} if is_fused else {"fuse_layers": "reference"}
+        overrides = {} if is_fused else {"fuse_layers": "reference", "fuse_mtp": "reference"}
         kernels, choices = select_kernels(Platform(batch_invariant=True), overrides)
         assert choices[-1].chosen == ("native" if is_fused else "reference")
         self.model = DeepseekModel(config, tree, kernels, ParallelContext(), max_len=64)

@@ -211,11 +211,21 @@ def _is_over(so_far: Answer, params: SamplingParams) -> bool:
     return bool(ends and ends[-1]) or len(so_far.token_ids) == params.max_tokens
 
 
-@pytest.fixture(scope="session")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    path: Path = tmp_path_factory.mktemp("checkpoint")
+def _open_bench(path: Path, **overrides: str) -> Bench:
     config = write_checkpoint(path, tiny_v3() | {"vocab_size": VOCAB}, fmt="float32")
     tree = assemble(load_weights(Checkpoint.open(path), config).tensors, config, has_mtp=True)
-    kernels, _ = select_kernels(Platform(batch_invariant=True))
+    kernels, _ = select_kernels(Platform(batch_invariant=True), overrides)
     model = DeepseekModel(config, tree, kernels, ParallelContext(), max_len=64)
     return Bench(config, model, kernels)
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return _open_bench(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="session")
+def bench_in_parts(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """The same model, its layers run operation by operation."""
+    path = tmp_path_factory.mktemp("checkpoint")
+    return _open_bench(path, fuse_layers="reference", fuse_mtp="reference")
