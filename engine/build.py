@@ -136,6 +136,7 @@ def load_model(
         dtype=_DTYPES[config.dtype],
         dequantize=widens,
         with_mtp=config.speculative_tokens > 0,
+        mapped_experts=True,
         progress=show,
     )
     tree = assemble(weights, model_config, has_mtp=weights.has_mtp)

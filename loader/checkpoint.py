@@ -25,7 +25,7 @@ from leadline.loader.tensor_specs import (
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-_MAX_MAPPED_BYTES = 256 << 20
+_MAX_MAPPED_BYTES = 128 << 20
 _FP8 = "F8_E4M3"
 _FLOATS = ("F32", "BF16", "F16")
 _SCALES = ("F32", "F8_E8M0")
@@ -204,14 +204,21 @@ class Checkpoint:
         Raises:
             KeyError: no such tensor.
         """
-        view: Tensor = self._file(self.tensors[name].file).get_slice(name)[slices]
-        tensor = view.clone(memory_format=torch.contiguous_format)
-        del view
-        self._mapped_bytes += tensor.nbytes
+        return self.view(name, slices).clone(memory_format=torch.contiguous_format)
+
+    def view(self, name: str, slices: tuple[slice, ...]) -> Tensor:
+        """The same in the mapped file: for what copies it at once.
+
+        Raises:
+            KeyError: no such tensor.
+        """
+        stored = self.tensors[name]
         if self._mapped_bytes > _MAX_MAPPED_BYTES:  # what was read of a mapped file stays in memory
             self._open_files.clear()
             self._mapped_bytes = 0
-        return tensor
+        self._mapped_bytes += stored.slice_bytes(slices)
+        view: Tensor = self._file(stored.file).get_slice(name)[slices]
+        return view
 
     def _file(self, path: Path) -> Any:
         """The open file: its header is long, and is parsed seldom."""

@@ -12,7 +12,7 @@ from leadline.kernels.types import QuantTensor
 from leadline.loader.checkpoint import Checkpoint
 from leadline.loader.errors import CheckpointError
 from leadline.loader.model_config import ModelConfig
-from leadline.loader.sharding import ShardPlan, Slices, scale_slices
+from leadline.loader.sharding import ShardPlan, Slices, is_routed_expert, scale_slices
 from leadline.loader.tensor_specs import SCALE_SUFFIX, expected_tensors, mtp_prefix
 
 logger = logging.getLogger(__name__)
@@ -146,6 +146,7 @@ def open_weights(
     dtype: torch.dtype | None = None,
     dequantize: bool | Callable[[str], bool] = False,
     with_mtp: bool = True,
+    mapped_experts: bool = False,
     progress: Progress | None = None,
 ) -> StoredWeights:
     """Check a checkpoint against its config, and have the slices of this rank's plan at hand.
@@ -159,6 +160,8 @@ def open_weights(
         dequantize: turn FP8 weights into `dtype` (float32 if None): all, none, or those with such
             names.
         with_mtp: the MTP layer too, where there is one.
+        mapped_experts: routed experts' weights are views of the files where they need no change,
+            for a caller that copies them at once.
         progress: called after each tensor.
 
     Raises:
@@ -179,7 +182,7 @@ def open_weights(
     }
     widens = dequantize if callable(dequantize) else lambda name: bool(dequantize)
     weights = StoredWeights(
-        _Reader(checkpoint, dtype, dequantize=widens),
+        _Reader(checkpoint, dtype, dequantize=widens, mapped_experts=mapped_experts),
         needed,
         has_mtp=with_mtp and checkpoint.has_mtp(config),
         progress=progress,
@@ -197,8 +200,10 @@ class _Reader:
         dtype: torch.dtype | None,
         *,
         dequantize: Callable[[str], bool],
+        mapped_experts: bool,
     ) -> None:
         self._checkpoint = checkpoint
+        self._mapped_experts = mapped_experts
         self._dtype = dtype
         self._dequantize = dequantize
         self.num_bytes = 0
@@ -233,6 +238,8 @@ class _Reader:
         return data if self._dtype is None else data.to(self._dtype)
 
     def _fetch(self, name: str, slices: Slices) -> Tensor:
-        data = self._checkpoint.read(name, slices)
+        is_mapped = self._mapped_experts and is_routed_expert(name)
+        read = self._checkpoint.view if is_mapped else self._checkpoint.read
+        data = read(name, slices)
         self.num_bytes += data.numel() * data.element_size()
         return data

@@ -107,6 +107,18 @@ def _gate_up(tensors: Tensors, prefix: str) -> Weight:
     return _concat_rows(parts, _activation_dtype(tensors))
 
 
+def _stack_gate_up(tensors: Tensors, experts: list[str], dtype: torch.dtype) -> Weight:
+    """[E, 2F, D] of all experts, copied once."""
+    parts = [
+        tensors[f"{expert}.{part}_proj.weight"] for expert in experts for part in ("gate", "up")
+    ]
+    rows = _concat_rows(parts, dtype)
+    if not isinstance(rows, QuantTensor):
+        return rows.unflatten(0, (len(experts), -1))
+    data, scale = (part.unflatten(0, (len(experts), -1)) for part in (rows.data, rows.scale))
+    return QuantTensor(data, scale, rows.row_offset, rows.col_offset)
+
+
 def _mlp(tensors: Tensors, prefix: str) -> DenseWeights:
     return DenseWeights(_gate_up(tensors, prefix), tensors[f"{prefix}.down_proj.weight"])
 
@@ -119,7 +131,7 @@ def _moe(tensors: Tensors, prefix: str, config: ModelConfig) -> MoEWeights:
     return MoEWeights(
         gate=_plain(tensors, f"{prefix}.gate.weight").float(),
         e_score_correction_bias=_plain(tensors, bias_name) if config.has_correction_bias else None,
-        gate_up_E2FD=_stack([_gate_up(tensors, expert) for expert in experts], dtype),
+        gate_up_E2FD=_stack_gate_up(tensors, experts, dtype),
         down_EDF=_stack([tensors[f"{expert}.down_proj.weight"] for expert in experts], dtype),
         shared_experts=_mlp(tensors, f"{prefix}.shared_experts")
         if config.n_shared_experts
