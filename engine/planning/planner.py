@@ -191,6 +191,7 @@ def _with_drafts(wish: Wish, layout: Layout, num_drafts: int) -> Plan | Rejected
         layout,
         held=_HELD,
         cache_bytes=latent_bytes_per_layer(wish.model, wish.kv_cache_dtype),
+        overlaps=False,  # the engine has no two micro-batches
         host=wish.host,
         num_resident=wish.expert_gpu_count,
     )

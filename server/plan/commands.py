@@ -20,6 +20,8 @@ def serve_flags(plan: Plan) -> list[str]:
         flags += ["--data-parallel-size", str(layout.data_parallel_size)]
     if layout.expert_parallel:
         flags.append("--enable-expert-parallel")
+    elif layout.data_parallel_size > 1 and wish.model.n_routed_experts:
+        flags.append("--no-enable-expert-parallel")
     flags += ["--max-num-seqs", str(plan.expected.requests), "--kv-tokens", str(plan.kv_tokens)]
     if wish.kv_cache_dtype != "bfloat16":
         flags += ["--kv-cache-dtype", wish.kv_cache_dtype]

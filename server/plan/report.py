@@ -13,7 +13,7 @@ from leadline.server.plan.commands import helm_values, node_commands
 
 _CAUTION = (
     "Times are a closed-form model's, fitted to published units of other engines, most of which it "
-    "meets within 20 %: docs/planning.md. As theirs, two micro-batches overlap where that helps."
+    "meets within 20 %: docs/planning.md. Unlike theirs, no two micro-batches overlap."
 )
 
 
