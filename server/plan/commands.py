@@ -35,15 +35,13 @@ def serve_flags(plan: Plan) -> list[str]:
 
 
 def node_commands(plan: Plan, model: str, head: str = "NODE0") -> list[str]:
-    """The command of each node, the head's first."""
+    """The command of each node, the head's first; all nodes have a copy of `unit.key`."""
     command = ["leadline", "serve", model, *serve_flags(plan)]
     nodes = plan.layout.num_nodes
     if nodes == 1:
         return [shlex.join(command)]
-    return [
-        shlex.join([*command, "--nnodes", str(nodes), "--node-rank", str(rank), "--head", head])
-        for rank in range(nodes)
-    ]
+    unit = ["--nnodes", str(nodes), "--head", head, "--unit-key", "unit.key"]
+    return [shlex.join([*command, *unit, "--node-rank", str(rank)]) for rank in range(nodes)]
 
 
 def helm_values(plan: Plan, model: str) -> dict[str, Any]:

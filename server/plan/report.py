@@ -39,7 +39,13 @@ def print_report(console: Console, choice: Choice, model: str) -> None:
     console.print(_expected_table(plan))
     console.print(f"\n{_CAUTION}\n", soft_wrap=True)
     commands = node_commands(plan, model)
-    console.print("Command" if len(commands) == 1 else "Command of each node (NODE0 is the head)")
+    if len(commands) == 1:
+        console.print("Command")
+    else:
+        console.print(
+            "Command of each node; NODE0 is the head's address, and all have the same unit.key\n"
+            "(openssl rand -hex 32 > unit.key)"
+        )
     console.print()
     for command in commands:
         console.print(f"  {command}", soft_wrap=True)

@@ -29,7 +29,7 @@ def test_a_unit_of_four_nodes(capsys: pytest.CaptureFixture[str]) -> None:
     assert "routed experts" in out
     assert "8 of 256 a layer" in out
     lines = [line.strip() for line in out.splitlines() if "leadline serve" in line]
-    assert [shlex.split(line)[-3] for line in lines] == ["0", "1", "2", "3"]
+    assert [shlex.split(line)[-1] for line in lines] == ["0", "1", "2", "3"]
     assert all(line.startswith("leadline serve deepseek-ai/DeepSeek-V3 ") for line in lines)
 
 
