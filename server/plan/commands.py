@@ -40,7 +40,8 @@ def node_commands(plan: Plan, model: str, head: str = "NODE0") -> list[str]:
     nodes = plan.layout.num_nodes
     if nodes == 1:
         return [shlex.join(command)]
-    unit = ["--nnodes", str(nodes), "--head", head, "--unit-key", "unit.key"]
+    unit = ["--nnodes", str(nodes), "--head", head, "--node-interface", "eth0"]
+    unit += ["--unit-key", "unit.key"]
     return [shlex.join([*command, *unit, "--node-rank", str(rank)]) for rank in range(nodes)]
 
 

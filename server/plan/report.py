@@ -43,8 +43,8 @@ def print_report(console: Console, choice: Choice, model: str) -> None:
         console.print("Command")
     else:
         console.print(
-            "Command of each node; NODE0 is the head's address, and all have the same unit.key\n"
-            "(openssl rand -hex 32 > unit.key)"
+            "Command of each node; NODE0 is the head's address, eth0 their network, and all\n"
+            "have the same unit.key (openssl rand -hex 32 > unit.key)"
         )
     console.print()
     for command in commands:

@@ -85,6 +85,8 @@ def test_what_is_given_is_kept() -> None:
 def test_sizes_that_exclude_each_other() -> None:
     with pytest.raises(ConfigError, match="3 x 5 = 15, but there are 32 GPUs"):
         choose(wish(tensor_parallel_size=3, data_parallel_size=5))
+    with pytest.raises(ConfigError, match="not as many on each of 3 nodes"):
+        choose(wish(num_gpus=20))
     with pytest.raises(ConfigError, match="5 does not divide 32 GPUs"):
         choose(wish(tensor_parallel_size=5))
 
