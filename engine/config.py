@@ -284,13 +284,7 @@ def resolve(
         data_parallel_routing=config.data_parallel_routing,
         prefill_schedule_interval=config.prefill_schedule_interval,
     )
-    check_expert_device(
-        model,
-        device=facts.device,
-        num_ranks=unsettled.layout.num_ranks,
-        expert_device=config.expert_device,
-        expert_gpu_count=config.expert_gpu_count,
-    )
+    check_expert_device(config, model, device=facts.device, num_ranks=layout.num_ranks)
     needs = needs_of(unsettled, model)
     headroom = config.memory_headroom_gib
     size = settle_cache_size(

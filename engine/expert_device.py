@@ -1,25 +1,41 @@
 """Where routed experts are computed: `--expert-device` and `--expert-gpu-count`."""
 
+from typing import Protocol
+
 from leadline.engine.errors import ConfigError
 from leadline.loader.model_config import ModelConfig
 
 
+class AskedExperts(Protocol):
+    """What is read of `config.EngineConfig`, or of a command's flags."""
+
+    @property
+    def expert_device(self) -> str:
+        """`auto` for the model's own device, or `cpu`."""
+        ...
+
+    @property
+    def expert_gpu_count(self) -> int:
+        """Routed experts of each layer that stay on the device."""
+        ...
+
+
 def check_expert_device(
-    model: ModelConfig, *, device: str, num_ranks: int, expert_device: str, expert_gpu_count: int
+    asked: AskedExperts, model: ModelConfig, *, device: str, num_ranks: int
 ) -> None:
     """Refuse what has no effect or cannot be honoured.
 
     Args:
+        asked: where experts are to be.
         model: the checkpoint's config.
         device: of the model, `cpu` or `cuda`.
         num_ranks: of the unit.
-        expert_device: `auto` for the model's own, or `cpu`.
-        expert_gpu_count: routed experts of each layer that stay on the device.
 
     Raises:
         ConfigError: with what to do.
     """
-    if expert_device == "auto":
+    expert_gpu_count = asked.expert_gpu_count
+    if asked.expert_device == "auto":
         if expert_gpu_count:
             raise ConfigError(
                 "expert_gpu_count has no effect without expert_device cpu: all experts are on the "

@@ -144,6 +144,11 @@ def layouts(wish: Wish) -> Iterator[Layout]:
         ConfigError: sizes that were given exclude each other.
     """
     num = wish.num_gpus
+    nodes = -(-num // wish.ranks_per_node)
+    if num % nodes:
+        raise ConfigError(
+            f"{num} GPUs on nodes of {wish.ranks_per_node} are not as many on each of {nodes} nodes"
+        )
     tp, dp = wish.tensor_parallel_size, wish.data_parallel_size
     if tp is not None and dp is not None and tp * dp != num:
         raise ConfigError(
@@ -191,6 +196,7 @@ def _with_drafts(wish: Wish, layout: Layout, num_drafts: int) -> Plan | Rejected
         layout,
         held=_HELD,
         cache_bytes=latent_bytes_per_layer(wish.model, wish.kv_cache_dtype),
+        overlaps=False,  # the engine has no two micro-batches
         host=wish.host,
         num_resident=wish.expert_gpu_count,
     )

@@ -20,6 +20,8 @@ def serve_flags(plan: Plan) -> list[str]:
         flags += ["--data-parallel-size", str(layout.data_parallel_size)]
     if layout.expert_parallel:
         flags.append("--enable-expert-parallel")
+    elif layout.data_parallel_size > 1 and wish.model.n_routed_experts:
+        flags.append("--no-enable-expert-parallel")
     flags += ["--max-num-seqs", str(plan.expected.requests), "--kv-tokens", str(plan.kv_tokens)]
     if wish.kv_cache_dtype != "bfloat16":
         flags += ["--kv-cache-dtype", wish.kv_cache_dtype]
@@ -33,15 +35,14 @@ def serve_flags(plan: Plan) -> list[str]:
 
 
 def node_commands(plan: Plan, model: str, head: str = "NODE0") -> list[str]:
-    """The command of each node, the head's first."""
+    """The command of each node, the head's first; all nodes have a copy of `unit.key`."""
     command = ["leadline", "serve", model, *serve_flags(plan)]
     nodes = plan.layout.num_nodes
     if nodes == 1:
         return [shlex.join(command)]
-    return [
-        shlex.join([*command, "--nnodes", str(nodes), "--node-rank", str(rank), "--head", head])
-        for rank in range(nodes)
-    ]
+    unit = ["--nnodes", str(nodes), "--head", head, "--node-interface", "eth0"]
+    unit += ["--unit-key", "unit.key"]
+    return [shlex.join([*command, *unit, "--node-rank", str(rank)]) for rank in range(nodes)]
 
 
 def helm_values(plan: Plan, model: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from leadline.server.plan.commands import helm_values, node_commands
 
 _CAUTION = (
     "Times are a closed-form model's, fitted to published units of other engines, most of which it "
-    "meets within 20 %: docs/planning.md. As theirs, two micro-batches overlap where that helps."
+    "meets within 20 %: docs/planning.md. Unlike theirs, no two micro-batches overlap."
 )
 
 
@@ -39,7 +39,13 @@ def print_report(console: Console, choice: Choice, model: str) -> None:
     console.print(_expected_table(plan))
     console.print(f"\n{_CAUTION}\n", soft_wrap=True)
     commands = node_commands(plan, model)
-    console.print("Command" if len(commands) == 1 else "Command of each node (NODE0 is the head)")
+    if len(commands) == 1:
+        console.print("Command")
+    else:
+        console.print(
+            "Command of each node; NODE0 is the head's address, eth0 their network, and all\n"
+            "have the same unit.key (openssl rand -hex 32 > unit.key)"
+        )
     console.print()
     for command in commands:
         console.print(f"  {command}", soft_wrap=True)

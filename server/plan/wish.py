@@ -70,13 +70,7 @@ def _check(args: argparse.Namespace, model: ModelConfig) -> None:
     if drafts is not None and drafts > most:
         why = "" if most else ": the model has no MTP layer"
         raise ConfigError(f"speculative_tokens is {drafts}; allowed in a plan: 0 to {most}{why}")
-    check_expert_device(
-        model,
-        device="cuda",
-        num_ranks=args.gpus[0],
-        expert_device=args.expert_device,
-        expert_gpu_count=args.expert_gpu_count,
-    )
+    check_expert_device(args, model, device="cuda", num_ranks=args.gpus[0])
     if args.enable_expert_parallel and (args.gpus[0] == 1 or not model.n_routed_experts):
         raise ConfigError(
             "enable_expert_parallel takes more than one GPU and a model with experts; leave it out"

@@ -7,8 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from leadline.engine.config import resolve
+from leadline.engine.memory_needs import needs_of
+from leadline.engine.platform_facts import PlatformFacts
+from leadline.loader.family import find_config
 from leadline.loader.synthetic import tiny_v3
-from leadline.server.cli import main
+from leadline.server.cli import main, make_parser
+from leadline.server.settings import settings_from
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,9 +27,9 @@ def test_a_unit_of_four_nodes(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "deepseek-v3", "--gpus", "32xH800", "--itl-ms", "50")
     assert status == 0
     assert "routed experts" in out
-    assert "9 of 256 a layer" in out
+    assert "8 of 256 a layer" in out
     lines = [line.strip() for line in out.splitlines() if "leadline serve" in line]
-    assert [shlex.split(line)[-3] for line in lines] == ["0", "1", "2", "3"]
+    assert [shlex.split(line)[-1] for line in lines] == ["0", "1", "2", "3"]
     assert all(line.startswith("leadline serve deepseek-ai/DeepSeek-V3 ") for line in lines)
 
 
@@ -43,12 +48,43 @@ def test_json_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_command_of_one_gpu_is_one_that_serve_knows(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from leadline.server.cli import make_parser
-
     _, out, _ = run(capsys, "deepseek-v2-lite", "--gpus", "1xH200", "--json")
     (command,) = json.loads(out)["commands"]
     args = make_parser().parse_args(shlex.split(command)[1:])
     assert args.model == "deepseek-ai/DeepSeek-V2-Lite"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("deepseek-v3", "--gpus", "8xH200", "--itl-ms", "60"),
+        ("deepseek-v3", "--gpus", "8xH200", "--no-enable-expert-parallel"),
+        ("deepseek-v3", "--gpus", "8xB200", "--tensor-parallel-size", "8"),
+        ("kimi-k2-instruct", "--gpus", "8xB200", "--kv-cache-dtype", "fp8"),
+    ],
+)
+def test_a_server_of_the_printed_command_has_that_layout(
+    argv: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command's flags are parsed and settled by the server's own code."""
+    _, out, _ = run(capsys, *argv, "--json")
+    plan = json.loads(out)
+    (command,) = plan["commands"]
+    args = make_parser().parse_args(shlex.split(command)[1:])
+    asked = settings_from(args).engine
+    memory = PlatformFacts(device="cuda", num_cores=96, available_bytes=8 * 200 * 2**30)
+    resolved, _ = resolve(asked, find_config(args.model), memory, model_path="/model")
+    layout = plan["layout"]
+    assert resolved.tensor_parallel_size == layout["tensor_parallel_size"]
+    assert resolved.data_parallel_size == layout["data_parallel_size"]
+    assert resolved.enable_expert_parallel == layout["expert_parallel"]
+    assert resolved.num_pages * resolved.page_size == plan["kv_tokens"]
+    assert resolved.speculative_tokens == plan["num_drafts"]
+    weights = {
+        part.name: part.num_bytes for part in needs_of(resolved, find_config(argv[0])).weights()
+    }
+    planned = {part["name"]: part["num_bytes"] for part in plan["memory"]}
+    assert weights.items() <= planned.items()
 
 
 def test_helm_values_are_values_of_the_chart(capsys: pytest.CaptureFixture[str]) -> None:
