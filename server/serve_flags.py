@@ -20,11 +20,6 @@ COMMON = {
         "kv_tokens",
         "max_queued_requests",
     ),
-    "several ranks": (
-        "tensor_parallel_size",
-        "data_parallel_size",
-        "enable_expert_parallel",
-    ),
     "server": (
         "host",
         "port",
@@ -40,7 +35,6 @@ examples:
   leadline serve                                   the built-in model, on port 8000
   leadline serve deepseek-ai/DeepSeek-V2-Lite --preset latency
   leadline serve /models/r1 --host 0.0.0.0 --api-key @keys.txt --config serve.yaml
-  leadline serve /models/r1 --data-parallel-size 8   eight ranks that share the experts
   leadline config --preset laptop > serve.yaml     all settings, as a file to edit"""
 NUMBERS = (
     "Numbers may end in k, m or g (thousands, millions, billions) or in K, M or G (powers of 1024)."
