@@ -96,9 +96,7 @@ class EngineConfig:
         "log-probabilities of the model's logits, or of those that are sampled from",
         choices=("raw", "processed"),
     )
-    seed: int | None = _option(
-        None, "source of the seeds of requests that give none (default: drawn at start)"
-    )
+    seed: int | None = _option(None, "for requests that give none (default: drawn at start)")
     num_threads: int | None = _option(None, "CPU threads of the model (default: one a core)")
     dtype: str = _option(
         "auto", "number format of activations", choices=("auto", "float32", "bfloat16")
@@ -223,16 +221,13 @@ class ResolvedConfig(msgspec.Struct, frozen=True, kw_only=True):
 def resolve(
     config: EngineConfig, model: ModelConfig, facts: PlatformFacts, *, model_path: str
 ) -> tuple[ResolvedConfig, list[ConfigLine]]:
-    """Settle every open choice for a model on a machine.
+    """Settle every open choice for a model on a machine; tell each value with its reason.
 
     Args:
         config: what the user asked for.
         model: the checkpoint's own config.
         facts: the machine, before the weights are loaded.
         model_path: the checkpoint's directory.
-
-    Returns:
-        The resolved config, and a line for each value with the reason for it.
 
     Raises:
         ConfigError: a value out of range, or one that this model or machine cannot honour.
