@@ -240,10 +240,9 @@ def memory_lines(
     config: ResolvedConfig, loaded: LoadedModel, runner: ModelRunner
 ) -> list[tuple[str, str]]:
     """What was loaded, and what all of it takes, for the start-up table."""
-    num_tokens = config.num_pages * config.page_size
     pool = (
-        f"{config.num_pages} pages of {config.page_size}: {num_tokens} tokens, "
-        f"{config.kv_cache_dtype}, {runner.num_cache_bytes / 2**20:.0f} MiB"
+        f"{config.num_pages} pages of {config.page_size}: {config.num_pages * config.page_size} "
+        f"tokens, {config.kv_cache_dtype}, {runner.num_cache_bytes / 2**20:.0f} MiB"
     )
     lines = [*loaded.summary, ("latent cache", pool)]
     if runner.num_hidden_bytes:

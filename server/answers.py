@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from leadline.engine.request import FinishReason as EngineFinishReason
-from leadline.server.choice_text import Delta, TokenInText
+from leadline.server.delta import Delta, TokenInText
 from leadline.server.dialects.events import CallArguments, CallBegin, ReasoningText
 from leadline.server.disconnect import run_until_disconnect
 from leadline.server.generation import Generation

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from leadline.server.body_writer import BodyWriter
-from leadline.server.choice_text import Delta, TokenInText, moved
+from leadline.server.delta import Delta, TokenInText, moved
 from leadline.server.dialects.events import (
     CallArguments,
     CallBegin,

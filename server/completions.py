@@ -7,9 +7,9 @@ from starlette.types import ASGIApp
 
 from leadline.server.answers import Answer, whole_answer
 from leadline.server.caller import caller_of
-from leadline.server.choice_text import moved
 from leadline.server.chunk_frames import TEXT_FORMAT, chunk_stream
 from leadline.server.completion_types import CompletionRequest
+from leadline.server.delta import moved
 from leadline.server.generation import Generation
 from leadline.server.make_generation import make_generation
 from leadline.server.prompts import encode_text, truncated

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 from leadline.server.answers import Answer, whole_answer
 from leadline.server.caller import caller_of
-from leadline.server.choice_text import Delta
+from leadline.server.delta import Delta
 from leadline.server.generate_types import GenerateRequest
 from leadline.server.generation import Generation
 from leadline.server.json_line import encode_line

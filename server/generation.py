@@ -17,7 +17,8 @@ from leadline.engine.request import (
 )
 from leadline.server.answer_parts import AnswerParts
 from leadline.server.body_writer import BodyWriter
-from leadline.server.choice_text import ChoiceText, Delta, TokenInText
+from leadline.server.choice_text import ChoiceText
+from leadline.server.delta import Delta, TokenInText
 from leadline.server.dialects.events import CallBegin, ReasoningText
 from leadline.server.dialects.reading import Reading
 from leadline.server.draft_flags import split_at_drafts

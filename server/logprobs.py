@@ -6,7 +6,7 @@ from typing import Any
 
 from leadline.engine.request import TokenLogprobs
 from leadline.loader.tokenizer import Tokenizer
-from leadline.server.choice_text import TokenInText
+from leadline.server.delta import TokenInText
 from leadline.server.detokenizer import Detokenizer
 from leadline.server.json_line import encode_line
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from leadline.server.choice_text import Delta
+from leadline.server.delta import Delta
 
 _MAX_UNREAD_DELTAS = 16  # a choice; what comes after them waits in the engine's client
 

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from leadline.engine.errors import ConfigError
+from leadline.engine.expert_balance.slots import slots_per_rank
 
 EMPTY = -1
 """A slot that holds no expert: its rank is dead."""
@@ -91,29 +91,6 @@ class ExpertMap(msgspec.Struct, frozen=True):
         slot_loads = np.where(is_held, shares[slots], 0.0)
         loads: NDArray[np.float64] = slot_loads.reshape(self.num_ranks, -1).sum(axis=1)
         return loads
-
-
-def slots_per_rank(num_experts: int, num_ranks: int, num_redundant: int = 0) -> int:
-    """Experts that each rank holds.
-
-    Raises:
-        ConfigError: they cannot be spread evenly, or a rank would hold an expert twice.
-    """
-    num_slots = num_experts + num_redundant
-    width, rest = divmod(num_slots, num_ranks)
-    if rest:
-        fitting = num_redundant + num_ranks - rest
-        raise ConfigError(
-            f"{num_experts} experts and {num_redundant} redundant ones cannot be spread evenly "
-            f"over {num_ranks} ranks; allowed: --num-redundant-experts {fitting}, or "
-            f"{num_ranks} more or less"
-        )
-    if not 0 < width <= num_experts:
-        raise ConfigError(
-            f"{num_redundant} redundant experts give each of {num_ranks} ranks {width} slots; "
-            f"allowed: 1 to {num_experts}, the number of experts"
-        )
-    return width
 
 
 def initial_map(num_experts: int, num_ranks: int, num_redundant: int = 0) -> ExpertMap:

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from leadline.engine.config_lines import ConfigLine
 from leadline.engine.errors import ConfigError
-from leadline.engine.expert_balance.expert_map import slots_per_rank
+from leadline.engine.expert_balance.slots import slots_per_rank
 from leadline.engine.parallel.layout import ParallelLayout
 
 DEFAULT_BALANCE_STEPS = 1000

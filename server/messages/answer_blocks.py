@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 from pydantic_core import from_json, to_json
 
-from leadline.server.choice_text import Delta
+from leadline.server.delta import Delta
 from leadline.server.dialects.events import (
     CallArguments,
     CallBegin,

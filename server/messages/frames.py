@@ -5,7 +5,7 @@ from contextlib import aclosing
 from typing import Any
 
 from leadline.server.body_writer import BodyWriter
-from leadline.server.choice_text import Delta
+from leadline.server.delta import Delta
 from leadline.server.dialects.events import ContentText, TextKind
 from leadline.server.generation import Generation
 from leadline.server.json_line import encode_line

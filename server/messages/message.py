@@ -6,7 +6,7 @@ from typing import Any, Literal
 import msgspec
 
 from leadline.engine.request import FinishReason
-from leadline.server.choice_text import Delta
+from leadline.server.delta import Delta
 from leadline.server.generation import Generation
 from leadline.server.messages.answer_blocks import Block, BlockCollector, BlockWriter
 from leadline.server.usage import Usage

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from leadline.engine.request import FinishReason
-from leadline.server.choice_text import Delta, TokenInText
+from leadline.server.delta import Delta, TokenInText
 from leadline.server.dialects.events import (
     CallArguments,
     CallBegin,

@@ -10,7 +10,8 @@ import atheris
 
 with atheris.instrument_imports(include=["leadline"]):
     from leadline.engine.request import FinishReason, RequestOutput, TokenLogprobs
-    from leadline.server.choice_text import ChoiceText, Delta, TextRules
+    from leadline.server.choice_text import ChoiceText, TextRules
+    from leadline.server.delta import Delta
     from leadline.server.dialects.dialect import Form, Mark
     from leadline.server.dialects.events import merge
     from leadline.server.dialects.reader import AnswerReader

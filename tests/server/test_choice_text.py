@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leadline.engine.request import FinishReason, RequestOutput, ThinkingLimit, TokenLogprobs
-from leadline.server.choice_text import ChoiceText, Delta, TokenInText
+from leadline.server.choice_text import ChoiceText
+from leadline.server.delta import Delta, TokenInText
 from leadline.server.text_rules import TextRules
 from leadline.server.thinking import ThinkingCounter
 

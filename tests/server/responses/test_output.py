@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leadline.engine.request import FinishReason
-from leadline.server.choice_text import Delta
+from leadline.server.delta import Delta
 from leadline.server.dialects.events import (
     CallArguments,
     CallBegin,
