@@ -268,7 +268,7 @@ def test_the_table_of_kernels(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["operation", "chosen", "formats", "rejected"]
     rows = {line.split()[0]: line for line in lines[1:]}
-    assert rows["process_logits"].split() == ["process_logits", "reference"]
+    assert rows["count_accepted"].split() == ["count_accepted", "reference"]
     assert "triton: needs a CUDA device, not cpu" in rows["route"]
 
 
