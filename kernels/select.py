@@ -9,10 +9,13 @@ from leadline.kernels.native import cache as native_cache
 from leadline.kernels.native import decoder as native_decoder
 from leadline.kernels.native import library
 from leadline.kernels.native import linear as native_linear
+from leadline.kernels.native import logprobs as native_logprobs
+from leadline.kernels.native import merge as native_merge
 from leadline.kernels.native import mla as native_mla
 from leadline.kernels.native import moe as native_moe
 from leadline.kernels.native import mtp as native_mtp
 from leadline.kernels.native import norm as native_norm
+from leadline.kernels.native import quant as native_quant
 from leadline.kernels.native import rope as native_rope
 from leadline.kernels.native import routing as native_routing
 from leadline.kernels.native import sampling as native_sampling
@@ -179,7 +182,7 @@ def _for_any_device() -> dict[str, list[Implementation]]:
             _reference(linear.linear_fp8, batch_invariant=False, formats=fp8_formats),
             _tiled(tiled.linear_fp8_tiled, formats=fp8_formats),
         ],
-        "quantize_fp8": [_reference(quant.quantize_fp8)],
+        "quantize_fp8": [_native(native_quant.quantize_fp8), _reference(quant.quantize_fp8)],
         "swiglu": [_native(native_moe.swiglu), _reference(moe.swiglu)],
         "vocab_logits": [
             _native(native_linear.vocab_logits),
@@ -200,19 +203,28 @@ def _for_any_device() -> dict[str, list[Implementation]]:
         ],
         "unpermute": [_native(native_routing.unpermute), _reference(moe.unpermute)],
         "write_latent": [_native(native_cache.write_latent), _reference(cache.write_latent)],
-        "read_latent": [_reference(cache.read_latent)],
-        "merge_attention": [_reference(mla.merge_attention)],
+        "read_latent": [_native(native_cache.read_latent), _reference(cache.read_latent)],
+        "merge_attention": [
+            _native(native_merge.merge_attention),
+            _reference(mla.merge_attention),
+        ],
         "mla_attention": [
             _native(native_mla.NativeMLA),
             _reference(mla.ReferenceMLA, batch_invariant=False),
             _tiled(mla_tiled.TiledMLA),
         ],
-        "process_logits": [_reference(logits.process_logits)],
+        "process_logits": [
+            _native(native_sampling.process_logits),
+            _reference(logits.process_logits),
+        ],
         "sample": [_native(native_sampling.sample), _reference(sample.sample)],
         "sample_shard": [_reference(sample.sample_shard)],
         "merge_shards": [_reference(sample.merge_shards)],
         "count_accepted": [_reference(drafts.count_accepted)],
-        "token_logprobs": [_reference(logprobs.token_logprobs)],
+        "token_logprobs": [
+            _native(native_logprobs.token_logprobs),
+            _reference(logprobs.token_logprobs),
+        ],
         "fuse_layers": [
             replace(_native(native_decoder.NativeLayers), parts=native_decoder.PARTS),
             _reference(one_by_one),

@@ -1,5 +1,6 @@
-"""New entries of the paged latent cache."""
+"""Entries of the paged latent cache, written and read."""
 
+import torch
 from torch import Tensor
 
 from leadline.kernels.latent_cache import LatentCacheLayer
@@ -40,3 +41,31 @@ def write_latent(
     )
     if failed:
         raise ValueError(f"slot {int(slots_T.max())} is beyond the {len(pages)} pages")
+
+
+def read_latent(cache: LatentCacheLayer, page_ids: Tensor) -> Tensor:
+    """See `api.ReadLatent`."""
+    pages, layout = cache.pages, cache.layout
+    if not pages.is_contiguous():
+        raise ValueError(f"pages have strides {pages.stride()}: they have to be contiguous")
+    if page_ids.dtype != torch.int64:
+        raise ValueError(f"page ids are {page_ids.dtype}, not int64")
+    page_ids = page_ids.contiguous()
+    columns = layout.kv_lora_rank + layout.qk_rope_head_dim
+    entries = torch.empty(len(page_ids), pages.shape[1], columns)
+    failed = library().read_latent(
+        pages.data_ptr(),
+        FORMATS.get(pages.dtype, FP8_FORMAT),
+        pages.shape[0],
+        pages.shape[1],
+        layout.width,
+        layout.kv_lora_rank,
+        layout.qk_rope_head_dim,
+        page_ids.data_ptr(),
+        len(page_ids),
+        entries.data_ptr(),
+        torch.get_num_threads(),
+    )
+    if failed:
+        raise ValueError(f"pages {page_ids.tolist()} are not all among the {len(pages)} that exist")
+    return entries

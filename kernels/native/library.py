@@ -39,6 +39,20 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
         *(*_ROWS, _INT, _POINTER, _INT, _INT),
         *(_POINTER, _INT, _POINTER, _FORMAT, _INT),
     ),
+    "read_latent": (
+        *(_POINTER, _FORMAT, _INT, _INT, _INT, _INT, _INT),
+        *(_POINTER, _INT, _POINTER, _THREADS),
+    ),
+    "quantize_fp8": (*_ROWS, _INT, _FORMAT, _POINTER, _POINTER, _THREADS),
+    "merge_attention": (*([_POINTER] * 4), _INT, _INT, _POINTER, _POINTER, _THREADS),
+    "process_logits": (
+        *(_POINTER, _INT, _INT, _INT, _PACKED, _FORMAT),
+        *(_POINTER, _POINTER, _THREADS),
+    ),
+    "token_logprobs": (
+        *(_POINTER, _INT, _INT, _INT, _POINTER, _INT),
+        *(_POINTER, _POINTER, _POINTER, _POINTER, _THREADS),
+    ),
     "mla": (_PACKED, _THREADS),
     "run_stack": (_PACKED, _PACKED, _POINTER, _POINTER, _POINTER, _THREADS),
     "run_mtp": (*(_PACKED, _PACKED, _PACKED), *(_POINTER,) * 4, _THREADS),

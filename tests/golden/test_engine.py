@@ -259,7 +259,7 @@ def test_a_unit_of_processes(
         enable_expert_parallel=True,
         prefix_caching=True,
         speculative_tokens=depth,
-        num_pages=44,
+        num_pages=30,
         max_num_seqs=12,
         max_num_batched_tokens=40,
     )

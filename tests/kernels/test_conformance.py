@@ -26,6 +26,7 @@ OTHERS = [
     if candidate.name != "reference" and operation not in WITH_A_CACHE
 ]
 ATTENTIONS = [c for c in TABLE["mla_attention"] if c.reject(Platform()) is None]
+READERS = [c for c in TABLE["read_latent"] if c.reject(Platform()) is None]
 WRITERS = [c for c in TABLE["write_latent"] if c.reject(Platform()) is None]
 ROWS = [(0, 5), (70, 1), (16, 16), (3, 40), (31, 2), (0, 1), (200, 33)]
 
@@ -124,3 +125,18 @@ def test_a_slot_that_there_is_not_is_refused(candidate: Implementation) -> None:
     cache = LatentCacheLayer(torch.zeros(2, 4, layout.width), layout)
     with pytest.raises((ValueError, IndexError)):
         candidate.function(cache, torch.ones(2, 8), torch.ones(2, 2), torch.tensor([0, 8]))
+
+
+@pytest.mark.parametrize("candidate", READERS, ids=lambda c: c.name)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "fp8"])
+def test_read_pages_are_exactly_the_reference(candidate: Implementation, dtype: str) -> None:
+    layout = LatentLayout(160, 16, dtype)
+    cache = LatentCacheLayer(torch.zeros(8, 8, layout.width, dtype=layout.torch_dtype), layout)
+    slots = torch.randperm(64)[:50]
+    reference("write_latent").function(cache, torch.randn(50, 160), torch.randn(50, 16), slots)
+    for page_ids in ([], [3], [7, 0, 7, 5]):
+        wanted = torch.tensor(page_ids, dtype=torch.int64)
+        expected = reference("read_latent").function(cache, wanted)
+        assert torch.equal(candidate.function(cache, wanted), expected)
+    with pytest.raises((ValueError, IndexError)):
+        candidate.function(cache, torch.tensor([0, 8]))

@@ -95,6 +95,43 @@ def test_threads_change_no_bit(fmt: str, num_rows: int, n: int, k: int) -> None:
         assert same_bits(linear(x, weight), torch.cat(alone))
 
 
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize(("num_rows", "n", "k"), [(97, 70, 300), (130, 37, 1025), (200, 19, 2100)])
+def test_many_rows_of_deep_weights(fmt: str, level: str, num_rows: int, n: int, k: int) -> None:
+    """Rows in groups and columns in parts, on one thread or two; each row is as it is alone."""
+    library.library().limit_instructions(LEVELS[level])
+    x, weight = torch.randn(num_rows, k), weight_of(fmt, n, k)
+    y = linear(x, weight)
+    assert relative_error(y, x.double() @ exact(weight).T) < FLOAT32_TOLERANCE
+    for row in range(0, num_rows, 7):
+        assert same_bits(linear(x[row : row + 1], weight), y[row : row + 1])
+    torch.set_num_threads(2)
+    assert same_bits(linear(x, weight), y)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("column", [16, 77])
+@pytest.mark.parametrize("num_rows", [1, 9, 100])
+def test_deep_weights_cut_inside_their_blocks(num_rows: int, column: int, level: str) -> None:
+    library.library().limit_instructions(LEVELS[level])
+    whole = random_quant(300, 2300)
+    cut = QuantTensor(whole.data[5:60, column : column + 2100], whole.scale, 5, column)
+    x = torch.randn(num_rows, 2100)
+    expected = whole.dequantize()[5:60, column : column + 2100].contiguous()
+    assert same_bits(linear(x, cut), linear(x, expected))
+
+
+def test_an_expert_with_many_rows_has_them_as_they_are_alone() -> None:
+    counts = torch.tensor([2, 0, 150])
+    weights = random_quant(3, 2 * 72, 1100), random_quant(3, 1100, 72)
+    x = torch.randn(152, 1100)
+    y = grouped_mlp(x, counts, *weights)
+    for row in (0, 2, 98, 151):
+        alone = torch.tensor([1, 0, 0] if row < 2 else [0, 0, 1])
+        assert same_bits(grouped_mlp(x[row : row + 1], alone, *weights), y[row : row + 1])
+
+
 @pytest.mark.parametrize("num_rows", [1, 6, 7])
 def test_fp8_has_the_bits_of_its_dequantised_weight(num_rows: int) -> None:
     """So that holding weights as they are stored changes no text."""

@@ -1,46 +1,13 @@
-// New entries of the paged latent cache; its formats are those of latent_cache.py.
-#include <cmath>
+// Entries of the paged latent cache, written and read; its formats are those of latent_cache.py.
 #include <cstring>
 
 #include "calls.h"
+#include "fp8_groups.h"
 
 namespace leadline {
 namespace {
 
 thread_local Scratch buffers;
-
-// To e4m3, to the nearest even; the value is within +-448 or NaN.
-uint8_t to_fp8(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof(bits));
-  const uint8_t sign = static_cast<uint8_t>(bits >> 24 & 0x80);
-  bits &= 0x7FFFFFFF;
-  if (bits > 0x7F800000) return sign | 0x7F;
-  if (bits < 0x3C800000) {  // below 2^-6: a multiple of 2^-9
-    return sign | static_cast<uint8_t>(std::nearbyint(std::fabs(value) * 512.0f));
-  }
-  bits += 0x7FFFF + (bits >> 20 & 1);
-  return sign | static_cast<uint8_t>((bits >> 20) - (120u << 3));
-}
-
-void write_fp8_group(const float* values, int64_t count, uint8_t* entry, uint8_t* scale_bytes) {
-  float largest = 0.0f;
-  bool nan = false;
-  for (int64_t k = 0; k < count; ++k) {
-    nan |= values[k] != values[k];
-    largest = std::fabs(values[k]) > largest ? std::fabs(values[k]) : largest;
-  }
-  float scale = largest / 448.0f;
-  if (nan) scale = __builtin_nanf("");
-  if (scale == 0.0f) scale = 1.0f;
-  std::memcpy(scale_bytes, &scale, sizeof(scale));
-  for (int64_t k = 0; k < count; ++k) {
-    float value = values[k] / scale;
-    if (value > 448.0f) value = 448.0f;
-    if (value < -448.0f) value = -448.0f;
-    entry[k] = to_fp8(value);
-  }
-}
 
 }  // namespace
 }  // namespace leadline
@@ -69,10 +36,33 @@ LEADLINE_API int leadline_write_latent(const void* latents, int32_t format, int6
     const int64_t num_groups = (latent_rank + kBlock - 1) / kBlock;
     for (int64_t g = 0; g < num_groups; ++g) {
       const int64_t begin = g * kBlock;
-      write_fp8_group(latent + begin, smaller_of(kBlock, latent_rank - begin), bytes + begin,
-                      bytes + latent_rank + g * sizeof(float));
+      const int64_t count = smaller_of(kBlock, latent_rank - begin);
+      const float scale = quantize_group(latent + begin, count, false, bytes + begin);
+      std::memcpy(bytes + latent_rank + g * sizeof(float), &scale, sizeof(scale));
     }
     kernels->narrow_row(key, rope, kBFloat16, bytes + latent_rank + num_groups * sizeof(float));
   }
+  return 0;
+}
+
+// Whole pages as float32: out[num_wanted, page_size, latent_rank + rope]. Returns 1, having written nothing, for a page
+// that there is not.
+LEADLINE_API int leadline_read_latent(const void* pages, int32_t page_format, int64_t num_pages, int64_t page_size,
+                                      int64_t width, int64_t latent_rank, int64_t rope, const int64_t* page_ids,
+                                      int64_t num_wanted, float* out, int num_threads) {
+  for (int64_t i = 0; i < num_wanted; ++i)
+    if (page_ids[i] < 0 || page_ids[i] >= num_pages) return 1;
+  const int64_t columns = latent_rank + rope;
+  share(num_wanted, threads_for(num_wanted * page_size * columns, num_threads), [&](int64_t i) {
+    for (int64_t slot = 0; slot < page_size; ++slot) {
+      const char* entry = at(pages, page_format, (page_ids[i] * page_size + slot) * width);
+      float* to = out + (i * page_size + slot) * columns;
+      if (page_format != kFP8) {
+        kernels->widen_row(entry, page_format, columns, columns, to);
+      } else {
+        kernels->widen_fp8_entry(reinterpret_cast<const uint8_t*>(entry), latent_rank, rope, columns, to);
+      }
+    }
+  });
   return 0;
 }

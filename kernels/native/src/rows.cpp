@@ -1,5 +1,8 @@
-// Operations on each row alone: norms, rotary embedding, SwiGLU. Strides are in elements.
+// Operations on each row alone: norms, rotary embedding, SwiGLU, FP8 groups, merged attention. Strides are in elements.
+#include <cmath>
+
 #include "calls.h"
+#include "fp8_groups.h"
 
 namespace leadline {
 namespace {
@@ -77,6 +80,38 @@ LEADLINE_API int leadline_swiglu(const void* x, int32_t format, int64_t rows, in
     kernels->widen_row(at(x, format, row * x_stride + width), format, width, width, up);
     kernels->swiglu_row(gate, up, width, gate);
     kernels->narrow_row(gate, width, format, const_cast<char*>(at(y, format, row * width)));
+  });
+  return 0;
+}
+
+// y[rows, columns] in e4m3 with a scale for each group of 128 columns, a power of two if wanted: scales[rows, groups].
+LEADLINE_API int leadline_quantize_fp8(const void* x, int32_t format, int64_t rows, int64_t x_stride,
+                                       int64_t columns, int32_t power_of_two, uint8_t* y, float* scales,
+                                       int num_threads) {
+  const int64_t num_groups = (columns + kBlock - 1) / kBlock;
+  for_rows(rows, columns, num_threads, [&](int64_t row) {
+    float* values = buffers.get(columns);
+    kernels->widen_row(at(x, format, row * x_stride), format, columns, columns, values);
+    for (int64_t g = 0; g < num_groups; ++g) {
+      const int64_t begin = g * kBlock, count = smaller_of(kBlock, columns - begin);
+      scales[row * num_groups + g] =
+          quantize_group(values + begin, count, power_of_two != 0, y + row * columns + begin);
+    }
+  });
+  return 0;
+}
+
+// Two attention results over disjoint keys, each contiguous: o[rows, columns] with lse[rows].
+LEADLINE_API int leadline_merge_attention(const float* o1, const float* lse1, const float* o2, const float* lse2,
+                                          int64_t rows, int64_t columns, float* o, float* lse, int num_threads) {
+  constexpr float kLowest = -3.4028235e38f, kTiny = 1.17549435e-38f;
+  for_rows(rows, columns, num_threads, [&](int64_t row) {
+    float top = lse1[row] >= lse2[row] || lse1[row] != lse1[row] ? lse1[row] : lse2[row];
+    if (top < kLowest) top = kLowest;  // no keys on either side
+    const float share1 = std::exp(lse1[row] - top), share2 = std::exp(lse2[row] - top), total = share1 + share2;
+    const float divisor = total < kTiny ? kTiny : total;
+    for (int64_t c = row * columns; c < (row + 1) * columns; ++c) o[c] = (share1 * o1[c] + share2 * o2[c]) / divisor;
+    lse[row] = top + std::log(total);
   });
   return 0;
 }

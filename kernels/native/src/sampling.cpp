@@ -52,10 +52,9 @@ void cut_top_p(std::vector<float>& values, float top_p) {
   }
 }
 
-// One row, which has no NaN.
-int64_t sample_row(const float* logits, int64_t vocab, const SamplingParameters& p, int64_t row, bool cuts) {
+// Temperature, then min-p, top-k and top-p cuts of one row, which has no NaN.
+std::vector<float> cut_row(const float* logits, int64_t vocab, const SamplingParameters& p, int64_t row, bool cuts) {
   const float temperature = p.temperature[row];
-  if (temperature == 0.0f) return best_of(logits, vocab);
   std::vector<float> values(vocab);
   for (int64_t i = 0; i < vocab; ++i) values[i] = logits[i] / (temperature > 0.0f ? temperature : 1.0f);
   if (cuts) {
@@ -64,6 +63,13 @@ int64_t sample_row(const float* logits, int64_t vocab, const SamplingParameters&
     if (p.top_k[row] > 0 && p.top_k[row] < vocab) cut_top_k(values, p.top_k[row]);
     if (p.top_p[row] < 1.0f) cut_top_p(values, p.top_p[row]);
   }
+  return values;
+}
+
+// One row, which has no NaN.
+int64_t sample_row(const float* logits, int64_t vocab, const SamplingParameters& p, int64_t row, bool cuts) {
+  if (p.temperature[row] == 0.0f) return best_of(logits, vocab);
+  const std::vector<float> values = cut_row(logits, vocab, p, row, cuts);
   float noise[64], best = -INFINITY;
   int64_t best_id = 0;
   for (int64_t first = 0; first < vocab; first += 64) {
@@ -97,6 +103,27 @@ LEADLINE_API int leadline_sample(const float* logits, const float* adjusted, int
     } else {
       ids[row] = sample_row(values, vocab, parameters, row, cuts != 0);
     }
+  });
+  return 0;
+}
+
+// out[rows, vocab] = the logits as tokens are sampled from them; `forced` is null, or a token of each row or -1. A row
+// with a NaN is divided by its temperature alone.
+LEADLINE_API int leadline_process_logits(const float* adjusted, int64_t rows, int64_t stride, int64_t vocab,
+                                         const void* packed, int32_t cuts, const int64_t* forced, float* out,
+                                         int num_threads) {
+  const SamplingParameters parameters = *static_cast<const SamplingParameters*>(packed);
+  share(rows, threads_for(rows * vocab * 4, num_threads), [&](int64_t row) {
+    const float* logits = adjusted + row * stride;
+    float* to = out + row * vocab;
+    if (forced != nullptr && forced[row] >= 0) {
+      std::fill(to, to + vocab, -INFINITY);
+      if (forced[row] < vocab) to[forced[row]] = 0.0f;
+      return;
+    }
+    const bool has_cuts = cuts != 0 && !has_nan(logits, vocab);
+    const std::vector<float> values = cut_row(logits, vocab, parameters, row, has_cuts);
+    std::copy(values.begin(), values.end(), to);
   });
   return 0;
 }
