@@ -167,6 +167,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help="a run is dropped where others took more (default: %(default)s)",
     )
     parser.add_argument("--tries", type=int, default=limits.num_tries, help="for a run that counts")
+    parser.add_argument(
+        "--quiet-timeout",
+        type=float,
+        default=limits.quiet_timeout_s,
+        metavar="SECONDS",
+        help="wait so long for a quiet machine before a run (default: %(default)s)",
+    )
     return parser.parse_args(arguments)
 
 
@@ -186,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kept = json.loads(options.out.read_text())["starts"] if options.keep else []
     starts = [Start.read(fields) for fields in kept]
     scenarios = [scenario for scenario in SCENARIOS if scenario.name in options.scenario]
-    limits = Limits(max_others_cores=options.max_others, num_tries=options.tries)
+    limits = Limits(options.max_others, options.tries, options.quiet_timeout)
     failures = 0
     for number in range(options.rounds):
         for size, (fp8, bf16) in models.items():
