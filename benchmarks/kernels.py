@@ -107,13 +107,16 @@ def measure_limits(device: str) -> Limits:
 
 
 def linear_cases(tokens: list[int]) -> Iterator[Case]:
-    """`linear_fp8`."""
+    """`linear_fp8`, and `linear` of the same shapes."""
     for name, (n, k) in LINEARS.items():
         weight = random_quant(n, k)
+        dense = torch.randn(n, k).bfloat16()
         for m in tokens:
             moved = n * k + 2 * m * (n + k)
-            arguments = torch.randn(m, k).bfloat16(), weight
-            yield Case("linear_fp8", f"{name}, {m} tokens", arguments, 2 * m * n * k, moved)
+            x = torch.randn(m, k).bfloat16()
+            yield Case("linear_fp8", f"{name}, {m} tokens", (x, weight), 2 * m * n * k, moved)
+            moved += n * k
+            yield Case("linear", f"{name}, {m} tokens", (x, dense), 2 * m * n * k, moved)
 
 
 def expert_cases(tokens: list[int], num_experts: int = 32) -> Iterator[Case]:
@@ -149,6 +152,22 @@ def small_cases(tokens: list[int]) -> Iterator[Case]:
         yield Case("apply_rope", f"{m} tokens", rotated, 0, 4 * m * heads * 64)
         logits, batch = torch.randn(m, 129_280), sampling_batch(m)
         yield Case("sample", f"{m} rows", (logits, batch), 0, 4 * m * 129_280)
+
+
+def sampling_cases(tokens: list[int]) -> Iterator[Case]:
+    """From hidden states to tokens, at a vocabulary of 129,280."""
+    d, vocab = 7168, 129_280
+    head, gate = torch.randn(vocab, d).bfloat16(), torch.randn(256, d)
+    for m in (m for m in tokens if m <= 512):
+        x, logits = torch.randn(m, d).bfloat16(), torch.randn(m, vocab)
+        moved = 2 * vocab * d + 4 * m * vocab
+        yield Case("vocab_logits", f"{m} rows", (x, head), 2 * m * vocab * d, moved)
+        yield Case("router_logits", f"{m} tokens", (x, gate), 2 * m * 256 * d, 4 * 256 * d)
+        cut = sampling_batch(m, top_k=50, top_p=0.95)
+        yield Case("sample", f"{m} rows, cut", (logits, cut), 0, 4 * m * vocab)
+        yield Case("process_logits", f"{m} rows, cut", (logits, cut), 0, 8 * m * vocab)
+        ids = torch.randint(0, vocab, (m,))
+        yield Case("token_logprobs", f"{m} rows, top 5", (logits, ids, 5), 0, 4 * m * vocab)
 
 
 def attention_cases() -> Iterator[Case]:
@@ -235,7 +254,7 @@ def main() -> None:
         sys.exit("needs a CUDA device")
     torch.manual_seed(0)
     limits = measure_limits("cuda")
-    cases = [linear_cases, expert_cases, small_cases]
+    cases = [linear_cases, expert_cases, small_cases, sampling_cases]
     rows = [
         row
         for make in cases

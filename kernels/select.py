@@ -73,7 +73,7 @@ class Implementation:
         reject: a reason why the platform cannot use it, or None.
         batch_invariant: rows are independent of their batch, bit for bit.
         formats: declared number formats, for people (`linear_fp8`).
-        parts: operations that it stands for; it goes with implementations of its own name only.
+        parts: operations that it stands for, and the implementations that it goes with.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Implementation:
     batch_invariant: bool
     reject: Callable[[Platform], str | None] = lambda platform: None
     formats: str = ""
-    parts: tuple[str, ...] = ()
+    parts: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +118,10 @@ def _native(function: Callable[..., Any], *, formats: str = "") -> Implementatio
     return Implementation("native", function, True, _reject_native, formats)
 
 
+def _native_of(parts: tuple[str, ...], function: Callable[..., Any]) -> Implementation:
+    return replace(_native(function), parts=tuple((part, ("native",)) for part in parts))
+
+
 def _with_triton(table: dict[str, list[Implementation]]) -> dict[str, list[Implementation]]:
     """Triton's kernels before the others."""
 
@@ -126,8 +130,9 @@ def _with_triton(table: dict[str, list[Implementation]]) -> dict[str, list[Imple
 
     tables = invariant_kernels(), ue8m0_kernels(), triton_kernels()
     for operation, kernel in [item for table in tables for item in table.items()]:
+        is_invariant, formats, parts = kernel.batch_invariant, kernel.formats, kernel.parts
         candidate = Implementation(
-            kernel.name, kernel.function, kernel.batch_invariant, reject, kernel.formats
+            kernel.name, kernel.function, is_invariant, reject, formats, parts
         )
         table[operation].insert(0, candidate)
     return table
@@ -226,11 +231,11 @@ def _for_any_device() -> dict[str, list[Implementation]]:
             _reference(logprobs.token_logprobs),
         ],
         "fuse_layers": [
-            replace(_native(native_decoder.NativeLayers), parts=native_decoder.PARTS),
+            _native_of(native_decoder.PARTS, native_decoder.NativeLayers),
             _reference(one_by_one),
         ],
         "fuse_mtp": [
-            replace(_native(native_mtp.NativeMTP), parts=native_mtp.PARTS),
+            _native_of(native_mtp.PARTS, native_mtp.NativeMTP),
             _reference(one_by_one),
         ],
     }
@@ -239,8 +244,8 @@ def _for_any_device() -> dict[str, list[Implementation]]:
 def _rejection(
     implementation: Implementation, platform: Platform, chosen: Mapping[str, Choice]
 ) -> str | None:
-    for part in implementation.parts:
-        if chosen[part].chosen != implementation.name:
+    for part, names in implementation.parts:
+        if chosen[part].chosen not in names:
             return f"{part} is {chosen[part].chosen}"
     if platform.batch_invariant and not implementation.batch_invariant:
         return "its bits depend on the batch"

@@ -11,6 +11,37 @@ from leadline.kernels.triton.numerics import narrow, quantize_groups
 
 
 @triton.jit
+def store_entry(
+    entry_ptr,
+    latent,
+    rope,
+    num_latent: tl.constexpr,
+    num_rope: tl.constexpr,
+    fp8: tl.constexpr,
+    groups: tl.constexpr,
+    rope_columns: tl.constexpr,
+):
+    """One slot: a latent, float32 [groups, 128], and a rotated key, float32 [rope_columns]."""
+    group = tl.arange(0, groups)
+    columns = group[:, None] * 128 + tl.arange(0, 128)[None, :]
+    mask = columns < num_latent
+    rope_column = tl.arange(0, rope_columns)
+    rope_mask = rope_column < num_rope
+    if fp8:
+        num_groups: tl.constexpr = (num_latent + 127) // 128
+        q, scales = quantize_groups(latent, False)
+        tl.store(entry_ptr + columns, q.to(tl.uint8, bitcast=True), mask)
+        scales_ptr = (entry_ptr + num_latent).to(tl.pointer_type(tl.float32))
+        tl.store(scales_ptr + group, scales, group < num_groups)
+        halves_ptr = (entry_ptr + num_latent + 4 * num_groups).to(tl.pointer_type(tl.bfloat16))
+        tl.store(halves_ptr + rope_column, narrow(rope, tl.bfloat16), rope_mask)
+    else:
+        dtype: tl.constexpr = entry_ptr.dtype.element_ty
+        tl.store(entry_ptr + columns, narrow(latent, dtype), mask)
+        tl.store(entry_ptr + num_latent + rope_column, narrow(rope, dtype), rope_mask)
+
+
+@triton.jit
 def write_kernel(
     latent_ptr,
     rope_ptr,
@@ -38,18 +69,7 @@ def write_kernel(
     rope_mask = rope_column < num_rope
     rope = tl.load(rope_ptr + token * rope_stride + rope_column, rope_mask, 0.0).to(tl.float32)
     entry_ptr = pages_ptr + slot * slot_width
-    if fp8:
-        num_groups: tl.constexpr = (num_latent + 127) // 128
-        q, scales = quantize_groups(latent, False)
-        tl.store(entry_ptr + columns, q.to(tl.uint8, bitcast=True), mask)
-        scales_ptr = (entry_ptr + num_latent).to(tl.pointer_type(tl.float32))
-        tl.store(scales_ptr + group, scales, group < num_groups)
-        halves_ptr = (entry_ptr + num_latent + 4 * num_groups).to(tl.pointer_type(tl.bfloat16))
-        tl.store(halves_ptr + rope_column, narrow(rope, tl.bfloat16), rope_mask)
-    else:
-        dtype: tl.constexpr = pages_ptr.dtype.element_ty
-        tl.store(entry_ptr + columns, narrow(latent, dtype), mask)
-        tl.store(entry_ptr + num_latent + rope_column, narrow(rope, dtype), rope_mask)
+    store_entry(entry_ptr, latent, rope, num_latent, num_rope, fp8, groups, rope_columns)
 
 
 @triton.jit

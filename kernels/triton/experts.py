@@ -1,5 +1,6 @@
 """`grouped_mlp` with FP8 experts: two grouped products, SwiGLU and quantisation between them."""
 
+import torch
 from torch import Tensor
 
 from leadline.kernels.reference.linear import linear
@@ -59,6 +60,12 @@ def _compute(
     return multiply_experts(x_RD, counts, gate_up_E2FD, down_EDF, scale_format)
 
 
+def can_take_experts(gate_up_E2FD: Tensor | QuantTensor, down_EDF: Tensor | QuantTensor) -> bool:
+    """Whether all experts go through one launch."""
+    weights = gate_up_E2FD, down_EDF
+    return all(isinstance(weight, QuantTensor) and can_take(weight) for weight in weights)
+
+
 def multiply_experts(
     x_RD: Tensor,
     counts: Tensor,
@@ -71,9 +78,24 @@ def multiply_experts(
     x = rows_of(x_RD)
     if x.shape[0] == 0:
         return x.new_empty(0, down_EDF.shape[1])
-    counts = counts.to(x.device, non_blocking=True)
-    hidden = grouped_linear(
-        *quantize_fp8(x, scale_format), counts, gate_up_E2FD, x.dtype, block_t=block_t
+    rows = quantize_fp8(x, scale_format)
+    return multiply_expert_rows(
+        *rows, counts, gate_up_E2FD, down_EDF, x.dtype, scale_format, block_t
     )
+
+
+def multiply_expert_rows(
+    q_RD: Tensor,
+    scales: Tensor,
+    counts: Tensor,
+    gate_up_E2FD: QuantTensor,
+    down_EDF: QuantTensor,
+    dtype: torch.dtype,
+    scale_format: str,
+    block_t: int | None = None,
+) -> Tensor:
+    """As `multiply_experts`, of rows that are quantised: [R, D] in `dtype`."""
+    counts = counts.to(q_RD.device, non_blocking=True)
+    hidden = grouped_linear(q_RD, scales, counts, gate_up_E2FD, dtype, block_t=block_t)
     rows = swiglu_fp8(hidden, scale_format)
-    return grouped_linear(*rows, counts, down_EDF, x.dtype, block_t=block_t)
+    return grouped_linear(*rows, counts, down_EDF, dtype, block_t=block_t)

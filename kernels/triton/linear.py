@@ -1,5 +1,6 @@
 """`linear_fp8` with activations quantised per 1x128: the kernel for few tokens or for many."""
 
+import torch
 from torch import Tensor
 
 from leadline.kernels.reference.linear import linear_fp8_1x128
@@ -39,7 +40,14 @@ def _multiply(x_TK: Tensor, weight_NK: QuantTensor, scale_format: str) -> Tensor
     x = rows_of(x_TK)
     if x.shape[0] == 0 or weight_NK.shape[0] == 0:
         return x.new_zeros(*x_TK.shape[:-1], weight_NK.shape[0])
-    quantized, scales = quantize_fp8(x, scale_format)
-    few = x.shape[0] <= FEW_TOKENS or not can_take(quantized, weight_NK)
+    rows = quantize_fp8(x, scale_format)
+    return multiply_rows(*rows, weight_NK, x.dtype).view(*x_TK.shape[:-1], -1)
+
+
+def multiply_rows(
+    q_TK: Tensor, scales: Tensor, weight_NK: QuantTensor, dtype: torch.dtype
+) -> Tensor:
+    """Product of quantised rows, one at least, with a whole weight: [T, N] in `dtype`."""
+    few = q_TK.shape[0] <= FEW_TOKENS or not can_take(q_TK, weight_NK)
     multiply = linear_small if few else linear_large
-    return multiply(quantized, scales, weight_NK, x.dtype).view(*x_TK.shape[:-1], -1)
+    return multiply(q_TK, scales, weight_NK, dtype)

@@ -1,5 +1,7 @@
 """RMSNorm, with residual addition and quantisation in one pass."""
 
+from dataclasses import dataclass
+
 import torch
 import triton
 import triton.language as tl
@@ -16,6 +18,7 @@ def norm_kernel(
     weight_ptr,
     y_ptr,
     sum_ptr,
+    q_ptr,
     scales_ptr,
     x_stride,
     residual_stride,
@@ -23,11 +26,12 @@ def norm_kernel(
     num_groups,
     eps,
     add: tl.constexpr,
+    keep: tl.constexpr,
     quantize: tl.constexpr,
     ue8m0: tl.constexpr,
     groups: tl.constexpr,
 ):
-    """One row a program, as [groups, 128]; `y` is e4m3 where it quantises."""
+    """One row a program, as [groups, 128]; the result as it is, quantised, or both."""
     row = tl.program_id(0).to(tl.int64)
     group = tl.arange(0, groups)
     columns = group[:, None] * 128 + tl.arange(0, 128)[None, :]
@@ -44,27 +48,50 @@ def norm_kernel(
     y = narrow(x * tl.rsqrt(mean + eps) * weight, dtype)
     if quantize:
         q, scales = quantize_groups(y.to(tl.float32), ue8m0)
-        tl.store(y_ptr + row * num_columns + columns, q, mask)
+        tl.store(q_ptr + row * num_columns + columns, q, mask)
         tl.store(scales_ptr + row * num_groups + group, scales, group < num_groups)
-    else:
+    if keep:
         tl.store(y_ptr + row * num_columns + columns, y, mask)
 
 
-def _launch(
-    x_TD: Tensor, residual_TD: Tensor | None, weight_D: Tensor, eps: float, scale_format: str | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(y, scales, x + residual); without a scale format y is not quantised."""
+@dataclass(slots=True)
+class Normed:
+    """What a norm gives.
+
+    Attributes:
+        y: normed rows, in the dtype of the input; empty where only their quantised form is wanted.
+        q, scales: quantised rows (see `api.QuantizeFP8`); empty where they are not wanted.
+        total: x + residual; x where nothing was added.
+    """
+
+    y: Tensor
+    q: Tensor
+    scales: Tensor
+    total: Tensor
+
+
+def norm_rows(
+    x_TD: Tensor,
+    residual_TD: Tensor | None,
+    weight_D: Tensor,
+    eps: float,
+    *,
+    scale_format: str | None = None,
+    keep: bool = True,
+) -> Normed:
+    """RMSNorm of x or x + residual; quantised too with a scale format, only so without `keep`."""
     x = rows_of(x_TD)
     add = residual_TD is not None
     residual = x if residual_TD is None else rows_of(residual_TD)
     dtype = torch.promote_types(x.dtype, residual.dtype)
-    num_rows, num_columns = x.shape
+    (num_rows, num_columns), device = x.shape, x.device
     num_groups = -(-num_columns // 128)
-    total = torch.empty(x.shape, dtype=dtype, device=x.device) if add else x
-    y_dtype = dtype if scale_format is None else torch.float8_e4m3fn
-    y = torch.empty(x.shape, dtype=y_dtype, device=x.device)
-    num_scales = 0 if scale_format is None else num_groups
-    scales = torch.empty(num_rows, num_scales, dtype=torch.float32, device=x.device)
+    quantize = scale_format is not None
+    total = torch.empty(x.shape, dtype=dtype, device=device) if add else x
+    y = torch.empty((num_rows if keep else 0, num_columns), dtype=dtype, device=device)
+    num_quantized = num_rows if quantize else 0
+    q = torch.empty((num_quantized, num_columns), dtype=torch.float8_e4m3fn, device=device)
+    scales = torch.empty(num_quantized, num_groups, dtype=torch.float32, device=device)
     if x.numel():
         groups = triton.next_power_of_2(num_groups)
         norm_kernel[(num_rows,)](
@@ -73,6 +100,7 @@ def _launch(
             weight_D.contiguous(),
             y,
             total,
+            q,
             scales,
             x.stride(0),
             residual.stride(0),
@@ -80,25 +108,26 @@ def _launch(
             num_groups,
             eps,
             add=add,
-            quantize=scale_format is not None,
+            keep=keep,
+            quantize=quantize,
             ue8m0=scale_format == "ue8m0",
             groups=groups,
             num_warps=min(8, max(1, groups // 4)),
         )
-    return y, scales, total
+    return Normed(y, q, scales, total)
 
 
 def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     """See `api.RMSNorm`."""
-    return _launch(x_TD, None, weight_D, eps, None)[0].view(x_TD.shape)
+    return norm_rows(x_TD, None, weight_D, eps).y.view(x_TD.shape)
 
 
 def add_rms_norm(
     x_TD: Tensor, residual_TD: Tensor, weight_D: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
     """See `api.AddRMSNorm`."""
-    y, _, total = _launch(x_TD, residual_TD, weight_D, eps, None)
-    return y.view(x_TD.shape), total.view(x_TD.shape)
+    normed = norm_rows(x_TD, residual_TD, weight_D, eps)
+    return normed.y.view(x_TD.shape), normed.total.view(x_TD.shape)
 
 
 def add_rms_norm_fp8(
@@ -110,4 +139,5 @@ def add_rms_norm_fp8(
         (float8_e4m3fn [T, D], float32 scales [T, ceil(D / 128)], x + residual).
     """
     check_scale_format(scale_format)
-    return _launch(x_TD, residual_TD, weight_D, eps, scale_format)
+    normed = norm_rows(x_TD, residual_TD, weight_D, eps, scale_format=scale_format, keep=False)
+    return normed.q, normed.scales, normed.total

@@ -112,7 +112,7 @@ def combine_kernel(
     )
 
 
-def _sort(ids_TK: Tensor, num_experts: int) -> Permutation:
+def sort_by_expert(ids_TK: Tensor, num_experts: int) -> Permutation:
     """Order and counts, both on the device of the ids."""
     num_choices, device = ids_TK.numel(), ids_TK.device
     order = torch.empty(num_choices, dtype=torch.int64, device=device)
@@ -135,15 +135,19 @@ def _sort(ids_TK: Tensor, num_experts: int) -> Permutation:
 
 def permute(x_TD: Tensor, ids_TK: Tensor, num_experts: int) -> tuple[Tensor, Permutation]:
     """See `api.Permute`; the counts stay on the device."""
-    permutation = _sort(ids_TK, num_experts)
+    permutation = sort_by_expert(ids_TK, num_experts)
+    return gather_rows(x_TD, permutation, ids_TK.shape[1]), permutation
+
+
+def gather_rows(x_TD: Tensor, permutation: Permutation, top_k: int) -> Tensor:
+    """The row of each sorted choice's token: [T * K, D]."""
     order = permutation.order_R
     x, num_rows = rows_of(x_TD), len(order)
     y = torch.empty(num_rows, x.shape[1], dtype=x.dtype, device=x.device)
     if y.numel():
         grid = (num_rows, triton.cdiv(x.shape[1], COLUMNS))
-        top_k = ids_TK.shape[1]
         gather_kernel[grid](x, order, y, x.stride(0), x.shape[1], top_k, block=COLUMNS)
-    return y, permutation
+    return y
 
 
 def unpermute(y_RD: Tensor, permutation: Permutation, weights_TK: Tensor) -> Tensor:

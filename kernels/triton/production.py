@@ -20,6 +20,7 @@ from leadline.kernels.latent_cache import LatentCacheLayer, LatentLayout
 from leadline.kernels.sampling import AllowedTokens, Penalties, SamplingBatch
 from leadline.kernels.triton.cache import read_latent, write_latent
 from leadline.kernels.triton.compile import compile_launches
+from leadline.kernels.triton.compress import write_compressed
 from leadline.kernels.triton.dense import linear, router_logits, vocab_logits
 from leadline.kernels.triton.drafts import count_accepted
 from leadline.kernels.triton.experts import grouped_mlp
@@ -32,7 +33,7 @@ from leadline.kernels.triton.logits import process_logits
 from leadline.kernels.triton.logprobs import token_logprobs
 from leadline.kernels.triton.merge import merge_attention
 from leadline.kernels.triton.mla import TritonMLA
-from leadline.kernels.triton.norm import add_rms_norm, add_rms_norm_fp8, rms_norm
+from leadline.kernels.triton.norm import add_rms_norm, add_rms_norm_fp8, norm_rows, rms_norm
 from leadline.kernels.triton.permute import permute, unpermute
 from leadline.kernels.triton.quant import quantize_fp8
 from leadline.kernels.triton.rope import apply_rope
@@ -72,6 +73,7 @@ def small_launches(m: int) -> Launches:
     yield f"rms_norm {m} latents", lambda: rms_norm(empty(m, C + R)[:, :C], empty(C), 1e-6)
     yield f"add_rms_norm {m}", lambda: add_rms_norm(x, x, w, 1e-6)
     yield f"add_rms_norm_fp8 {m}", lambda: add_rms_norm_fp8(x, x, w, 1e-6)
+    yield f"norm_rows {m} both", lambda: norm_rows(x, x, w, 1e-6, scale_format="fp32")
     yield f"swiglu {m}", lambda: swiglu(empty(m, 2 * F))
     yield f"swiglu_fp8 {m}", lambda: swiglu_fp8(empty(m, 2 * F))
     yield f"apply_rope {m}", lambda: apply_rope(empty(m, H, 192)[..., 128:], angles, angles)
@@ -156,6 +158,10 @@ def attention_launches(dtype: str) -> Launches:
     entry = empty(64, C), empty(64, R), empty(64, dtype=INT64)
     yield f"write_latent {dtype}", lambda: write_latent(cache, *entry)
     yield f"read_latent {dtype}", lambda: read_latent(cache, empty(8, dtype=INT64))
+
+    angles = empty(64, R // 2, dtype=torch.float32)
+    compressed = cache, empty(64, C + R), empty(C), 1e-6, angles, angles, empty(64, dtype=INT64)
+    yield f"write_compressed {dtype}", lambda: write_compressed(*compressed)
 
     def attend(heads: int, rows: int, cached: int, new: int) -> None:
         meta = AttentionMeta(

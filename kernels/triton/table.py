@@ -40,6 +40,20 @@ class TritonKernel:
     batch_invariant: bool
     formats: str = ""
     name: str = "triton"
+    parts: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+_PRODUCTS = ("linear_fp8", "grouped_mlp", "mla_attention")
+_PARTS_OF_A_LAYER = (
+    *("rms_norm", "add_rms_norm", "apply_rope", "swiglu", "router_logits", "route"),
+    *("permute", "unpermute", "write_latent"),
+)
+
+
+def _parts(products: str, linear: tuple[str, ...]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """What a stack of layers stands for, and by which names."""
+    parts = [(operation, ("triton",)) for operation in _PARTS_OF_A_LAYER]
+    return (*parts, *((operation, (products,)) for operation in _PRODUCTS), ("linear", linear))
 
 
 def ue8m0_kernels() -> dict[str, TritonKernel]:
@@ -62,6 +76,12 @@ def invariant_kernels() -> dict[str, TritonKernel]:
         "linear_fp8": TritonKernel(Deferred("invariant", "linear_fp8"), True, _FP8_FORMATS, name),
         "grouped_mlp": TritonKernel(Deferred("invariant", "grouped_mlp"), True, _FP8_FORMATS, name),
         "mla_attention": TritonKernel(Deferred("invariant", "InvariantMLA"), True, name=name),
+        "fuse_layers": TritonKernel(
+            Deferred("fuse", "fuse_layers_invariant"),
+            True,
+            name=name,
+            parts=_parts(name, ("triton",)),
+        ),
     }
 
 
@@ -87,6 +107,9 @@ def triton_kernels() -> dict[str, TritonKernel]:
         "mla_attention": TritonKernel(Deferred("mla", "TritonMLA"), False),
         "process_logits": TritonKernel(Deferred("logits", "process_logits"), True),
         "sample": TritonKernel(Deferred("sample", "sample"), True),
+        "fuse_layers": TritonKernel(
+            Deferred("fuse", "fuse_layers"), False, parts=_parts("triton", ("cublas", "triton"))
+        ),
         "sample_shard": TritonKernel(Deferred("sample", "sample_shard"), True),
         "count_accepted": TritonKernel(Deferred("drafts", "count_accepted"), True),
         "token_logprobs": TritonKernel(Deferred("logprobs", "token_logprobs"), True),

@@ -36,7 +36,7 @@ def triton_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(select, "missing", lambda device: None)
     _, choices = select_kernels(Platform(batch_invariant=True))
     others = {c.operation for c in choices if not c.chosen.startswith("triton")}
-    assert others == {"merge_shards"}
+    assert others == {"merge_shards", "fuse_mtp"}
 
 
 @pytest.mark.slow
@@ -109,6 +109,20 @@ def run(path: Path, *, together: int, **changes: Any) -> tuple[Tokens, int]:
     num_drafts = core.stats().num_drafts
     core.close()
     return tokens, num_drafts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fmt", ["bfloat16", "fp8"])
+def test_fused_layers_have_the_bits_of_their_operations(
+    fmt: str, checkpoint_of: CheckpointOf, open_model: Callable[..., Any], triton_kernels: None
+) -> None:
+    """Weights in FP8 as stored, and bfloat16 ones."""
+    token_ids = torch.randint(3, 500, (9,), generator=torch.Generator().manual_seed(2)).tolist()
+    changes = {"kv_cache_dtype": "bfloat16", "dtype": "bfloat16"}
+    path = checkpoint_of("v3", fmt)
+    fused = open_model(path, **changes)
+    apart = open_model(path, **changes, kernels={"fuse_layers": "reference"})
+    assert torch.equal(fused.logits(token_ids, 9), apart.logits(token_ids, 9))
 
 
 @pytest.mark.slow

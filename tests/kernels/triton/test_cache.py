@@ -9,6 +9,10 @@ from leadline.kernels.testing import to_device
 
 pytest.importorskip("triton", reason="triton is not installed; the extra `gpu` has it")
 from leadline.kernels.triton.cache import read_latent, write_latent
+from leadline.kernels.triton.compress import write_compressed
+from leadline.kernels.triton.norm import add_rms_norm, norm_rows, rms_norm
+from leadline.kernels.triton.quant import quantize_fp8
+from leadline.kernels.triton.rope import apply_rope
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -66,3 +70,37 @@ def test_a_layout_with_scales_that_are_not_aligned() -> None:
     layer = random_layer("fp8", num_latent=130)
     with pytest.raises(ValueError, match="kv_lora_rank, 130, to be a multiple of 4"):
         read_latent(layer, torch.tensor([0]))
+
+
+@pytest.mark.parametrize("source", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", LAYOUTS)
+def test_compressed_rows_have_the_bits_of_norm_rotation_and_write(
+    dtype: str, source: torch.dtype
+) -> None:
+    """Rows of a wider tensor; padding."""
+    layout = LatentLayout(160, 16, dtype)
+    shape = (NUM_PAGES, PAGE_SIZE, layout.width)
+    pages = [torch.zeros(shape, dtype=layout.torch_dtype, device=DEVICE) for _ in range(2)]
+    expected, actual = (LatentCacheLayer(p, layout) for p in pages)
+    slots = torch.tensor([9, -1, 17, 39, -1, 0], device=DEVICE)
+    rows = torch.randn(6, 200, device=DEVICE).to(source)[:, 10:186]
+    weight = torch.rand(160, device=DEVICE).to(source)
+    cos, sin = torch.randn(2, 6, 8, device=DEVICE)
+    latent = rms_norm(rows[:, :160], weight, 1e-6)
+    key = apply_rope(rows[:, 160:].unsqueeze(1), cos, sin).squeeze(1)
+    write_latent(expected, latent, key, slots)
+    write_compressed(actual, rows, weight, 1e-6, cos, sin, slots)
+    assert torch.equal(pages[0].view(torch.uint8), pages[1].view(torch.uint8))
+    assert pages[0].view(torch.uint8).any()
+
+
+def test_a_norm_in_both_forms() -> None:
+    x, residual = torch.randn(2, 5, 300, device=DEVICE).bfloat16()
+    weight = torch.rand(300, device=DEVICE).bfloat16()
+    both = norm_rows(x, residual, weight, 1e-6, scale_format="fp32")
+    y, total = add_rms_norm(x, residual, weight, 1e-6)
+    q, scales = quantize_fp8(y, "fp32")
+    assert torch.equal(both.y, y)
+    assert torch.equal(both.total, total)
+    assert torch.equal(both.q.view(torch.uint8), q.view(torch.uint8))
+    assert torch.equal(both.scales, scales)

@@ -24,7 +24,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 KERNELS = triton_kernels()
-WITH_A_CACHE = {"mla_attention", "read_latent", "write_latent"}  # tests of their own
+# With tests of their own; layers in tests/golden/test_triton.py.
+WITH_A_CACHE = {"fuse_layers", "fuse_mtp", "mla_attention", "read_latent", "write_latent"}
 # FP8 tensor cores keep about 14 bits of a sum of 128 products.
 FP8_SUMS = {"linear_fp8", "grouped_mlp"}
 A_PROGRAM_A_ROW = {"process_logits", "route", "sample", "sample_shard", "token_logprobs"}
