@@ -57,8 +57,9 @@ class PlainStream:
         writer: BodyWriter,
         texts: Mapping[int, bytes | None],
         metrics: RequestMetrics,
+        stops: Sequence[str],
     ) -> None:
-        """`texts`: see `PlainTexts`; the others are the choice's own."""
+        """`texts`: see `PlainTexts`; `stops` may end the text; the others are the choice's own."""
         self._text = text
         self._choice = choice
         self._frames = frames
@@ -66,7 +67,7 @@ class PlainStream:
         self._metrics = metrics
         self._writer = writer
         self._frame: PlainFrame | None = None
-        self._watched = [encode_line(first)[1:-1] for first in text.watched_characters]
+        self._watched = [encode_line(first)[1:-1] for first in {stop[0] for stop in stops}]
         self._num_tokens = 0
         self._last_s = 0.0
 

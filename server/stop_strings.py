@@ -41,13 +41,11 @@ class StopStringMatcher:
 
     @property
     def is_idle(self) -> bool:
-        """Whether the text ends with the beginning of no stop string."""
-        return not any(self._lengths)
+        """Whether the text ends with the beginning of no stop string.
 
-    @property
-    def first_characters(self) -> frozenset[str]:
-        """While it is idle, a piece without any of them changes nothing, and is passed on whole."""
-        return frozenset(stop[0] for stop in self._stops)
+        A piece with no character with which one begins changes nothing then, and is passed on.
+        """
+        return not any(self._lengths)
 
     def push(self, piece: str) -> str:
         """The text that can be passed on now.
