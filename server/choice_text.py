@@ -198,7 +198,7 @@ class ChoiceText:
         """What the next token becomes if it is whole characters and no mark; None for no one knows.
 
         Such tokens may be left out of `push`, as long as `skip_plain` is told of them, and they
-        have no character with which a stop string begins. Places in the text are wrong afterwards.
+        do not touch a stop string (`touches`). Places in the text are wrong afterwards.
         """
         is_within = self._detokenizer.is_within_character or not self._matcher.is_idle
         if is_within or self._is_counted or self._held or self._undecided:
