@@ -63,9 +63,10 @@ WAYS = {
     "responses": Way(
         "/v1/responses", {"input": "count", "max_output_tokens": 1 << 19}, b'"delta":"'
     ),
-    "stop strings": Way(_CHAT, _MESSAGES | {"stop": ["\n\nUser:", "0 1"]}),
+    "stop": Way(_CHAT, _MESSAGES | {"stop": ["\n\nUser:", "###"]}),
+    "stop often": Way(_CHAT, _MESSAGES | {"stop": ["0 1"]}),  # each token has a 0
     "logprobs": Way(_CHAT, _MESSAGES | {"logprobs": True}),
-    "5 top logprobs": Way(_CHAT, _MESSAGES | {"logprobs": True, "top_logprobs": 5}),
+    "5 logprobs": Way(_CHAT, _MESSAGES | {"logprobs": True, "top_logprobs": 5}),
     "n = 2": Way(_CHAT, _MESSAGES | {"n": 2}, num_choices=2),
 }
 
@@ -282,12 +283,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    console = Console()
+    console = Console(width=80)
     table = Table(
         *("asked", "streams", "a step", "tokens/s", "us/token", "user", "sys", "floor"),
         *("ratio", "delay ms"),
         box=None,
-        padding=(0, 2, 0, 0),
+        padding=(0, 1, 0, 0),
     )
     points = []
     loads = [("chat", num_streams, 1) for num_streams in arguments.streams]

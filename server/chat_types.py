@@ -9,7 +9,7 @@ from leadline.server.chat_message import Message
 from leadline.server.dialects.functions import FunctionChoice, function_use_of
 from leadline.server.dialects.tool_types import Function, Tool, ToolUse, tool_use_of
 from leadline.server.errors import invalid, unsupported
-from leadline.server.not_honoured import NOT_HONOURED, IsHarmless, only
+from leadline.server.not_honoured import ABSENT, NOT_HONOURED, IsHarmless, only
 from leadline.server.sampling_types import INT64_MAX, NumLogprobs, SamplingFields
 from leadline.server.structured_output import OUTPUT_ALIASES
 from leadline.server.thinking import EFFORT_BUDGETS, Effort
@@ -46,7 +46,7 @@ class ChatRequest(SamplingFields):
         "modalities": only(["text"]),
         "audio": only(),
         "prediction": only(),
-        "web_search_options": only(),
+        "web_search_options": ABSENT,
         "verbosity": only("medium"),
         "stream_reasoning": only(True),
         "chat_template": only(),

@@ -53,9 +53,8 @@ class ChoiceText:
         self._reader = reader
         self._marks = marks or {}
         self._has_calls = False
-        self._is_watched = bool(
-            rules.stop_strings or rules.keeps_tokens or (thinking is not None and reader is None)
-        )
+        self._is_counted = thinking is not None and reader is None
+        self._is_watched = bool(rules.stop_strings or rules.keeps_tokens or self._is_counted)
         self._num_tokens = 0
         self._num_decoded_chars = 0
         self._num_held_chars = 0  # that may be, or become, part of a stop string
@@ -139,22 +138,12 @@ class ChoiceText:
         """What the next token becomes if it is whole characters and no mark; None for no one knows.
 
         Such tokens may be left out of `push`, as long as `skip_plain` is told of them, and they
-        have none of the `watched_characters`. Places in the text are wrong afterwards.
+        do not touch a stop string (`touches`). Places in the text are wrong afterwards.
         """
-        if (
-            (self._thinking is not None and self._reader is None)
-            or self._detokenizer.is_within_character
-            or not self._matcher.is_idle
-            or self._held
-            or self._undecided
-        ):
+        is_within = self._detokenizer.is_within_character or not self._matcher.is_idle
+        if is_within or self._is_counted or self._held or self._undecided:
             return None
         return ContentText if self._reader is None else self._reader.kind_of_text
-
-    @property
-    def watched_characters(self) -> frozenset[str]:
-        """With which a stop string may begin."""
-        return self._matcher.first_characters
 
     def skip_plain(self, num_tokens: int) -> None:
         """Count tokens that were left out."""

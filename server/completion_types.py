@@ -17,6 +17,7 @@ class CompletionRequest(SamplingFields):
 
     not_honoured: ClassVar[Mapping[str, IsHarmless]] = {
         **NOT_HONOURED,
+        "prompt_embeds": only(),
         "top_logprobs": only(),
         "reasoning_effort": only("none"),
         "add_special_tokens": only(True),

@@ -207,7 +207,8 @@ class Generation:
         state, way = self.state, self.plain_way
         if way is None or len(self.requests) > 1 or not self.parts.are_as_they_come:
             return state.engine.generate(request)
-        plain = PlainStream(text, choice, *way, state.plain_texts, state.metrics.requests)
+        texts, metrics = state.plain_texts, state.metrics.requests
+        plain = PlainStream(text, choice, *way, texts, metrics, self.rules.stop_strings)
         return plain.outputs(state.engine, request)
 
     def _take(self, choice: ChoiceRecord, output: RequestOutput, delta: Delta) -> None:

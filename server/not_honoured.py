@@ -14,13 +14,17 @@ IsHarmless = Callable[[Any], bool]
 
 @dataclass(frozen=True, slots=True)
 class Only:
-    """Harmless if it equals one of these, or is null or empty."""
+    """Harmless if it equals one of these.
+
+    Attributes:
+        values: null among them.
+    """
 
     values: tuple[Any, ...]
 
     def __call__(self, value: Any) -> bool:
         """Whether it does."""
-        return any(_is_same(value, other) for other in (None, [], {}, *self.values))
+        return any(_is_same(value, other) for other in self.values)
 
 
 def _is_same(value: Any, other: Any) -> bool:
@@ -38,11 +42,13 @@ class AnyValue:
 
 
 def only(*values: Any) -> IsHarmless:
-    """See `Only`."""
-    return Only(values)
+    """Harmless if it equals one of these, or is null or empty."""
+    return Only((None, *values, [], {}))
 
 
 ANY_VALUE: IsHarmless = AnyValue()
+ABSENT: IsHarmless = Only((None,))
+"""Of a field that asks for something even if it is empty."""
 
 NOT_HONOURED: Mapping[str, IsHarmless] = {
     # What clients send to every server; labels and hints that change no answer.
@@ -56,6 +62,9 @@ NOT_HONOURED: Mapping[str, IsHarmless] = {
     "logits_processors": only(),
     "structural_tag": only(),
     "stop_regex": only(""),
+    "repetition_detection": only(),
+    "watermarking": only(False),
+    "watermark": only(False),
     "custom_logit_processor": only(),
     "custom_params": only(),
     "vllm_xargs": only(),
@@ -65,11 +74,17 @@ NOT_HONOURED: Mapping[str, IsHarmless] = {
     "suffix": only(""),
     "detokenize": only(True),
     "logprob_token_ids": only(),
+    "stream_interval": only(1),
     "return_prompt_text": only(False),
+    "return_token_offsets": only(False),
+    "return_sampling_mask": only(False),
+    "return_weight_versions": only(False),
     "return_hidden_states": only(False),
     "return_routed_experts": only(False),
     "spaces_between_special_tokens": only(True),
     "kv_transfer_params": only(),
+    "ec_transfer_params": only(),
+    "extra_key": only(""),
     "lora_path": only(),
     "session_params": only(),
 }

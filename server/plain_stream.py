@@ -5,6 +5,8 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Protocol
 
+import msgspec
+
 from leadline.engine.request import EngineRequest, RequestOutput
 from leadline.server.body_writer import BodyWriter
 from leadline.server.choice_text import ChoiceText
@@ -13,6 +15,7 @@ from leadline.server.engine_protocol import Engine
 from leadline.server.json_line import encode_line
 from leadline.server.request_metrics import RequestMetrics
 from leadline.server.request_record import ChoiceRecord
+from leadline.server.stop_strings import touches
 
 PlainFrame = Callable[[bytes, RequestOutput], bytes]
 """The next frame, from an output and its text as JSON has it; each frame that it makes is sent."""
@@ -46,7 +49,7 @@ class PlainStream:
 
     __slots__ = (
         *("_choice", "_frame", "_frames", "_last_s", "_metrics", "_num_tokens"),
-        *("_text", "_texts", "_watched", "_writer"),
+        *("_stops", "_text", "_texts", "_watched", "_writer"),
     )
 
     def __init__(
@@ -57,8 +60,9 @@ class PlainStream:
         writer: BodyWriter,
         texts: Mapping[int, bytes | None],
         metrics: RequestMetrics,
+        stops: Sequence[str],
     ) -> None:
-        """`texts`: see `PlainTexts`; the others are the choice's own."""
+        """`texts`: see `PlainTexts`; `stops` may end the text; the others are the choice's own."""
         self._text = text
         self._choice = choice
         self._frames = frames
@@ -66,7 +70,8 @@ class PlainStream:
         self._metrics = metrics
         self._writer = writer
         self._frame: PlainFrame | None = None
-        self._watched = [encode_line(first)[1:-1] for first in text.watched_characters]
+        self._stops = stops
+        self._watched = [encode_line(first)[1:-1] for first in {stop[0] for stop in stops}]
         self._num_tokens = 0
         self._last_s = 0.0
 
@@ -119,7 +124,7 @@ class PlainStream:
                 return None
             text += plain
         for watched in self._watched:
-            if watched in text:
+            if watched in text and touches(msgspec.json.decode(b'"%b"' % text), self._stops):
                 return None
         return text or None
 

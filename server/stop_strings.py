@@ -1,6 +1,6 @@
 """Finds stop strings in a text that arrives in pieces."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 def _failure_table(pattern: str) -> list[int]:
@@ -17,6 +17,20 @@ def _failure_table(pattern: str) -> list[int]:
             length += 1
         table[end] = length
     return table
+
+
+def touches(piece: str, stops: Iterable[str]) -> bool:
+    """Whether a piece holds a stop string, or ends with the beginning of one.
+
+    One that does not changes nothing for a matcher that is idle, and is passed on whole.
+    """
+    for stop in stops:
+        begin = piece.find(stop[0])
+        while begin >= 0:
+            if stop.startswith(piece[begin : begin + len(stop)]):
+                return True
+            begin = piece.find(stop[0], begin + 1)
+    return False
 
 
 class StopStringMatcher:
@@ -43,11 +57,6 @@ class StopStringMatcher:
     def is_idle(self) -> bool:
         """Whether the text ends with the beginning of no stop string."""
         return not any(self._lengths)
-
-    @property
-    def first_characters(self) -> frozenset[str]:
-        """While it is idle, a piece without any of them changes nothing, and is passed on whole."""
-        return frozenset(stop[0] for stop in self._stops)
 
     def push(self, piece: str) -> str:
         """The text that can be passed on now.

@@ -143,11 +143,8 @@ def _tell_not_honoured(schema: Schema, fields: Mapping[str, IsHarmless]) -> None
             case AnyValue():
                 property_: Schema = {"description": "A label or hint; changes no answer."}
             case Only(values):
-                allowed = [None, *(value for value in values if value is not None), [], {}]
                 property_ = {
-                    "enum": [
-                        value for at, value in enumerate(allowed) if value not in allowed[:at]
-                    ],
+                    "enum": [value for at, value in enumerate(values) if value not in values[:at]],
                     "description": "Not supported; values that ask for nothing are let pass.",
                 }
             case _:

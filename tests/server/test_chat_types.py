@@ -74,6 +74,7 @@ def test_what_is_wrong_with_a_message_is_named(messages: Any, param: str) -> Non
         {"top_logprobs": 3, "logprobs": False},
         {"modalities": ["audio"]},
         {"web_search_options": {"x": 1}},
+        {"web_search_options": {}},
         {"chat_template": "{{ 9**9 }}"},
     ],
 )

@@ -139,6 +139,13 @@ def test_a_missing_field_is_named() -> None:
     "fields",
     [
         {"suffix": "end"},
+        {"repetition_detection": {"min_count": 3}},
+        {"stream_interval": 4},
+        {"watermarking": True},
+        {"return_token_offsets": True},
+        {"ec_transfer_params": {"x": 1}},
+        {"extra_key": "x"},
+        {"prompt_embeds": "x"},
         {"best_of": 2},
         {"best_of": 0},
         {"store": True},

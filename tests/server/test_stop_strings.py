@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadline.server.stop_strings import StopStringMatcher
+from leadline.server.stop_strings import StopStringMatcher, touches
 
 few_letters = st.text(alphabet="ab\u4f60", max_size=24)
 stop_lists = st.lists(st.text(alphabet="ab\u4f60", min_size=1, max_size=4), max_size=4)
@@ -34,6 +34,17 @@ def test_any_pieces_give_the_text_before_the_first_stop_string(
     matcher = StopStringMatcher(stops)
     passed = "".join(run(matcher, pieces))
     assert (passed, matcher.matched) == cut("".join(pieces), stops)
+
+
+@given(few_letters, few_letters, stop_lists, st.booleans())
+def test_a_piece_that_touches_no_stop_string_changes_nothing(
+    before: str, piece: str, stops: list[str], is_included: bool
+) -> None:
+    matcher = StopStringMatcher(stops, is_included=is_included)
+    matcher.push(before)
+    if matcher.matched is None and matcher.is_idle:
+        is_passed = matcher.push(piece) == piece and matcher.is_idle and matcher.matched is None
+        assert touches(piece, stops) != is_passed
 
 
 @given(st.lists(few_letters, max_size=8), stop_lists)
