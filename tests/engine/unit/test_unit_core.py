@@ -23,6 +23,8 @@ from leadline.engine.request import (
     SamplingParams,
     SpeculationCounts,
 )
+from leadline.engine.routing.policies import LeastLoaded
+from leadline.engine.routing.router import Router
 from leadline.engine.running_trace import read_trace
 from leadline.engine.scheduler import Scheduler
 from leadline.engine.step import ModelOutput
@@ -35,7 +37,6 @@ from leadline.engine.unit.messages import (
     ToRank,
     WakeRank,
 )
-from leadline.engine.unit.router import FewestRequests
 from leadline.engine.unit.unit_core import UnitCore
 from leadline.engine.unit.unit_executor import IDLE_STEP, UnitExecutor
 
@@ -91,10 +92,11 @@ class Unit:
             EngineCore(scheduler, lane)
             for scheduler, lane in zip(self.schedulers, self.executor.lanes, strict=True)
         ]
+        router = Router(LeastLoaded(), dp, num_pages=24, page_size=4)
         self.core = UnitCore(
             lanes,
             self.executor,
-            FewestRequests(dp),
+            router,
             close=lambda: None,
             prefill_interval=prefill_interval,
         )
