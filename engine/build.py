@@ -24,7 +24,7 @@ from leadline.engine.model.rope import softmax_scale
 from leadline.engine.model.weights import assemble
 from leadline.engine.parallel.exchange import ExpertExchange
 from leadline.engine.parallel.lockstep import InStep
-from leadline.engine.parallel.make_balancer import make_balancer
+from leadline.engine.parallel.make_balancer import balancer_of
 from leadline.engine.parallel.rank_context import RankContext
 from leadline.engine.planning.weight_bytes import WeightFormat
 from leadline.engine.start_lines import (
@@ -225,9 +225,7 @@ def make_runner(config: ResolvedConfig, loaded: LoadedModel, grammars: GrammarSt
         grammars=grammars,
         logprobs_mode=config.logprobs_mode,
         lockstep=None if exchange is None else InStep(loaded.rank.parallel.dp, exchange),
-        balancer=make_balancer(
-            loaded.model, loaded.config, loaded.rank, config.expert_balance_steps
-        ),
+        balancer=balancer_of(loaded.model, loaded.config, loaded.rank, config.expert_balance_steps),
     )
 
 

@@ -11,7 +11,7 @@ from leadline.loader.model_config import ModelConfig
 ROUND_BYTES = 4 * 2**20  # that a rank sends or receives between two steps
 
 
-def make_balancer(
+def balancer_of(
     model: DeepseekModel, config: ModelConfig, rank: RankContext, window_steps: int
 ) -> ExpertBalancer | None:
     """The balancer of a rank; None where experts cannot move, or are not to.

@@ -17,7 +17,7 @@ from leadline.engine.expert_balance.expert_map import ExpertMap, initial_map
 from leadline.engine.grammar.compiler import GrammarStore
 from leadline.engine.parallel.byte_checksum import checksum
 from leadline.engine.parallel.expert_mover import ExpertMover, MovableLayer
-from leadline.engine.parallel.make_balancer import make_balancer
+from leadline.engine.parallel.make_balancer import balancer_of
 from leadline.engine.parallel.rank_context import RankContext
 from leadline.engine.request import SamplingParams
 from leadline.engine.step import FOLLOWS, NewRequest, ScheduledRow, SchedulerOutput
@@ -108,7 +108,7 @@ def test_text_before_during_and_after(
     def work(rank: RankContext) -> Any:
         rank = dataclasses.replace(rank, num_redundant_experts=num_redundant)
         loaded = load_model(config, rank=rank)
-        before = make_balancer(loaded.model, loaded.config, rank, 1000)
+        before = balancer_of(loaded.model, loaded.config, rank, 1000)
         assert before is not None
         moved = rotated(before.maps, num_redundant)
         balancer = ExpertBalancer(
