@@ -13,9 +13,9 @@ from leadline.engine.expert_balance.expert_map import (
     ExpertMap,
     balancedness,
     initial_map,
-    slots_per_rank,
 )
 from leadline.engine.expert_balance.packing import Bins, Loads, improve, pack, replicate
+from leadline.engine.expert_balance.slots import slots_per_rank
 
 NODE_WORTH = 0.01  # balancedness given up to keep the router's groups of experts on one node
 MOVE_WORTH = 0.02  # balancedness given up to leave all experts where they are

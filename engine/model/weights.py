@@ -114,7 +114,8 @@ def _stack_gate_up(tensors: Tensors, experts: list[str], dtype: torch.dtype) -> 
     ]
     rows = _concat_rows(parts, dtype)
     if not isinstance(rows, QuantTensor):
-        return rows.unflatten(0, (len(experts), -1))
+        dense: Tensor = rows.unflatten(0, (len(experts), -1))
+        return dense
     data, scale = (part.unflatten(0, (len(experts), -1)) for part in (rows.data, rows.scale))
     return QuantTensor(data, scale, rows.row_offset, rows.col_offset)
 
