@@ -97,7 +97,8 @@ def share_of_bandwidth(starts: Sequence[Start], size: str, peer: str, item_bytes
 
 
 def report(starts: Sequence[Start], out: Path, console: Console) -> None:
-    """Print, and write the result file and its plot."""
+    """Print, and write the result file and its plot; Leadline comes first."""
+    starts = sorted(starts, key=lambda start: start.peer != OWN)
     sizes = sizes_of(starts)
     by_size = {size: [start for start in starts if start.size == size] for size in sizes}
     summary = {}
