@@ -196,7 +196,8 @@ def plot(starts: Sequence[Start], path: Path) -> None:
             above = [values.high - values.median for _, values in points]
             xs = [i + (place - (len(names) - 1) / 2) * width for i, _ in points]
             bars = panel.bar(xs, medians, width, yerr=[below, above], label=name, capsize=2)
-            panel.bar_label(bars, fmt="{:,.0f}", fontsize=7)
+            labels = [f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}" for rate in medians]
+            panel.bar_label(bars, labels, fontsize=7)
         panel.set_xticks(range(len(FIGURES)), FIGURES, fontsize=8)
         panel.set(title=f"{size} parameters", ylabel="tokens/s", yscale="log")
         panel.grid(axis="y", alpha=0.3)
