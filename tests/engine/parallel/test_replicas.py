@@ -20,8 +20,8 @@ def test_every_choice_is_a_replica_of_its_expert() -> None:
 
 
 def test_replicas_share_their_expert_evenly() -> None:
-    current = initial_map(16, 16, 16)
-    slots = ReplicaPlacement(current).choose(routed(20_000, 16, 4)).flatten().bincount()
+    current = initial_map(64, 16, 64)
+    slots = ReplicaPlacement(current).choose(routed(20_000, 64, 8)).flatten().bincount()
     for replicas in current.replicas():
         shares = slots[replicas] / slots[replicas].sum()
         assert (shares - 1 / len(replicas)).abs().max() < 0.03
