@@ -115,6 +115,7 @@ class Rank:
             launch.rank,
             parallel,
             num_redundant_experts=config.num_redundant_experts,
+            num_nodes=config.nnodes,
         )
         self._leads = config.layout.tp_rank(launch.rank) == 0
         loaded = load_model(config, self._tell_stage, rank=rank)
