@@ -15,7 +15,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from leadline.engine.config import ResolvedConfig
-from leadline.engine.unit.curve import UnitKey
+from leadline.engine.unit.curve import Context, UnitKey
 from leadline.engine.unit.messages import (
     FromRank,
     Heartbeat,
@@ -74,7 +74,7 @@ class NodeAgent:
                     commands.disable_monitor()
                     context.destroy(linger=0)
 
-    def _connect(self, context: zmq.Context) -> "tuple[zmq.Socket[bytes], zmq.Socket[bytes]]":
+    def _connect(self, context: Context) -> "tuple[zmq.Socket[bytes], zmq.Socket[bytes]]":
         commands, reports = context.socket(zmq.DEALER), context.socket(zmq.PUSH)
         commands.routing_id = node_identity(self._node)
         for socket in (commands, reports):

@@ -16,6 +16,7 @@ import pytest
 WAIT_S = 120.0  # generous: a starved machine is no failure
 PORT = 8000
 _NETWORK = "10.77.0"
+_ETC = Path("/etc/netns")
 
 
 def ip(*arguments: str) -> None:
@@ -80,7 +81,8 @@ class Unit:
     def wait_until(self, pattern: str, node: int = 0, count: int = 1) -> None:
         deadline_s = time.monotonic() + WAIT_S
         while len(re.findall(pattern, self.log(node).read_text())) < count:
-            told = f"{pattern!r} not said: {self.log(node).read_text()}"
+            logs = [path.read_text() for path in sorted(self.directory.glob("*.log"))]
+            told = f"{pattern!r} not said: {logs}"
             assert time.monotonic() < deadline_s, told
             assert self.nodes[node].poll() is None, told
             time.sleep(0.05)
@@ -107,6 +109,11 @@ def machines() -> Iterator[Callable[[int], list[Machine]]]:
         for node in range(count):
             name = f"{prefix}-{node}"
             ip("netns", "add", name)
+            etc = _ETC / name  # what `ip netns exec` shows as /etc: names are looked up at once
+            etc.mkdir(parents=True)
+            (etc / "resolv.conf").write_text("nameserver 127.0.0.1\n")
+            hosts = [f"{_NETWORK}.{number + 1} node{number}" for number in range(count)]
+            (etc / "hosts").write_text("\n".join(["127.0.0.1 localhost", *hosts, ""]))
             made.append(name)
             port = f"port{node}"
             ip(
@@ -135,6 +142,7 @@ def machines() -> Iterator[Callable[[int], list[Machine]]]:
     for name in made:
         with contextlib.suppress(subprocess.CalledProcessError):
             ip("netns", "del", name)
+        shutil.rmtree(_ETC / name, ignore_errors=True)
 
 
 @pytest.fixture
