@@ -3,7 +3,6 @@
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 
@@ -15,127 +14,101 @@ from leadline.engine.expert_balance.settle_balance import settle_balance
 from leadline.engine.expert_device import check_expert_device
 from leadline.engine.memory_needs import needs_of
 from leadline.engine.parallel.layout import ParallelLayout
+from leadline.engine.parallel.options import ParallelOptions, option
 from leadline.engine.parallel.settle_layout import settle_layout
 from leadline.engine.planning.memory import GIB
 from leadline.engine.platform_facts import PlatformFacts
-from leadline.engine.routing.policies import POLICIES
 from leadline.engine.settle_num_drafts import DEFAULT_SPECULATIVE_TOKENS, settle_num_drafts
 from leadline.loader.model_config import ModelConfig
 
 
-def _option(default: Any, help_text: str, *, choices: tuple[str, ...] | None = None) -> Any:
-    return field(default=default, metadata={"help": help_text, "choices": choices})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EngineConfig:
+class EngineConfig(ParallelOptions):
     """The engine as the user asked for it; None and "auto" leave the choice to `resolve`.
 
     Each field's metadata holds `help` (a phrase for people) and `choices` (or None).
     """
 
-    model: str = _option(
+    model: str = option(
         "leadline-demo", "directory, Hugging Face name (org/name), or the built-in leadline-demo"
     )
-    served_model_name: tuple[str, ...] = _option(
+    served_model_name: tuple[str, ...] = option(
         (), "name in the API; may be repeated (default: MODEL)"
     )
-    max_model_len: int | None = _option(
+    max_model_len: int | None = option(
         None, "most tokens of a request, prompt and output (default: the model's own length)"
     )
-    page_size: int = _option(64, f"tokens a cache page, 1 to {MAX_PAGE_SIZE}")
-    kv_cache_dtype: str = _option(
+    page_size: int = option(64, f"tokens a cache page, 1 to {MAX_PAGE_SIZE}")
+    kv_cache_dtype: str = option(
         "auto", "number format of cached latents", choices=("auto", "float32", "bfloat16", "fp8")
     )
-    kv_tokens: int | None = _option(
+    kv_tokens: int | None = option(
         None, "tokens that the cache holds (default: as many as memory and requests call for)"
     )
-    memory_headroom_gib: float | None = _option(
+    memory_headroom_gib: float | None = option(
         None,
         "memory that is left free where kv_tokens is not given (default: 0.5 on a CPU, with at "
         "most 4 for the cache; 2 on a GPU)",
     )
-    host_kv_tokens: int = _option(
+    host_kv_tokens: int = option(
         0, "tokens of evicted cache pages that are kept in host memory; 0 for none"
     )
-    kv_events_config: str | None = _option(
+    kv_events_config: str | None = option(
         None, "publish cached pages to routers on ZeroMQ, as JSON with vLLM's fields"
     )
-    max_num_seqs: int = _option(64, "most requests in one step")
-    max_queued_requests: int | None = _option(
+    max_num_seqs: int = option(64, "most requests in one step")
+    max_queued_requests: int | None = option(
         None, "most requests that wait for a place in the step; more get 429 (default: no limit)"
     )
-    max_queued_tokens: int | None = _option(
+    max_queued_tokens: int | None = option(
         None, "most prompt tokens that wait; more get 429 (default: no limit)"
     )
-    target_itl_ms: float | None = _option(
+    target_itl_ms: float | None = option(
         None, "step time to keep for running requests while prompts stream in (default: none)"
     )
-    target_ttft_ms: float | None = _option(
+    target_ttft_ms: float | None = option(
         None,
         "time to the first token; prompts get no more of a step than that takes (default: none)",
     )
-    max_num_batched_tokens: int | None = _option(
+    max_num_batched_tokens: int | None = option(
         None, "most tokens in one step (default: 512 on a CPU, 8192 on a GPU)"
     )
-    prefix_caching: bool = _option(True, "reuse the cached pages of equal prompt beginnings")
-    verify_weights: bool = _option(
+    prefix_caching: bool = option(True, "reuse the cached pages of equal prompt beginnings")
+    verify_weights: bool = option(
         False,
         "check the SHA-256 of weight files by SHA256SUMS or their names in the hub's cache",
     )
-    verify_pages: bool = _option(
+    verify_pages: bool = option(
         False, "keep a checksum of each full cache page, and check it before the page is reused"
     )
-    speculative_tokens: int | None = _option(
+    speculative_tokens: int | None = option(
         None,
         f"most MTP drafts a step, 0 to {MAX_SPECULATIVE_TOKENS}; 0 is off "
         f"(default: {DEFAULT_SPECULATIVE_TOKENS} if the model has an MTP layer)",
     )
-    logprobs_mode: str = _option(
+    logprobs_mode: str = option(
         "raw",
         "log-probabilities of the model's logits, or of those that are sampled from",
         choices=("raw", "processed"),
     )
-    seed: int | None = _option(None, "for requests that give none (default: drawn at start)")
-    num_threads: int | None = _option(None, "CPU threads of the model (default: one a core)")
-    dtype: str = _option(
+    seed: int | None = option(None, "for requests that give none (default: drawn at start)")
+    num_threads: int | None = option(None, "CPU threads of the model (default: one a core)")
+    dtype: str = option(
         "auto", "number format of activations", choices=("auto", "float32", "bfloat16")
-    )
-    tensor_parallel_size: int | None = _option(
-        None, "ranks that share heads, dense MLPs and vocabulary (default: 1)"
-    )
-    data_parallel_size: int | None = _option(
-        None, "groups of ranks with requests and a cache of their own (default: 1)"
-    )
-    enable_expert_parallel: bool | None = _option(
-        None, "place experts whole on all ranks (default: on with several data parallel ranks)"
-    )
-    prefill_schedule_interval: int = _option(
-        1, "while requests are answered, take prompts in every Nth step, on all ranks in the same"
-    )
-    fp8_dispatch: bool | None = _option(
-        None, "send tokens to other ranks' experts in FP8 (default: on a GPU)"
-    )
-    num_redundant_experts: int = _option(0, "replicas of each layer's busiest experts")
-    expert_balance_steps: int | None = _option(
-        None, "place experts by the load of so many steps; 0: never (default: 1000 on many ranks)"
-    )
-    data_parallel_routing: str = _option(
-        "prefix", "how a data parallel rank is chosen for a request", choices=POLICIES
     )
     kernels: Mapping[str, str] = field(
         default_factory=dict,
         metadata={"help": "implementation of an operation, as operation=name", "choices": None},
     )
-    expert_device: str = _option(
+    expert_device: str = option(
         "auto",
         "cpu: routed experts stay in host memory and are computed there",
         choices=("auto", "cpu"),
     )
-    expert_gpu_count: int = _option(
+    expert_gpu_count: int = option(
         0, "with --expert-device cpu: routed experts of each layer that the GPU has, the busiest"
     )
-    batch_invariant: bool | None = _option(
+    batch_invariant: bool | None = option(
         None, "same bits for a request in every batch (default: on for a CPU, off for a GPU)"
     )
 
@@ -186,6 +159,11 @@ class ResolvedConfig(msgspec.Struct, frozen=True, kw_only=True):
     enable_expert_parallel: bool = False
     fp8_dispatch: bool = False
     prefill_schedule_interval: int = 1
+    nnodes: int = 1
+    node_rank: int = 0
+    head: str = ""
+    node_interface: str = ""
+    unit_key: str = ""
     num_redundant_experts: int = 0
     expert_balance_steps: int = 0
     data_parallel_routing: str = "prefix"
@@ -238,7 +216,7 @@ def resolve(
     kv_cache_dtype = {"auto": dtype}.get(config.kv_cache_dtype, config.kv_cache_dtype)
     layout, fp8_dispatch, layout_lines = settle_layout(config, model, is_cpu=is_cpu)
     balance_steps, balance_lines = settle_balance(config, model.n_routed_experts, layout)
-    facts = facts.share(layout.num_ranks)
+    facts = facts.share(layout.num_ranks // config.nnodes)
     default_batched = max(512 if is_cpu else 8192, config.max_num_seqs)
     names = config.served_model_name or (config.model,)
     unsettled = ResolvedConfig(
@@ -278,6 +256,11 @@ def resolve(
         expert_balance_steps=balance_steps,
         data_parallel_routing=config.data_parallel_routing,
         prefill_schedule_interval=config.prefill_schedule_interval,
+        nnodes=config.nnodes,
+        node_rank=config.node_rank,
+        head=config.head or "",
+        node_interface=config.node_interface or "",
+        unit_key=config.unit_key or "",
     )
     check_expert_device(config, model, device=facts.device, num_ranks=layout.num_ranks)
     needs = needs_of(unsettled, model)

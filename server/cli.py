@@ -5,6 +5,7 @@ What a command needs is imported when it runs, so that help comes at once.
 
 import argparse
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -177,14 +178,16 @@ def _serve(args: argparse.Namespace) -> int:
     begin_s = time.monotonic()  # importing is part of the start
     from leadline.server.serve import serve
     from leadline.server.settings import settings_from, with_keys
+    from leadline.server.torchrun import under_torchrun
 
     try:
         settings = settings_from(args)
         server_config = with_keys(settings.server)
+        engine_config = under_torchrun(settings.engine, os.environ)
     except ConfigError as error:
         sys.stderr.write(f"leadline serve: {error}\n")
         return 1
-    return serve(settings.engine, server_config, begin_s=begin_s)
+    return serve(engine_config, server_config, begin_s=begin_s)
 
 
 def _config(args: argparse.Namespace) -> int:

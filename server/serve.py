@@ -27,6 +27,7 @@ from leadline.server.health import StallLimits
 from leadline.server.http_server import LAST_WORDS_S
 from leadline.server.listener import bind, listen, url_of
 from leadline.server.logs import set_up_logging
+from leadline.server.node import run_node
 from leadline.server.own_front import OwnFront
 from leadline.server.reporters import Reporter, reporters_of
 from leadline.server.served_model import ServedModel, read_served_model
@@ -81,6 +82,8 @@ def serve(
             resolved, lines = resolve(
                 engine_config, served.config, cpu_facts(), model_path=str(served.directory)
             )
+            if resolved.node_rank:
+                return run_node(resolved)
             times.end("config and tokenizer")
             run = _Run(server_config, served, resolved, lines, listener, times)
             run.reporters = reporters

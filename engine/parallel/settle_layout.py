@@ -1,50 +1,16 @@
 """The parallel layout that a user asks for, or that fits model and machine; imports no torch."""
 
-from typing import Protocol
-
 from leadline.engine.config_lines import ConfigLine
 from leadline.engine.errors import ConfigError
 from leadline.engine.parallel.layout import CutSizes, ParallelLayout
+from leadline.engine.parallel.options import ParallelOptions
 
 MAX_RANKS = 512
-
-
-class AskedLayout(Protocol):
-    """What is read of `config.EngineConfig`."""
-
-    @property
-    def tensor_parallel_size(self) -> int | None:
-        """None leaves the choice."""
-        ...
-
-    @property
-    def data_parallel_size(self) -> int | None:
-        """None leaves the choice."""
-        ...
-
-    @property
-    def enable_expert_parallel(self) -> bool | None:
-        """None leaves the choice."""
-        ...
-
-    @property
-    def fp8_dispatch(self) -> bool | None:
-        """None leaves the choice."""
-        ...
-
-    @property
-    def data_parallel_routing(self) -> str:
-        """How a data parallel rank is chosen for a request."""
-        ...
-
-    @property
-    def prefill_schedule_interval(self) -> int:
-        """1 for prompts in every step."""
-        ...
+MAX_PORT = 2**16 - 2  # of the first of three
 
 
 def settle_layout(
-    asked: AskedLayout, model: CutSizes, *, is_cpu: bool
+    asked: ParallelOptions, model: CutSizes, *, is_cpu: bool
 ) -> tuple[ParallelLayout, bool, list[ConfigLine]]:
     """Sizes, whether tokens travel in FP8, and a line for each value with its reason.
 
@@ -73,6 +39,7 @@ def settle_layout(
     if layout.num_ranks > 1:
         layout.check(model)
     _check_effects(asked, layout)
+    _check_nodes(asked, layout)
     fp8 = asked.fp8_dispatch
     if fp8 is None:
         fp8 = layout.num_ranks > 1 and not is_cpu
@@ -91,7 +58,7 @@ def settle_layout(
     return layout, fp8, [*sizes, ConfigLine("enable_expert_parallel", _on(experts), reason)]
 
 
-def _check_effects(asked: AskedLayout, layout: ParallelLayout) -> None:
+def _check_effects(asked: ParallelOptions, layout: ParallelLayout) -> None:
     if layout.num_ranks == 1:
         for name in ("enable_expert_parallel", "fp8_dispatch"):
             if getattr(asked, name):
@@ -111,6 +78,30 @@ def _check_effects(asked: AskedLayout, layout: ParallelLayout) -> None:
             f"prefill_schedule_interval is {asked.prefill_schedule_interval}, which has no effect "
             "with one data parallel group; leave it out"
         )
+
+
+def _check_nodes(asked: ParallelOptions, layout: ParallelLayout) -> None:
+    own = ("head", "node_interface", "unit_key")
+    if asked.nnodes == 1:
+        given = [name for name in own if getattr(asked, name) is not None]
+        if given or asked.node_rank:
+            names = ", ".join([*given, *(["node_rank"] if asked.node_rank else [])])
+            raise ConfigError(f"{names} without effect on a single node; give nnodes, or leave out")
+        return
+    if asked.nnodes < 1 or layout.num_ranks % asked.nnodes:
+        raise ConfigError(
+            f"nnodes is {asked.nnodes}, which does not divide tensor_parallel_size x "
+            f"data_parallel_size = {layout.num_ranks} ranks"
+        )
+    if not 0 <= asked.node_rank < asked.nnodes:
+        raise ConfigError(f"node_rank is {asked.node_rank}; allowed: 0 to {asked.nnodes - 1}")
+    missing = [name for name in own if not getattr(asked, name)]
+    if missing:
+        raise ConfigError(f"nnodes is {asked.nnodes}, which needs {', '.join(missing)}")
+    assert asked.head is not None
+    host, colon, port = asked.head.partition(":")
+    if not host or (colon and not (port.isdecimal() and 0 < int(port) < MAX_PORT)):
+        raise ConfigError(f"head is {asked.head!r}; allowed: HOST or HOST:PORT")
 
 
 def _on(value: bool) -> str:

@@ -13,19 +13,23 @@ class RankLaunch(msgspec.Struct, kw_only=True):
 
     Attributes:
         rank: its number in the layout.
+        life: which of the head's engines it belongs to; part of all that it says.
         commands: ZeroMQ address where it hears `ToRank`.
         reports: ZeroMQ address that it tells `FromRank`.
         store: `file:PATH`, or `tcp:HOST:PORT` of the head, where the ranks find each other.
         interface: the network interface of its collective operations.
         config: a `ResolvedConfig` as JSON.
+        key: path of the unit's key file; empty on a single machine, whose sockets are private.
     """
 
     rank: int
+    life: str
     commands: str
     reports: str
     store: str
     interface: str
     config: msgspec.Raw
+    key: str = ""
 
 
 class RunStep(msgspec.Struct, tag="step"):
@@ -65,6 +69,34 @@ class WakeRank(msgspec.Struct, tag="wake"):
 
 class StopRank(msgspec.Struct, tag="stop"):
     """Head -> rank: end."""
+
+
+class StartRanks(msgspec.Struct, tag="start_ranks"):
+    """Head -> node: start these; what is the node's own in them (`interface`, `key`) is empty."""
+
+    life: str
+    launches: list[RankLaunch]
+
+
+class NodeHello(msgspec.Struct, tag="node_hello"):
+    """Node -> head: its ranks can be started here. Answered with `StartRanks`.
+
+    Attributes:
+        node: its number, from 1 on; the head's own is 0.
+        num_ranks: that it expects.
+        token: of this attempt; the same while it repeats itself.
+    """
+
+    node: int
+    num_ranks: int
+    token: str
+
+
+class RankEnded(msgspec.Struct, tag="ended"):
+    """Node -> head: a rank's process has ended, and how."""
+
+    rank: int
+    how: str
 
 
 class RankHello(msgspec.Struct, tag="hello"):
@@ -124,7 +156,7 @@ class Answer(msgspec.Struct, tag="answer", kw_only=True):
 
 
 class Heartbeat(msgspec.Struct, tag="heartbeat"):
-    """Rank -> head, every second: this process runs."""
+    """Rank or node -> head, every second: this process runs; of node n, `rank` is -n."""
 
     rank: int
 
@@ -145,9 +177,16 @@ class RankFailed(msgspec.Struct, tag="failed"):
 
 
 ToRank = RunStep | PrepareGrammar | TakeExpertLoad | SleepRank | WakeRank | StopRank
-FromRank = RankLoading | RankReady | StepDone | Answer | Heartbeat | RankFailed
+ToNode = StartRanks | StopRank
+FromRank = RankLoading | RankReady | StepDone | Answer | Heartbeat | RankFailed | RankEnded
+Hello = RankHello | NodeHello
 
 
-def identity(rank: int) -> bytes:
+def identity(rank: int, life: str) -> bytes:
     """Under which name the head's socket knows a rank."""
-    return b"rank-%d" % rank
+    return f"rank-{rank}-{life}".encode()
+
+
+def node_identity(node: int) -> bytes:
+    """Under which name the head's socket knows a node."""
+    return b"node-%d" % node

@@ -9,7 +9,20 @@ from typing import Protocol
 import msgspec
 import zmq
 
-from leadline.engine.unit.messages import FromRank, RankFailed, RankHello, ToRank, identity
+from leadline.engine.errors import ConfigError
+from leadline.engine.unit.curve import UnitKey
+from leadline.engine.unit.messages import (
+    FromRank,
+    Heartbeat,
+    Hello,
+    RankEnded,
+    RankFailed,
+    RankHello,
+    ToNode,
+    ToRank,
+    identity,
+    node_identity,
+)
 
 SILENCE_S = 10.0
 """A rank that has not been heard of for so long is taken for dead: it reports every second."""
@@ -38,6 +51,8 @@ class RankLink:
         commands: str,
         reports: str,
         *,
+        life: str,
+        key: UnitKey | None = None,
         silence_s: float = SILENCE_S,
     ) -> None:
         """Bind the sockets.
@@ -45,17 +60,27 @@ class RankLink:
         Args:
             commands: ZeroMQ address for them.
             reports: likewise.
+            life: of the engine; what ranks of another one say is not heard.
+            key: of a unit of several nodes.
             silence_s: a rank that is silent for so long has failed.
         """
         self._context = zmq.Context()
+        self._guard = None if key is None else key.guard(self._context)
         self._commands = self._context.socket(zmq.ROUTER)
-        self._commands.set_hwm(0)
         self._commands.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self._commands.bind(commands)
+        self._commands.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a node may come again
         self._reports = self._context.socket(zmq.PULL)
-        self._reports.set_hwm(0)
-        self._reports.bind(reports)
+        for socket, address in ((self._commands, commands), (self._reports, reports)):
+            socket.set_hwm(0)
+            if key is not None:
+                key.serve_with(socket)
+            try:
+                socket.bind(address)
+            except zmq.ZMQError as error:
+                self._end()
+                raise ConfigError(f"cannot bind {address}: {error}; give another head") from error
         self.commands, self.reports = commands, reports
+        self._life = life
         self._silence_s = silence_s
         self._encoder = msgspec.msgpack.Encoder()
         self._is_over = threading.Event()
@@ -82,26 +107,41 @@ class RankLink:
         )
         self._listener.start()
 
-    def await_hello(self, timeout_ms: int) -> int | None:
-        """The next rank that hears commands; None if there is none for so long."""
+    def await_hello(self, timeout_ms: int) -> Hello | None:
+        """The next rank or node that hears commands; None if there is none for so long."""
         if not self._commands.poll(timeout_ms):
             return None
-        _, data = self._commands.recv_multipart()
-        return msgspec.msgpack.decode(data, type=RankHello).rank
+        name, data = self._commands.recv_multipart()
+        hello: Hello = msgspec.msgpack.decode(data, type=Hello)
+        if isinstance(hello, RankHello) and name != identity(hello.rank, self._life):
+            return None  # of an engine that is no more
+        return hello
 
     def send(self, ranks: Sequence[int], command: ToRank) -> None:
         """Send to ranks that have said hello; nothing happens where one has gone."""
         data = self._encoder.encode(command)
         for rank in ranks:
-            with contextlib.suppress(zmq.ZMQError):
-                self._commands.send_multipart([identity(rank), data])
+            self._send(identity(rank, self._life), data)
+
+    def send_node(self, node: int, command: ToNode) -> None:
+        """Send to a node that has said hello."""
+        self._send(node_identity(node), self._encoder.encode(command))
 
     def close(self) -> None:
         """Hear no more; what was sent goes out."""
         self._is_over.set()
         if self._listener is not None:
             self._listener.join()
+        self._end()
+
+    def _end(self) -> None:
+        if self._guard is not None:
+            self._guard.close()
         self._context.destroy(linger=_LINGER_MS)
+
+    def _send(self, name: bytes, data: bytes) -> None:
+        with contextlib.suppress(zmq.ZMQError):
+            self._commands.send_multipart([name, data])
 
     def _listen(
         self,
@@ -112,19 +152,27 @@ class RankLink:
         decoder = msgspec.msgpack.Decoder(FromRank)
         heard_s: dict[int, float] = {}  # a process that starts is given its time
         failures: dict[int, RankFailed] = {}
+        remote_ended: dict[int, str] = {}
         failed_s: float | None = None
         while not self._is_over.is_set():
             has_report = bool(self._reports.poll(_POLL_MS))
             while has_report:
-                report = decoder.decode(self._reports.recv())
-                heard_s[report.rank] = time.monotonic()
-                if isinstance(report, RankFailed):
-                    failures.setdefault(report.rank, report)
-                else:
-                    on_report(report)
+                life, data = self._reports.recv_multipart()
+                if life == self._life.encode():
+                    report = decoder.decode(data)
+                    heard_s[report.rank] = time.monotonic()
+                    match report:
+                        case RankFailed():
+                            failures.setdefault(report.rank, report)
+                        case RankEnded(rank, how):
+                            remote_ended[rank] = how
+                        case Heartbeat():
+                            pass
+                        case _:
+                            on_report(report)
                 has_report = bool(self._reports.poll(0))
             now_s = time.monotonic()
-            ended = processes.find_ended()
+            ended = remote_ended | processes.find_ended()
             silent = [rank for rank, at_s in heard_s.items() if now_s - at_s > self._silence_s]
             if failed_s is None and (failures or ended or silent):
                 failed_s = now_s
@@ -148,7 +196,8 @@ def _cause(
         rank, how = next(iter(unexplained.items()))
         return f"rank {rank} has died: {how}", False
     if silent:
-        return f"rank {silent[0]} has not been heard of for {silence_s:g} s", False
+        name = f"rank {silent[0]}" if silent[0] >= 0 else f"node {-silent[0]}"
+        return f"{name} has not been heard of for {silence_s:g} s", False
     if failures:
         failure = next(iter(failures.values()))
         return f"rank {failure.rank} failed: {failure.message}", False

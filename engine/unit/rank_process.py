@@ -26,6 +26,7 @@ from leadline.engine.grammar.compiler import GrammarStore
 from leadline.engine.logs import LogSettings
 from leadline.engine.parallel.process_group import make_context
 from leadline.engine.parallel.rank_context import RankContext
+from leadline.engine.unit.curve import UnitKey
 from leadline.engine.unit.messages import (
     Answer,
     FromRank,
@@ -58,20 +59,22 @@ _STDIN = 0
 class Reporter:
     """Tells the head; for any thread."""
 
-    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", address: str, rank: int) -> None:
-        self.rank = rank
+    def __init__(self, socket: "zmq.Socket[bytes]", launch: RankLaunch) -> None:
+        """`socket`: not connected yet."""
+        self._rank = launch.rank
+        self._life = launch.life.encode()
         self._lock = threading.Lock()
         self._encoder = msgspec.msgpack.Encoder()
-        self._socket = context.socket(zmq.PUSH)
+        self._socket = socket
         self._socket.set_hwm(0)
-        self._socket.connect(address)
+        self._socket.connect(launch.reports)
         self._is_over = threading.Event()
         threading.Thread(target=self._beat, daemon=True, name="leadline-heartbeat").start()
 
     def tell(self, message: FromRank) -> None:
         """Send a message."""
         with self._lock:
-            self._socket.send(self._encoder.encode(message))
+            self._socket.send_multipart((self._life, self._encoder.encode(message)))
 
     def close(self) -> None:
         """No more heartbeats; what was told goes out."""
@@ -82,7 +85,7 @@ class Reporter:
     def _beat(self) -> None:
         while not self._is_over.wait(HEARTBEAT_S):
             with contextlib.suppress(zmq.ZMQError):  # closed meanwhile
-                self.tell(Heartbeat(self.rank))
+                self.tell(Heartbeat(self._rank))
 
 
 class Rank:
@@ -112,6 +115,7 @@ class Rank:
             launch.rank,
             parallel,
             num_redundant_experts=config.num_redundant_experts,
+            num_nodes=config.nnodes,
         )
         self._leads = config.layout.tp_rank(launch.rank) == 0
         loaded = load_model(config, self._tell_stage, rank=rank)
@@ -217,11 +221,15 @@ def main() -> int:
     launch = _read_launch()
     threading.Thread(target=_exit_with_head, daemon=True).start()
     context = zmq.Context()
-    commands = context.socket(zmq.DEALER)
+    commands, reports = context.socket(zmq.DEALER), context.socket(zmq.PUSH)
+    if launch.key:
+        key = UnitKey.read(launch.key)
+        key.connect_with(commands)
+        key.connect_with(reports)
     commands.set_hwm(0)
-    commands.routing_id = identity(launch.rank)
+    commands.routing_id = identity(launch.rank, launch.life)
     commands.connect(launch.commands)
-    reporter = Reporter(context, launch.reports, launch.rank)
+    reporter = Reporter(reports, launch)
     try:
         _serve(launch, reporter, commands)
     except (ConfigError, LoaderError) as error:  # the user's fault: no traceback

@@ -24,6 +24,7 @@ SCHEMA = {
         },
     },
 }
+SYSTEM = "You answer questions about Python, in a few words, and to the point. " * 6
 QUESTIONS = ["What does `zip` do?", "What is a tuple?", "How do I sort a list?", "Why?"]
 ASKED: list[dict[str, Any]] = [
     {"temperature": 0.0},
@@ -39,7 +40,10 @@ def ask(url: str, number: int) -> Any:
     with openai.OpenAI(base_url=f"{url}/v1", api_key="-", max_retries=0, timeout=WAIT_S) as client:
         answer = client.chat.completions.create(
             model="demo",
-            messages=[{"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]}],
+            messages=[
+                {"role": "system", "content": SYSTEM},  # longer than a page
+                {"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]},
+            ],
             max_tokens=24,
             **ASKED[number // len(QUESTIONS) % len(ASKED)],
         )

@@ -38,7 +38,9 @@ class Head:
     """A link and what it said."""
 
     def __init__(self, directory: Path, silence_s: float) -> None:
-        self.link = RankLink(f"ipc://{directory}/c", f"ipc://{directory}/r", silence_s=silence_s)
+        self.link = RankLink(
+            f"ipc://{directory}/c", f"ipc://{directory}/r", life="now", silence_s=silence_s
+        )
         self.processes = Processes()
         self.reports: list[FromRank] = []
         self.cause: tuple[str, bool] | None = None
@@ -52,8 +54,8 @@ class Head:
         self.cause = cause, is_users
         self.has_failed.set()
 
-    def tell(self, report: FromRank) -> None:
-        self._reports.send(msgspec.msgpack.encode(report))
+    def tell(self, report: FromRank, life: bytes = b"now") -> None:
+        self._reports.send_multipart((life, msgspec.msgpack.encode(report)))
 
     def close(self) -> None:
         self.link.close()
@@ -102,10 +104,10 @@ def test_a_rank_that_falls_silent(head: Head) -> None:
 
 def test_commands_reach_ranks_that_have_said_hello(head: Head) -> None:
     with zmq.Context() as context, context.socket(zmq.DEALER) as rank:
-        rank.routing_id = identity(1)
+        rank.routing_id = identity(1, "now")
         rank.connect(head.link.commands)
         rank.send(msgspec.msgpack.encode(RankHello(1)))
-        assert head.link.await_hello(int(WAIT_S * 1000)) == 1
+        assert head.link.await_hello(int(WAIT_S * 1000)) == RankHello(1)
         head.link.send([0, 1], StopRank())  # nobody is rank 0
         assert msgspec.msgpack.decode(rank.recv(), type=ToRank) == StopRank()
 
