@@ -1,24 +1,12 @@
 """Chooses one implementation of each operation, once, and keeps the reason for every rejection."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 from leadline.kernels.api import KernelSet
-from leadline.kernels.native import cache as native_cache
-from leadline.kernels.native import decoder as native_decoder
 from leadline.kernels.native import library
-from leadline.kernels.native import linear as native_linear
-from leadline.kernels.native import logprobs as native_logprobs
-from leadline.kernels.native import merge as native_merge
-from leadline.kernels.native import mla as native_mla
-from leadline.kernels.native import moe as native_moe
-from leadline.kernels.native import mtp as native_mtp
-from leadline.kernels.native import norm as native_norm
-from leadline.kernels.native import quant as native_quant
-from leadline.kernels.native import rope as native_rope
-from leadline.kernels.native import routing as native_routing
-from leadline.kernels.native import sampling as native_sampling
+from leadline.kernels.native.table import native_kernels
 from leadline.kernels.reference import (
     cache,
     drafts,
@@ -114,12 +102,15 @@ def _reject_native(platform: Platform) -> str | None:
     return library.MISSING if library.LIBRARY is None else None
 
 
-def _native(function: Callable[..., Any], *, formats: str = "") -> Implementation:
-    return Implementation("native", function, True, _reject_native, formats)
-
-
-def _native_of(parts: tuple[str, ...], function: Callable[..., Any]) -> Implementation:
-    return replace(_native(function), parts=tuple((part, ("native",)) for part in parts))
+def _with_native(table: dict[str, list[Implementation]]) -> dict[str, list[Implementation]]:
+    """The native kernels before torch's."""
+    for operation, kernel in native_kernels().items():
+        parts = tuple((part, ("native",)) for part in kernel.parts)
+        candidate = Implementation(
+            "native", kernel.function, True, _reject_native, kernel.formats, parts
+        )
+        table[operation].insert(0, candidate)
+    return table
 
 
 def _with_triton(table: dict[str, list[Implementation]]) -> dict[str, list[Implementation]]:
@@ -168,74 +159,64 @@ def _with_cublas(table: dict[str, list[Implementation]]) -> dict[str, list[Imple
 
 def implementations() -> dict[str, list[Implementation]]:
     """Every implementation of every operation, the preferred first."""
-    return _with_cublas(_with_triton(_with_vendors(_for_any_device())))
+    return _with_cublas(_with_triton(_with_vendors(_with_native(_for_any_device()))))
 
 
 def _for_any_device() -> dict[str, list[Implementation]]:
+    """In torch."""
     fp8_formats = "activations as they are"
     return {
-        "rms_norm": [_native(native_norm.rms_norm), _reference(norm.rms_norm)],
-        "add_rms_norm": [_native(native_norm.add_rms_norm), _reference(norm.add_rms_norm)],
-        "apply_rope": [_native(native_rope.apply_rope), _reference(rope.apply_rope)],
+        "rms_norm": [_reference(norm.rms_norm)],
+        "add_rms_norm": [_reference(norm.add_rms_norm)],
+        "apply_rope": [_reference(rope.apply_rope)],
         "linear": [
-            _native(native_linear.linear),
             _reference(linear.linear, batch_invariant=False),
             _tiled(tiled.linear_tiled),
         ],
         "linear_fp8": [
-            _native(native_linear.linear, formats=fp8_formats),
             _reference(linear.linear_fp8, batch_invariant=False, formats=fp8_formats),
             _tiled(tiled.linear_fp8_tiled, formats=fp8_formats),
         ],
-        "quantize_fp8": [_native(native_quant.quantize_fp8), _reference(quant.quantize_fp8)],
-        "swiglu": [_native(native_moe.swiglu), _reference(moe.swiglu)],
+        "quantize_fp8": [_reference(quant.quantize_fp8)],
+        "swiglu": [_reference(moe.swiglu)],
         "vocab_logits": [
-            _native(native_linear.vocab_logits),
             _reference(linear.vocab_logits, batch_invariant=False),
             _tiled(tiled.vocab_logits_tiled),
         ],
         "router_logits": [
-            _native(native_linear.router_logits),
             _reference(linear.router_logits, batch_invariant=False),
             _tiled(tiled.router_logits_tiled),
         ],
-        "route": [_native(native_routing.route), _reference(moe.route)],
-        "permute": [_native(native_routing.permute), _reference(moe.permute)],
+        "route": [_reference(moe.route)],
+        "permute": [_reference(moe.permute)],
         "grouped_mlp": [
-            _native(native_moe.grouped_mlp),
             _reference(moe.GroupedMLP(), batch_invariant=False),
             _tiled(tiled.TiledGroupedMLP()),
         ],
-        "unpermute": [_native(native_routing.unpermute), _reference(moe.unpermute)],
-        "write_latent": [_native(native_cache.write_latent), _reference(cache.write_latent)],
-        "read_latent": [_native(native_cache.read_latent), _reference(cache.read_latent)],
+        "unpermute": [_reference(moe.unpermute)],
+        "write_latent": [_reference(cache.write_latent)],
+        "read_latent": [_reference(cache.read_latent)],
         "merge_attention": [
-            _native(native_merge.merge_attention),
             _reference(mla.merge_attention),
         ],
         "mla_attention": [
-            _native(native_mla.NativeMLA),
             _reference(mla.ReferenceMLA, batch_invariant=False),
             _tiled(mla_tiled.TiledMLA),
         ],
         "process_logits": [
-            _native(native_sampling.process_logits),
             _reference(logits.process_logits),
         ],
-        "sample": [_native(native_sampling.sample), _reference(sample.sample)],
+        "sample": [_reference(sample.sample)],
         "sample_shard": [_reference(sample.sample_shard)],
         "merge_shards": [_reference(sample.merge_shards)],
         "count_accepted": [_reference(drafts.count_accepted)],
         "token_logprobs": [
-            _native(native_logprobs.token_logprobs),
             _reference(logprobs.token_logprobs),
         ],
         "fuse_layers": [
-            _native_of(native_decoder.PARTS, native_decoder.NativeLayers),
             _reference(one_by_one),
         ],
         "fuse_mtp": [
-            _native_of(native_mtp.PARTS, native_mtp.NativeMTP),
             _reference(one_by_one),
         ],
     }
