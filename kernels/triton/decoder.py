@@ -37,7 +37,7 @@ class Products:
     """The products of a stack, and its attention.
 
     Attributes:
-        linear, linear_fp8, grouped_mlp: as in `api`.
+        linear, linear_fp8, grouped_mlp, vocab_logits: as in `api`.
         rows: of quantised rows and a whole weight, see `linear.multiply_rows`.
         expert_rows: likewise of experts, see `experts.multiply_expert_rows`.
         new_attention: see `api.NewMLAAttention`.
@@ -46,9 +46,16 @@ class Products:
     linear: Callable[[Tensor, Tensor], Tensor]
     linear_fp8: Callable[[Tensor, QuantTensor], Tensor]
     grouped_mlp: Callable[[Tensor, Tensor, Weight, Weight], Tensor]
+    vocab_logits: Callable[[Tensor, Tensor], Tensor]
     rows: Callable[[Tensor, Tensor, QuantTensor, torch.dtype], Tensor]
     expert_rows: Callable[..., Tensor]
     new_attention: Callable[..., MLAAttention]
+
+    def multiply(self, x_TK: Tensor, weight: Weight) -> Tensor:
+        """The product with a weight of either kind."""
+        if isinstance(weight, QuantTensor):
+            return self.linear_fp8(x_TK, weight)
+        return self.linear(x_TK, weight)
 
 
 def _takes_fp8(weight: Weight | None) -> bool:
@@ -83,6 +90,12 @@ class TritonLayers:
             x_TD = self._feed(i, normed, x_TD.dtype)
         last = norm_rows(x_TD, residual, stack.norm, stack.eps)
         return last.y, last.total
+
+    def write(self, x_TD: Tensor, step: PagedStep) -> None:
+        """Only write the first layer's cache entries: input norm and compression."""
+        if x_TD.shape[0]:
+            normed = self._input_norm(x_TD, None, self._stack.layers[0])
+            self._compress(0, normed, x_TD.dtype, step, self._angles(step.meta))
 
     def _angles(self, meta: AttentionMeta) -> tuple[Tensor, Tensor]:
         stack = self._stack
@@ -129,11 +142,6 @@ class TritonLayers:
         if is_whole(weight):
             return self._products.rows(normed.q, normed.scales, weight, dtype)
         return self._products.linear_fp8(normed.y, weight)
-
-    def _multiply(self, x_TK: Tensor, weight: Weight) -> Tensor:
-        if isinstance(weight, QuantTensor):
-            return self._products.linear_fp8(x_TK, weight)
-        return self._products.linear(x_TK, weight)
 
     def _compress(
         self,
@@ -189,7 +197,7 @@ class TritonLayers:
             weights.kv_b,
             stack.first_slot,
         )
-        return self._multiply(o_THV.flatten(1), weights.o_proj)
+        return self._products.multiply(o_THV.flatten(1), weights.o_proj)
 
     def _feed(self, i: int, normed: Normed, dtype: torch.dtype) -> Tensor:
         mlp = self._stack.layers[i].mlp
@@ -205,7 +213,7 @@ class TritonLayers:
         down = weights.down
         if isinstance(down, QuantTensor) and is_whole(down):
             return self._products.rows(*swiglu_fp8(hidden, SCALES), down, dtype)
-        return self._multiply(swiglu(hidden), down)
+        return self._products.multiply(swiglu(hidden), down)
 
     def _experts(
         self, weights: MoEWeights, normed: Normed, num_chosen: Tensor | None, dtype: torch.dtype

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from leadline.kernels.api import Permutation
 from leadline.kernels.attention import AttentionMeta, MLAProjection
+from leadline.kernels.decoder import PairingWeights
 from leadline.kernels.latent_cache import LatentCacheLayer, LatentLayout
 from leadline.kernels.sampling import AllowedTokens, Penalties, SamplingBatch
 from leadline.kernels.triton.cache import read_latent, write_latent
@@ -33,6 +34,7 @@ from leadline.kernels.triton.logits import process_logits
 from leadline.kernels.triton.logprobs import token_logprobs
 from leadline.kernels.triton.merge import merge_attention
 from leadline.kernels.triton.mla import TritonMLA
+from leadline.kernels.triton.mtp import pair
 from leadline.kernels.triton.norm import add_rms_norm, add_rms_norm_fp8, norm_rows, rms_norm
 from leadline.kernels.triton.permute import permute, unpermute
 from leadline.kernels.triton.quant import quantize_fp8
@@ -74,6 +76,8 @@ def small_launches(m: int) -> Launches:
     yield f"add_rms_norm {m}", lambda: add_rms_norm(x, x, w, 1e-6)
     yield f"add_rms_norm_fp8 {m}", lambda: add_rms_norm_fp8(x, x, w, 1e-6)
     yield f"norm_rows {m} both", lambda: norm_rows(x, x, w, 1e-6, scale_format="fp32")
+    pairing = PairingWeights(empty(VOCAB, D), w, w, empty(D, 2 * D), empty(VOCAB, D))
+    yield f"pair {m}", lambda: pair(pairing, x, empty(m, dtype=INT64), 1e-6)
     yield f"swiglu {m}", lambda: swiglu(empty(m, 2 * F))
     yield f"swiglu_fp8 {m}", lambda: swiglu_fp8(empty(m, 2 * F))
     yield f"apply_rope {m}", lambda: apply_rope(empty(m, H, 192)[..., 128:], angles, angles)

@@ -56,6 +56,12 @@ def _parts(products: str, linear: tuple[str, ...]) -> tuple[tuple[str, tuple[str
     return (*parts, *((operation, (products,)) for operation in _PRODUCTS), ("linear", linear))
 
 
+def _mtp_parts(products: str, linear: tuple[str, ...]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """What an MTP layer and its drafts stand for."""
+    others = (("vocab_logits", linear), ("sample", ("triton",)), ("token_logprobs", ("triton",)))
+    return (*_parts(products, linear), *others)
+
+
 def ue8m0_kernels() -> dict[str, TritonKernel]:
     """By operation; scales that are powers of two, for checkpoints that were trained with them."""
     name = "triton-ue8m0"
@@ -76,6 +82,12 @@ def invariant_kernels() -> dict[str, TritonKernel]:
         "linear_fp8": TritonKernel(Deferred("invariant", "linear_fp8"), True, _FP8_FORMATS, name),
         "grouped_mlp": TritonKernel(Deferred("invariant", "grouped_mlp"), True, _FP8_FORMATS, name),
         "mla_attention": TritonKernel(Deferred("invariant", "InvariantMLA"), True, name=name),
+        "fuse_mtp": TritonKernel(
+            Deferred("fuse", "fuse_mtp_invariant"),
+            True,
+            name=name,
+            parts=_mtp_parts(name, ("triton",)),
+        ),
         "fuse_layers": TritonKernel(
             Deferred("fuse", "fuse_layers_invariant"),
             True,
@@ -107,6 +119,9 @@ def triton_kernels() -> dict[str, TritonKernel]:
         "mla_attention": TritonKernel(Deferred("mla", "TritonMLA"), False),
         "process_logits": TritonKernel(Deferred("logits", "process_logits"), True),
         "sample": TritonKernel(Deferred("sample", "sample"), True),
+        "fuse_mtp": TritonKernel(
+            Deferred("fuse", "fuse_mtp"), False, parts=_mtp_parts("triton", ("cublas", "triton"))
+        ),
         "fuse_layers": TritonKernel(
             Deferred("fuse", "fuse_layers"), False, parts=_parts("triton", ("cublas", "triton"))
         ),
