@@ -88,6 +88,14 @@ class Unit:
             time.sleep(0.05)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "distributed" in config.option.markexpr:
+        return
+    out = [item for item in items if item.get_closest_marker("distributed")]
+    items[:] = [item for item in items if not item.get_closest_marker("distributed")]
+    config.hook.pytest_deselected(items=out)
+
+
 @pytest.fixture
 def machines() -> Iterator[Callable[[int], list[Machine]]]:
     """Makes so many machines; skipped where namespaces cannot be made."""

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 WAIT_S = 120.0  # generous: a starved machine is no failure
 ASK = """
 import json, sys
@@ -35,6 +37,7 @@ def ask_all(machine: Any, url: str, num_tokens: int) -> list[str]:
     return answers
 
 
+@pytest.mark.distributed
 def test_two_machines_and_the_loss_of_one(
     machines: Callable[[int], list[Any]], unit_on: Callable[..., Any], tmp_path: Path
 ) -> None:
