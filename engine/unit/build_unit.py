@@ -61,7 +61,7 @@ def build_unit(config_json: bytes, on_stage: OnStage) -> tuple[UnitCore, Ready]:
             reports=link.reports,
             store=store,
             interface="lo" if nodes is None else nodes.interface,
-            config=msgspec.Raw(config_json),
+            config=config_json.decode(),
             key="" if nodes is None else nodes.key,
         )
         for rank in range(config.layout.num_ranks)

@@ -28,7 +28,7 @@ class RankLaunch(msgspec.Struct, kw_only=True):
     reports: str
     store: str
     interface: str
-    config: msgspec.Raw
+    config: str
     key: str = ""
 
 

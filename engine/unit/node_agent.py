@@ -144,7 +144,7 @@ class NodeAgent:
         )
         return msgspec.structs.replace(
             launch,
-            config=msgspec.Raw(msgspec.json.encode(config)),
+            config=msgspec.json.encode(config).decode(),
             interface=self._nodes.interface,
             key=self._nodes.key,
         )
