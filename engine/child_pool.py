@@ -76,6 +76,8 @@ class Child:
         if self._process.stdin is not None:
             self._process.stdin.close()
         await self._process.wait()
+        # Its output may not have been read to the end; asyncio has no other way to close that.
+        self._process._transport.close()  # type: ignore[attr-defined]
         self._process = None
 
 
