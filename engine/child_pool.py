@@ -73,11 +73,9 @@ class Child:
             return
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        await self._process.wait()
-        # Its output may not have been read to the end; asyncio has no other way to close that.
+        # asyncio has no other way to close output that has not been read to its end.
         self._process._transport.close()  # type: ignore[attr-defined]
+        await self._process.wait()
         self._process = None
 
 
