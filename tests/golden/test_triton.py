@@ -44,7 +44,7 @@ def test_logits(
     checkpoint_of: CheckpointOf, open_model: Callable[..., Any], triton_kernels: None
 ) -> None:
     """Prompt and MTP logits, whole and in chunks, are those of the reference."""
-    token_ids = torch.randint(3, 500, (21,), generator=torch.Generator().manual_seed(1)).tolist()
+    token_ids = torch.randint(3, 500, (13,), generator=torch.Generator().manual_seed(1)).tolist()
     changes = {"kv_cache_dtype": "fp8", "speculative_tokens": 1}
     path = checkpoint_of("v3")
     actual = open_model(path, **changes)
@@ -53,10 +53,10 @@ def test_logits(
         path, **changes, kernels=dict.fromkeys(names, "reference"), batch_invariant=False
     )
     for name in ("logits", "mtp_logits"):
-        wanted = getattr(expected, name)(token_ids, 21)
-        whole = getattr(actual, name)(token_ids, 21)
+        wanted = getattr(expected, name)(token_ids, 13)
+        whole = getattr(actual, name)(token_ids, 13)
         assert relative_error(whole, wanted) < TOLERANCE
-        assert torch.equal(getattr(actual, name)(token_ids, 12), whole)
+        assert torch.equal(getattr(actual, name)(token_ids, 8), whole)
 
 
 RULED: list[dict[str, Any]] = [
@@ -73,8 +73,8 @@ def requests(params: list[dict[str, Any]]) -> list[EngineRequest]:
     return [
         EngineRequest(
             request_id=str(i),
-            prompt_ids=[dice.randrange(512) for _ in range(3 + 5 * i)],
-            params=SamplingParams(seed=i, max_tokens=4, **values),
+            prompt_ids=[dice.randrange(512) for _ in range(3 + 3 * i)],
+            params=SamplingParams(seed=i, max_tokens=3, **values),
         )
         for i, values in enumerate(params)
     ]
@@ -122,7 +122,7 @@ def test_fused_layers_have_the_bits_of_their_operations(
     fmt: str, checkpoint_of: CheckpointOf, open_model: Callable[..., Any], triton_kernels: None
 ) -> None:
     """Weights in FP8 as stored, in float32 and with the MTP layer; bfloat16 ones."""
-    token_ids = torch.randint(3, 500, (9,), generator=torch.Generator().manual_seed(2)).tolist()
+    token_ids = torch.randint(3, 500, (6,), generator=torch.Generator().manual_seed(2)).tolist()
     dtype = "float32" if fmt == "fp8" else fmt
     changes = {"kv_cache_dtype": "bfloat16", "dtype": dtype, "speculative_tokens": 1}
     path = checkpoint_of("v3", fmt)
@@ -131,7 +131,7 @@ def test_fused_layers_have_the_bits_of_their_operations(
         path, **changes, kernels={"fuse_layers": "reference", "fuse_mtp": "reference"}
     )
     for name in ("logits", "mtp_logits") if fmt == "fp8" else ("logits",):
-        assert torch.equal(getattr(fused, name)(token_ids, 9), getattr(apart, name)(token_ids, 9))
+        assert torch.equal(getattr(fused, name)(token_ids, 6), getattr(apart, name)(token_ids, 6))
 
 
 @pytest.mark.slow
@@ -143,7 +143,7 @@ def test_neither_drafts_nor_neighbours_nor_chunks_change_a_token(
     monkeypatch.setattr(draft_policy, "MIN_TIMED_STEPS", 10**9)
     path = checkpoint_of("v3", "fp8")
     alone, _ = run(path, together=1)
-    assert [len(tokens) for tokens in alone.values()] == [4, 4, 4]
+    assert [len(tokens) for tokens in alone.values()] == [3, 3, 3]
     together, num_drafts = run(path, together=3, speculative_tokens=2, max_num_batched_tokens=9)
     assert num_drafts > 2
     assert together == alone
@@ -161,4 +161,4 @@ def test_a_chain_of_drafts_in_one_call_is_the_chain_pass_by_pass(
     at_once = run(path, **changes)
     by_passes = run(path, **changes, kernels={"fuse_mtp": "reference"})
     assert at_once == by_passes
-    assert at_once[1] > 2
+    assert at_once[1] > 1

@@ -119,7 +119,7 @@ def test_without_the_flag_the_damage_shows(
     """Else these tests would prove nothing."""
     core, runner = open_core(config_of(checkpoint_of("v3"), speculative_tokens=2))
     cold, _ = answer(core, "cold", PROMPT)
-    pages = runner._memory._cache.layers[0].pages
+    pages = runner._memory.cache.layers[0].pages
     pages[cached_pages(core)] = 3.0
     again, final = answer(core, "again", PROMPT)
     assert final.num_cached_tokens == 48

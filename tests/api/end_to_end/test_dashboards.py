@@ -57,6 +57,8 @@ def ask(prometheus: str, query: str) -> list[Any]:
         response = httpx.get(f"{prometheus}/api/v1/query", params={"query": query}, timeout=20)
     except httpx.TransportError:
         return []  # it is starting
+    if response.status_code == 503:
+        return []  # likewise
     assert response.status_code == 200, f"{query}: {response.text}"
     result: list[Any] = response.json()["data"]["result"]
     return result

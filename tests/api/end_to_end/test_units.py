@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,7 @@ import openai
 import pytest
 
 WAIT_S = 120.0  # generous: a starved machine is no failure
+STALL_S = 2.0
 SCHEMA = {
     "type": "json_schema",
     "json_schema": {
@@ -115,6 +117,24 @@ def test_a_rank_that_is_killed(unit: Any, alone: Answers, eventually: Callable[.
     assert len(after) == 2
     assert not set(after) & set(before)
     assert any("rank 1 has died" in line for line in unit.errors())
+
+
+def test_a_rank_that_hangs(unit: Any, alone: Answers) -> None:
+    """Two seconds are no failure; where it is for good, the unit is started again."""
+    before = rank_pids(unit)
+    with ThreadPoolExecutor(1) as pool:
+        os.kill(before[1], signal.SIGSTOP)
+        answers = pool.submit(ask_all, unit.url)
+        time.sleep(STALL_S)
+        os.kill(before[1], signal.SIGCONT)
+        assert answers.result() == alone
+        assert rank_pids(unit) == before
+
+        os.kill(before[0], signal.SIGSTOP)
+        assert pool.submit(ask_all, unit.url).result() == alone
+    after = rank_pids(unit)
+    assert len(after) == 2
+    assert not set(after) & set(before)
 
 
 def test_its_end_ends_the_ranks(
