@@ -42,4 +42,4 @@ class LoadingProgress:
         parts = [f"rank {rank}: {stages[rank]}" for rank in busy[:_SHOWN]]
         if len(busy) > _SHOWN:
             parts.append(f"{len(busy) - _SHOWN} more are loading")
-        return "; ".join([f"{len(stages) - len(busy)} of {len(stages)} ranks ready", *parts])
+        return "; ".join([f"starting ranks: {len(stages) - len(busy)} of {len(stages)} ready", *parts])

@@ -116,5 +116,6 @@ def test_loading_is_one_view() -> None:
     progress = LoadingProgress(6)
     progress.take_stage(1, "reading weights")
     text = progress.stage
-    assert text.startswith("0 of 6 ranks ready; rank 0: starting; rank 1: reading weights; ")
+    begin = "starting ranks: 0 of 6 ready; rank 0: starting; rank 1: reading weights; "
+    assert text.startswith(begin)
     assert text.endswith("; 2 more are loading")
