@@ -42,4 +42,5 @@ class LoadingProgress:
         parts = [f"rank {rank}: {stages[rank]}" for rank in busy[:_SHOWN]]
         if len(busy) > _SHOWN:
             parts.append(f"{len(busy) - _SHOWN} more are loading")
-        return "; ".join([f"starting ranks: {len(stages) - len(busy)} of {len(stages)} ready", *parts])
+        ready = f"starting ranks: {len(stages) - len(busy)} of {len(stages)} ready"
+        return "; ".join([ready, *parts])
