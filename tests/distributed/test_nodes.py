@@ -38,16 +38,22 @@ def ask_all(machine: Any, url: str, num_tokens: int) -> list[str]:
 
 
 @pytest.mark.distributed
-def test_two_machines_and_the_loss_of_one(
-    machines: Callable[[int], list[Any]], unit_on: Callable[..., Any], tmp_path: Path
+@pytest.mark.parametrize(("num_nodes", "num_ranks"), [(2, 2), (4, 8)])
+def test_machines_and_the_loss_of_one(
+    num_nodes: int,
+    num_ranks: int,
+    machines: Callable[[int], list[Any]],
+    unit_on: Callable[..., Any],
+    tmp_path: Path,
 ) -> None:
-    first, second = machines(2)
+    nodes = machines(num_nodes)
+    first = nodes[0]
     alone = first.popen(
         *(sys.executable, "-P", "-m", "leadline.server.cli", "serve", "leadline-demo"),
         *("--served-model-name", "demo", "--port", "9000", "--num-threads", "1"),
         log=tmp_path / "alone.log",
     )
-    unit = unit_on([first, second], "--data-parallel-size", "2")
+    unit = unit_on(nodes, "--data-parallel-size", str(num_ranks), "--kv-tokens", "2048")
     try:
         unit.nodes["alone"] = alone
         unit.log = lambda node: (
@@ -58,8 +64,8 @@ def test_two_machines_and_the_loss_of_one(
     finally:
         alone.send_signal(signal.SIGTERM)
     unit.wait_until("leadline chat")
-    assert "2 data parallel x 1 tensor parallel" in unit.log(0).read_text()
-    assert "node 1: ranks 1 run here" in unit.log(1).read_text()
+    assert f"{num_ranks} data parallel x 1 tensor parallel" in unit.log(0).read_text()
+    assert "node 1: ranks " in unit.log(1).read_text()
     assert ask_all(first, "http://127.0.0.1:8000", 60) == wanted
 
     asking = subprocess.Popen(
@@ -73,6 +79,6 @@ def test_two_machines_and_the_loss_of_one(
     unit.start(1)
     text, _ = asking.communicate(timeout=WAIT_S)
     assert json.loads(text) == wanted
-    for node in (0, 1):
+    for node in range(num_nodes):
         unit.nodes[node].send_signal(signal.SIGTERM)
         assert unit.nodes[node].wait(WAIT_S) == 0
