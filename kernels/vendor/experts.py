@@ -9,7 +9,8 @@ from leadline.kernels.triton.experts import grouped_mlp as triton_grouped_mlp
 from leadline.kernels.triton.launch import rows_of
 from leadline.kernels.triton.quant import quantize_fp8
 from leadline.kernels.triton.swiglu import swiglu_fp8
-from leadline.kernels.types import BLOCK, QuantTensor
+from leadline.kernels.types import QuantTensor
+from leadline.kernels.vendor.products import has_whole_blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +48,8 @@ def takes(x_RD: Tensor, gate_up: Tensor | QuantTensor, down: Tensor | QuantTenso
         and isinstance(down, QuantTensor)
         and x_RD.dtype == torch.bfloat16
         and x_RD.numel() > 0
-        and all(
-            weight.row_offset == weight.col_offset == 0
-            and weight.data.is_contiguous()
-            and weight.shape[-2] % BLOCK == weight.shape[-1] % BLOCK == 0
-            for weight in (gate_up, down)
-        )
+        and has_whole_blocks(gate_up)
+        and has_whole_blocks(down)
     )
 
 

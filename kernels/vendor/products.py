@@ -16,12 +16,15 @@ _SCALE_ROWS = 4  # cuBLASLt wants the columns of the weight's scales padded to a
 
 def takes(x_TK: Tensor, weight_NK: QuantTensor) -> bool:
     """Whether all of these kernels compute a product: rows to bfloat16, whole blocks."""
+    return x_TK.dtype == torch.bfloat16 and x_TK.numel() > 0 and has_whole_blocks(weight_NK)
+
+
+def has_whole_blocks(weight: QuantTensor) -> bool:
+    """Whether a weight, or a stack of them, was cut at blocks and lies without gaps."""
     return (
-        x_TK.dtype == torch.bfloat16
-        and x_TK.numel() > 0
-        and weight_NK.row_offset == weight_NK.col_offset == 0
-        and weight_NK.data.is_contiguous()
-        and weight_NK.shape[-2] % BLOCK == weight_NK.shape[-1] % BLOCK == 0
+        weight.row_offset == weight.col_offset == 0
+        and weight.data.is_contiguous()
+        and weight.shape[-2] % BLOCK == weight.shape[-1] % BLOCK == 0
     )
 
 
